@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Files, directories and descriptors: the calls everyone needs, with EINTR and short transfers
+ * dealt with once.
+ *
+ * Functions without an error object return -errno.
+ */
+#ifndef BASE_IO_H
+#define BASE_IO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+/* Read until @n bytes or end of file; returns the count. */
+ssize_t io_read_full(int fd, void *p, size_t n);
+ssize_t io_pread_full(int fd, void *p, size_t n, uint64_t off);
+/* Write all of it: 0 or -errno. Blocks on a non-blocking descriptor by polling it. */
+int io_write_full(int fd, const void *p, size_t n);
+
+int io_set_nonblock(int fd, bool on);
+int io_set_cloexec(int fd, bool on);
+
+/* The whole file at @path into @b (appended); ERR_LIMIT if it is longer than @max. */
+int io_read_file(const char *path, size_t max, struct buf *b, struct err *err);
+int io_read_fd(int fd, size_t max, struct buf *b);
+
+/*
+ * Publish a file atomically: write to a temporary name in the same directory, fsync, rename.
+ * Nothing is left behind on failure.
+ */
+int io_write_file_atomic(const char *path, const void *p, size_t n, mode_t mode, struct err *err);
+
+/* mkdir -p; existing directories are fine. */
+int io_mkdir_p(const char *path, mode_t mode, struct err *err);
+
+/* Remove a tree without following links or leaving its device; a missing one is fine. */
+int io_remove_tree(const char *path, struct err *err);
+
+/* An anonymous file, close-on-exec, seals allowed, holding @n bytes of @p (which may be NULL). */
+int io_memfd(const char *name, const void *p, size_t n, struct err *err);
+
+/* Take a lock on an open file description: -EWOULDBLOCK when another holds it and !wait. */
+int io_flock(int fd, bool exclusive, bool wait);
+
+#endif
