@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What runs the CPUs.
+ *
+ * An engine takes a machine whose devices exist and boots it: `qemu` starts a QEMU and serves it
+ * the devices over vhost-user, `kvm` will run the CPUs itself. The rest of msb-vm does not know
+ * which one it is. All calls belong to the thread of the machine's loop; an engine reports the end
+ * of the machine through machine_ended(), exactly once, from that loop.
+ */
+#ifndef MACHINE_ENGINE_H
+#define MACHINE_ENGINE_H
+
+#include "base/err.h"
+
+struct machine;
+struct engine;
+
+struct engine_ops {
+	const char *name;
+	/* Boot. On failure everything the engine had made is gone again. */
+	int (*start)(struct engine **ret, struct machine *m, struct err *err);
+	/* End it at once and release everything; harmless after the machine has ended. */
+	struct engine *(*free)(struct engine *e);
+};
+
+extern const struct engine_ops engine_qemu;
+
+/* NULL when there is no such engine. */
+const struct engine_ops *engine_find(const char *name);
+
+#endif

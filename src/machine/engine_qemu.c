@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The `qemu` engine: QEMU's software CPU runs the guest, our devices serve it over vhost-user.
+ *
+ * Theory of operation. QEMU is a child of the main thread and dies with it (PR_SET_PDEATHSIG), so
+ * no order of kills leaves one behind. It gets everything as descriptors: initramfs, console, one
+ * end of a socketpair for QMP and for each device; nothing of it has a name in the file system.
+ * Guest memory is a memfd of QEMU's, which vhost-user hands to our devices.
+ *
+ * The end of the machine is the end of the process. QMP tells why: its SHUTDOWN event arrives
+ * before the process goes, with the reason. With -no-reboot a guest that resets ends the machine,
+ * which is how the agent leaves and also how the kernel does after a panic (panic=-1); the
+ * console's last words tell these apart.
+ */
+#include "machine/engine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "machine/machine.h"
+#include "machine/qmp.h"
+#include "virtio/vhost_user.h"
+
+/* Descriptor numbers in QEMU. */
+enum {
+	FD_STDERR = 2,
+	FD_INITRAMFS = 10,
+	FD_CONSOLE,
+	FD_QMP,
+	FD_DEVICE, /* and on, one a device */
+};
+
+struct engine {
+	struct machine *m;
+	struct proc proc;
+	struct loop_source exited, errors;
+	struct qmp *qmp;
+	struct vhost_user *servers[MACHINE_DEVICES_MAX];
+	bool reset;           /* SHUTDOWN said the guest did it */
+	char last_error[400]; /* of what QEMU printed */
+};
+
+static void note_error(struct engine *e, char *line)
+{
+	if (!*line)
+		return;
+	log_warn("qemu: %s", line);
+	snprintf(e->last_error, sizeof(e->last_error), "%.*s", (int)sizeof(e->last_error) - 1,
+		 line);
+}
+
+static void on_stderr(struct loop_source *s, uint32_t events)
+{
+	struct engine *e = container_of(s, struct engine, errors);
+	char b[4096], *line = b, *end;
+	ssize_t n = read(s->fd, b, sizeof(b) - 1);
+
+	(void)events;
+	if (n <= 0) {
+		if (n == 0 || (errno != EAGAIN && errno != EINTR))
+			loop_del(s);
+		return;
+	}
+	b[n] = '\0';
+	while ((end = strchr(line, '\n'))) {
+		*end = '\0';
+		note_error(e, line);
+		line = end + 1;
+	}
+	note_error(e, line);
+}
+
+static void on_child_exit(struct loop_source *s, uint32_t events)
+{
+	struct engine *e = container_of(s, struct engine, exited);
+	char why[512];
+	int code;
+
+	(void)events;
+	loop_del(s);
+	if (loop_source_active(&e->errors))
+		on_stderr(&e->errors, EPOLLIN);
+	code = proc_wait(&e->proc, -1);
+	if (e->reset || (code == 0 && !e->last_error[0])) {
+		machine_ended(e->m, MACHINE_SHUTDOWN, "the guest switched itself off");
+		return;
+	}
+	if (code > 128)
+		snprintf(why, sizeof(why), "QEMU was killed by signal %d", code - 128);
+	else
+		snprintf(why, sizeof(why), "QEMU ended with status %d%s%s", code,
+			 e->last_error[0] ? ": " : "", e->last_error);
+	machine_ended(e->m, MACHINE_CRASH, why);
+}
+
+static void on_qmp_event(void *arg, const char *event, json_t *data)
+{
+	struct engine *e = arg;
+	const char *reason = json_string_value(json_object_get(data, "reason"));
+
+	log_debug("qemu event %s%s%s", event, reason ? ": " : "", reason ? reason : "");
+	if (str_eq(event, "SHUTDOWN") && reason && str_starts(reason, "guest-"))
+		e->reset = true;
+}
+
+static void on_server_end(struct vhost_user *vu, const struct err *err, void *arg)
+{
+	struct engine *e = arg;
+
+	(void)vu;
+	if (err->code)
+		machine_ended(e->m, MACHINE_CRASH, err->msg);
+}
+
+/* ---- start ---- */
+
+/* Two ends of a connection: ours, and QEMU's as descriptor number @to. */
+static int connect_child(struct proc_fd *f, int to, int *ours, struct err *err)
+{
+	int p[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, p) < 0)
+		return err_errno(err, "cannot create a connection to QEMU");
+	*ours = p[0];
+	*f = (struct proc_fd){p[1], to};
+	return 0;
+}
+
+/* The kernel's command line, with what only this engine can say. */
+static char *cmdline(const struct machine *m)
+{
+	return str_fmt("%s no_timer_check", m->cmdline);
+}
+
+static int add_arguments(struct strv *v, const struct machine *m)
+{
+	const struct vm_config *c = m->config;
+	const char *qemu = getenv("MSB_QEMU"), *extra = getenv("MSB_QEMU_ARGS");
+	cleanup_free char *append = cmdline(m);
+	int r = append ? 0 : -ENOMEM;
+
+	r |= strv_add(v, qemu && *qemu ? qemu : "qemu-system-x86_64");
+#define ARG(...) (r |= strv_addf(v, __VA_ARGS__))
+	ARG("-name"), ARG("%s", c->name);
+	ARG("-M"), ARG("microvm,acpi=off,pcie=off,usb=off,memory-backend=mem");
+	ARG("-accel"), ARG("tcg,thread=multi");
+	ARG("-cpu"), ARG("max");
+	ARG("-m"), ARG("%lluM", (unsigned long long)(c->memory >> 20));
+	ARG("-smp"), ARG("%u", c->cpus);
+	ARG("-object"), ARG("memory-backend-memfd,id=mem,size=%lluM,share=on",
+			    (unsigned long long)(c->memory >> 20));
+	ARG("-nodefaults"), ARG("-no-user-config"), ARG("-no-reboot");
+	ARG("-display"), ARG("none");
+	ARG("-global"), ARG("virtio-mmio.force-legacy=false");
+	ARG("-kernel"), ARG("%s", c->kernel);
+	ARG("-initrd"), ARG("/proc/self/fd/%d", FD_INITRAMFS);
+	ARG("-append"), ARG("%s", append ? append : "");
+	ARG("-chardev"), ARG("file,id=console,path=/proc/self/fd/%d", FD_CONSOLE);
+	ARG("-serial"), ARG("chardev:console");
+	ARG("-chardev"), ARG("socket,id=qmp,fd=%d", FD_QMP);
+	ARG("-mon"), ARG("chardev=qmp,mode=control");
+	for (unsigned i = 0; i < m->ndevices; i++) {
+		const struct virtio_device *d = m->devices[i];
+
+		ARG("-chardev"), ARG("socket,id=d%u,fd=%d", i, FD_DEVICE + (int)i);
+		ARG("-device");
+		if (str_eq(d->ops->name, "blk"))
+			ARG("vhost-user-blk,chardev=d%u,num-queues=%u", i, d->nqueues);
+		else
+			ARG("vhost-user-%s-device,chardev=d%u", d->ops->name, i);
+	}
+#undef ARG
+	/* For benchmarks and bug hunts, as in MSB_QEMU_ARGS="-icount shift=0,sleep=off". */
+	if (extra && *extra) {
+		cleanup_free char *copy = strdup(extra);
+		char *save = NULL;
+
+		for (char *w = copy ? strtok_r(copy, " ", &save) : NULL; w;
+		     w = strtok_r(NULL, " ", &save))
+			r |= strv_add(v, w);
+	}
+	return r ? -ENOMEM : 0;
+}
+
+static int spawn(struct engine *e, struct err *err)
+{
+	struct machine *m = e->m;
+	struct proc_fd fds[FD_DEVICE + MACHINE_DEVICES_MAX];
+	static const char *const env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
+					  NULL};
+	cleanup_strv struct strv argv = {0};
+	struct proc_spec spec = {
+		.fds = fds,
+		.envp = env,
+		.die_with_parent = true,
+	};
+	int ours[MACHINE_DEVICES_MAX], qmp = -1, errors[2], r;
+	unsigned n = 0, made = 0;
+
+	if (pipe2(errors, O_CLOEXEC | O_NONBLOCK) < 0)
+		return err_errno(err, "cannot start QEMU");
+	e->errors.fd = errors[0];
+	fds[n++] = (struct proc_fd){errors[1], FD_STDERR};
+	r = connect_child(&fds[n], FD_QMP, &qmp, err);
+	if (r < 0)
+		goto out;
+	n++;
+	for (; made < m->ndevices; made++, n++) {
+		r = connect_child(&fds[n], FD_DEVICE + (int)made, &ours[made], err);
+		if (r < 0)
+			goto out;
+	}
+	if (add_arguments(&argv, m) < 0) {
+		r = err_set(err, ENOMEM, "cannot start QEMU: out of memory");
+		goto out;
+	}
+	spec.path = argv.v[0];
+	spec.argv = (const char *const *)argv.v;
+	fds[n] = (struct proc_fd){m->initramfs, FD_INITRAMFS};
+	fds[n + 1] = (struct proc_fd){m->console, FD_CONSOLE};
+	spec.nfds = n + 2;
+	r = proc_spawn(&e->proc, &spec, err);
+	if (r == -ENOENT) {
+		err_set(err, ENOENT, "QEMU is not installed: there is no %s", argv.v[0]);
+		err_hint(err, "install it: apt-get install qemu-system-x86");
+	}
+	if (r < 0)
+		goto out;
+	m->console = close_fd(m->console);
+	r = qmp_new(&e->qmp, m->loop, take_fd(&qmp), on_qmp_event, e, err);
+	for (unsigned i = 0; r == 0 && i < m->ndevices; i++) {
+		r = vhost_user_new(m->devices[i], m->loop, ours[i], on_server_end, e,
+				   &e->servers[i], err);
+		if (r == 0)
+			ours[i] = -1;
+	}
+out:
+	/* Whether it worked or not: what QEMU inherited, and what nobody took. */
+	for (unsigned i = 0; i < n; i++)
+		close_fd(fds[i].from);
+	for (unsigned i = 0; i < made; i++)
+		close_fd(ours[i]);
+	close_fd(qmp);
+	return r;
+}
+
+static struct engine *qemu_free(struct engine *e)
+{
+	if (!e)
+		return NULL;
+	loop_del(&e->exited);
+	loop_del(&e->errors);
+	proc_destroy(&e->proc);
+	qmp_free(e->qmp);
+	for (unsigned i = 0; i < e->m->ndevices; i++)
+		vhost_user_free(e->servers[i]);
+	close_fd(e->errors.fd);
+	free(e);
+	return NULL;
+}
+
+static int qemu_start(struct engine **ret, struct machine *m, struct err *err)
+{
+	struct engine *e = calloc(1, sizeof(*e));
+	int r;
+
+	if (!e)
+		return err_set(err, ENOMEM, "cannot start QEMU: out of memory");
+	e->m = m;
+	e->proc = (struct proc)PROC_INIT;
+	e->errors = (struct loop_source){.fn = on_stderr, .fd = -1};
+	r = spawn(e, err);
+	if (r == 0) {
+		e->exited = (struct loop_source){.fn = on_child_exit, .fd = e->proc.pidfd};
+		r = loop_add(m->loop, &e->exited, EPOLLIN);
+		if (r == 0)
+			r = loop_add(m->loop, &e->errors, EPOLLIN);
+		if (r < 0)
+			err_set(err, r, "cannot watch QEMU: %s", err_name(r));
+	}
+	if (r < 0) {
+		qemu_free(e);
+		return r;
+	}
+	*ret = e;
+	return 0;
+}
+
+const struct engine_ops engine_qemu = {
+	.name = "qemu",
+	.start = qemu_start,
+	.free = qemu_free,
+};

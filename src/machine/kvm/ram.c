@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine/kvm/ram.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/str.h"
+
+#define FOUR_GIB ((uint64_t)4 << 30)
+
+/* More than memory and swap together can only end with the guest being killed half-way. */
+static int check_host(uint64_t size, struct err *err)
+{
+	char want[24], have[24];
+	struct sysinfo si;
+	uint64_t total;
+
+	if (sysinfo(&si) < 0)
+		return 0;
+	total = ((uint64_t)si.totalram + si.totalswap) * si.mem_unit;
+	if (size <= total)
+		return 0;
+	err_set(err, ENOMEM, "%s of memory is more than this host has (%s)", str_size(size, want),
+		str_size(total, have));
+	return err_hint(err, "give the sandbox less memory");
+}
+
+static int map(struct ram *m, struct err *err)
+{
+	uintptr_t at;
+
+	/* Alignment of address and file offset lets the kernel use large pages. */
+	m->area_size = m->size + RAM_ALIGN;
+	m->area = mmap(NULL, m->area_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		       -1, 0);
+	if (m->area == MAP_FAILED) {
+		m->area = NULL;
+		return err_errno(err, "cannot map the guest's memory");
+	}
+	at = ((uintptr_t)m->area + RAM_ALIGN - 1) & ~(uintptr_t)(RAM_ALIGN - 1);
+	m->host = mmap((void *)at, m->size, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_NORESERVE | MAP_FIXED, m->fd, 0);
+	if (m->host == MAP_FAILED)
+		return err_errno(err, "cannot map the guest's memory");
+	/* Both are advice: without them it works as well, only slower and with larger core dumps. */
+	(void)madvise(m->host, m->size, MADV_HUGEPAGE);
+	(void)madvise(m->host, m->size, MADV_DONTDUMP);
+	return 0;
+}
+
+int ram_init(struct ram *m, uint64_t size, uint64_t hole, struct err *err)
+{
+	int r;
+
+	*m = (struct ram)RAM_INIT;
+	if (!size || size % RAM_ALIGN)
+		return err_set(err, EINVAL, "memory must be a multiple of 2 MiB");
+	r = check_host(size, err);
+	if (r < 0)
+		return r;
+	m->size = size;
+	m->low = MIN(size, hole);
+	m->fd = io_memfd("guest-memory", NULL, 0, err);
+	if (m->fd < 0)
+		return m->fd;
+	if (ftruncate(m->fd, (off_t)size) < 0)
+		r = err_errno(err, "cannot make %llu MiB of guest memory",
+			      (unsigned long long)(size >> 20));
+	else
+		r = map(m, err);
+	if (r == 0)
+		r = guest_memory_add(&m->map, 0, m->low, m->host);
+	if (r == 0 && size > m->low)
+		r = guest_memory_add(&m->map, FOUR_GIB, size - m->low, (char *)m->host + m->low);
+	if (r < 0)
+		ram_done(m);
+	return r;
+}
+
+void ram_done(struct ram *m)
+{
+	if (m->area)
+		munmap(m->area, m->area_size);
+	m->area = m->host = NULL;
+	m->fd = close_fd(m->fd);
+	m->map = (struct guest_memory){0};
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kernel's side of a virtual machine: /dev/kvm, the VM's descriptor, memory slots, and eventfds
+ * tied to guest accesses and interrupts. Linux, Documentation/virt/kvm/api.rst.
+ *
+ * Belongs to one thread, except that kvm_call() may be used by any.
+ */
+#ifndef MACHINE_KVM_VM_H
+#define MACHINE_KVM_VM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct kvm_vm {
+	int dev, fd;       /* -1 when closed */
+	unsigned run_size; /* bytes of a vCPU's shared page(s) */
+	unsigned nslots;
+};
+
+#define KVM_VM_INIT {-1, -1, 0, 0}
+
+/*
+ * ioctl() that waits out EINTR and, for a second, EAGAIN: creating a VM may fail with either while
+ * the host is busy. Not for KVM_RUN. Returns what ioctl() does, or -errno.
+ */
+int kvm_call(int fd, unsigned long request, const void *arg);
+
+/*
+ * Open /dev/kvm and make sure that it can do all we ask for. The words of the error and its hint
+ * are for people. -ENOENT, -EACCES, -ERR_UNSUPPORTED (too old), ...
+ */
+int kvm_open(const char *path, int *ret, struct err *err);
+
+/* Create a VM on @dev, which it owns from here on, whether this succeeds or not. */
+int kvm_vm_init(struct kvm_vm *vm, int dev, struct err *err);
+void kvm_vm_done(struct kvm_vm *vm);
+
+/* Let the guest see @size bytes of @host at @gpa. */
+int kvm_vm_add_memory(struct kvm_vm *vm, uint64_t gpa, uint64_t size, void *host, struct err *err);
+
+/*
+ * A write of @len bytes (0: any width) at guest-physical @gpa signals @eventfd and does not leave
+ * the kernel; with @match only if it writes *@match.
+ */
+int kvm_vm_ioeventfd(struct kvm_vm *vm, uint64_t gpa, uint32_t len, const uint32_t *match,
+		     int eventfd, struct err *err);
+
+/* A signal of @eventfd is an edge on interrupt line @gsi. */
+int kvm_vm_irqfd(struct kvm_vm *vm, int eventfd, unsigned gsi, struct err *err);
+
+/* A vCPU's descriptor, or a negative error. */
+int kvm_vm_create_vcpu(struct kvm_vm *vm, unsigned index, struct err *err);
+
+#endif

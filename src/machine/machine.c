@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine/machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "machine/console.h"
+#include "machine/engine.h"
+#include "machine/initramfs.h"
+#include "machine/relay.h"
+#include "virtio/blk.h"
+#include "virtio/vsock.h"
+
+/* The peer's limit; a guest under emulation on a loaded host may take many seconds. */
+#define READY_TIMEOUT ((uint64_t)180 * 1000000000u)
+/* The agent needs well under a second; after this the machine is ended by force. */
+#define STOP_GRACE ((uint64_t)10 * 1000000000u)
+/* How long clients may take to fetch what a machine that ended left for them. */
+#define DRAIN_MS 2000
+
+/* The devices' backing: one more descriptor for each extent of each disk. */
+struct backing {
+	int *fds;
+	size_t n;
+};
+
+struct run {
+	struct machine m; /* first: machine_ended() gets it back from there */
+	const struct engine_ops *ops;
+	struct engine *engine;
+	struct console *console;
+	struct relay *relay;
+	struct backing backing;
+	struct virtio_device *vsock;
+	int control_guest; /* the guest's end of the control connection, until it connects */
+	struct loop_source parent, signals;
+	struct loop_timer deadline;
+	int startup_fd;
+	bool ready, stopping, orphaned;
+	enum machine_end end;
+	char why[512];
+};
+
+const struct engine_ops *engine_find(const char *name)
+{
+	static const struct engine_ops *const engines[] = {
+		&engine_qemu,
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(engines); i++) {
+		if (str_eq(engines[i]->name, name))
+			return engines[i];
+	}
+	return NULL;
+}
+
+static void report(struct run *r, const struct err *err, const char *stage)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	struct vm_report rep = {
+		.ok = err == NULL,
+		.stage = (char *)(uintptr_t)(err ? stage : ""),
+		.code = err ? (uint32_t)err->code : 0,
+		.message = (char *)(uintptr_t)(err ? err->msg : ""),
+		.hint = (char *)(uintptr_t)(err ? err->hint : ""),
+		.ready_ns = now_ns(),
+	};
+
+	if (r->startup_fd < 0)
+		return;
+	vm_report_encode(&rep, &b);
+	/* An owner that has gone will not read it. */
+	if (!buf_failed(&b))
+		(void)io_write_full(r->startup_fd, buf_ptr(&b), buf_size(&b));
+}
+
+void machine_ended(struct machine *m, enum machine_end how, const char *why)
+{
+	struct run *r = container_of(m, struct run, m);
+
+	if (r->end != MACHINE_RUNNING)
+		return;
+	r->end = how;
+	if (why)
+		snprintf(r->why, sizeof(r->why), "%s", why);
+	log_info("machine ended (%d): %s", how, why ? why : "-");
+	loop_quit(m->loop, 0);
+}
+
+/* ---- the relay's events ---- */
+
+static int dial(void *arg, int fd, struct err *err)
+{
+	struct run *r = arg;
+	int e = vsock_connect(r->vsock, AGENT_PORT, fd, 0, NULL, NULL);
+
+	if (e < 0)
+		return err_set(err, e, "vsock port %d: %s", AGENT_PORT, err_name(e));
+	return 0;
+}
+
+static void on_ready(void *arg)
+{
+	struct run *r = arg;
+
+	r->ready = true;
+	loop_timer_stop(&r->deadline);
+	report(r, NULL, "");
+	log_info("guest ready");
+}
+
+static void on_agent_failed(void *arg, const char *why)
+{
+	struct run *r = arg;
+
+	/* An agent that hangs up on its way down is about to reset the machine. */
+	if (r->ready)
+		return;
+	machine_ended(&r->m, MACHINE_BOOT, why);
+}
+
+static const struct relay_ops relay_ops = {
+	.dial = dial,
+	.ready = on_ready,
+	.failed = on_agent_failed,
+};
+
+/* On the vsock worker. The agent connects once; nobody else in the guest may take its place. */
+static int accept_control(struct virtio_device *dev, uint32_t guest_port, uint32_t host_port,
+			  void *arg)
+{
+	struct run *r = arg;
+
+	(void)dev, (void)guest_port, (void)host_port;
+	return r->control_guest >= 0 ? take_fd(&r->control_guest) : -ECONNREFUSED;
+}
+
+/* ---- the loop's other events ---- */
+
+static void on_deadline(struct loop_timer *t)
+{
+	struct run *r = container_of(t, struct run, deadline);
+
+	if (r->stopping)
+		machine_ended(&r->m, MACHINE_KILLED, "the guest did not shut down in time");
+	else
+		machine_ended(&r->m, MACHINE_BOOT, "the guest did not become ready in time");
+}
+
+static void stop(struct run *r)
+{
+	if (r->stopping || relay_shutdown_guest(r->relay) < 0) {
+		machine_ended(&r->m, MACHINE_KILLED, "stopped by request");
+		return;
+	}
+	r->stopping = true;
+	loop_timer_in(r->m.loop, &r->deadline, STOP_GRACE);
+}
+
+static void on_signal(struct loop_source *s, uint32_t events)
+{
+	struct run *r = container_of(s, struct run, signals);
+	struct signalfd_siginfo si;
+
+	(void)events;
+	if (read(s->fd, &si, sizeof(si)) != sizeof(si))
+		return;
+	log_info("signal %u from process %u", si.ssi_signo, si.ssi_pid);
+	stop(r);
+}
+
+static void on_parent(struct loop_source *s, uint32_t events)
+{
+	struct run *r = container_of(s, struct run, parent);
+
+	(void)events;
+	r->orphaned = true;
+	machine_ended(&r->m, MACHINE_KILLED, "its owner has gone");
+}
+
+/* ---- set-up ---- */
+
+static int open_extent(struct run *r, const struct vm_extent *x, bool read_only, struct err *err)
+{
+	int fd = open(x->path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_errno(err, "cannot open disk %s", x->path);
+	r->backing.fds[r->backing.n++] = fd;
+	return fd;
+}
+
+static int read_only_disk(struct run *r, const struct vm_disk *d, struct blk_disk **ret,
+			  struct err *err)
+{
+	const struct vm_extent *x = d->extents.v;
+	cleanup_free struct blk_extent *e = calloc(d->extents.n, sizeof(*e));
+	uint64_t start = 0;
+
+	if (!e)
+		return err_set(err, ENOMEM, "cannot describe disk %s: out of memory", d->serial);
+	for (size_t i = 0; i < d->extents.n; i++) {
+		uint64_t length;
+		int fd = open_extent(r, &x[i], true, err);
+
+		if (fd < 0)
+			return fd;
+		if (__builtin_mul_overflow(x[i].blocks, 4096u, &length))
+			return err_set(err, EINVAL, "disk %s: extent %s is too long", d->serial,
+				       x[i].path);
+		e[i] = (struct blk_extent){start, length, fd, x[i].offset};
+		start += length;
+	}
+	return blk_extents_new(e, d->extents.n, start, ret, err);
+}
+
+static int add_disk(struct run *r, const struct vm_disk *d, struct err *err)
+{
+	const struct blk_options options = {
+		.serial = d->serial,
+		.queues = MIN(r->m.config->cpus, 4u),
+	};
+	struct blk_disk *disk;
+	int e;
+
+	if (d->read_only) {
+		e = read_only_disk(r, d, &disk, err);
+	} else {
+		const struct vm_extent *x = d->extents.v;
+		const struct blk_file_options file = {.no_flush = d->volatile_data};
+
+		if (d->extents.n != 1 || x->offset)
+			return err_set(err, EINVAL, "disk %s: a writable disk is one file",
+				       d->serial);
+		e = open_extent(r, x, false, err);
+		if (e >= 0)
+			e = blk_file_new(e, &file, &disk, err);
+	}
+	if (e < 0)
+		return e;
+	e = blk_device_new(disk, &options, &r->m.devices[r->m.ndevices], err);
+	if (e < 0) {
+		blk_disk_free(disk);
+		return e;
+	}
+	r->m.ndevices++;
+	return 0;
+}
+
+static int add_disks(struct run *r, struct err *err)
+{
+	const struct vm_disk *d = r->m.config->disks.v;
+	size_t n = r->m.config->disks.n, files = 0;
+
+	if (n > MACHINE_DISKS_MAX)
+		return err_set(err, ERR_LIMIT, "%zu disks are more than the %d a machine takes", n,
+			       MACHINE_DISKS_MAX);
+	for (size_t i = 0; i < n; i++)
+		files += d[i].extents.n;
+	r->backing.fds = calloc(files, sizeof(int));
+	if (files && !r->backing.fds)
+		return err_set(err, ENOMEM, "cannot open %zu disk files: out of memory", files);
+	for (size_t i = 0; i < n; i++) {
+		int e = add_disk(r, &d[i], err);
+
+		if (e < 0)
+			return e;
+	}
+	return 0;
+}
+
+static void on_broken(struct virtio_device *dev, const char *why, void *arg)
+{
+	(void)arg;
+	log_warn("virtio-%s: the guest broke the rules, the device has stopped: %s",
+		 dev->ops->name, why);
+}
+
+static int add_vsock(struct run *r, int *ret_control, struct err *err)
+{
+	const struct vsock_options options = {.guest_cid = MACHINE_GUEST_CID};
+	int p[2], e;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, p) < 0)
+		return err_errno(err, "cannot create the control connection");
+	*ret_control = p[0];
+	r->control_guest = p[1];
+	e = vsock_device_new(&options, &r->vsock, err);
+	if (e < 0)
+		return e;
+	r->m.devices[r->m.ndevices++] = r->vsock;
+	e = vsock_listen(r->vsock, AGENT_CONTROL_PORT, accept_control, r);
+	if (e < 0)
+		return err_set(err, e, "cannot listen on vsock port %d: %s", AGENT_CONTROL_PORT,
+			       err_name(e));
+	return 0;
+}
+
+static int watch_signals(struct run *r, struct err *err)
+{
+	sigset_t set;
+	int e;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	/* main() blocked them before any thread began. */
+	r->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (r->signals.fd < 0)
+		return err_errno(err, "cannot watch signals");
+	r->signals.fn = on_signal;
+	e = loop_add(r->m.loop, &r->signals, EPOLLIN);
+	if (e == 0 && r->parent.fd >= 0) {
+		r->parent.fn = on_parent;
+		e = loop_add(r->m.loop, &r->parent, 0);
+	}
+	return e < 0 ? err_set(err, e, "cannot watch events: %s", err_name(e)) : 0;
+}
+
+/* What the kernel is told whichever engine runs it; kernel/README.md has the measurements. */
+static char *kernel_cmdline(const struct vm_config *c)
+{
+	return str_fmt("console=ttyS0 %s panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests "
+		       "rcupdate.rcu_expedited=1%s%s",
+		       c->verbose_kernel ? "ignore_loglevel" : "quiet loglevel=4",
+		       c->cmdline[0] ? " " : "", c->cmdline);
+}
+
+static int set_up(struct run *r, const struct machine_start *start, const char **stage,
+		  struct err *err)
+{
+	const struct vm_config *c = start->config;
+	cleanup_close int control = -1;
+	int agent_fd = start->agent_fd, e;
+
+	*stage = "config";
+	r->ops = engine_find(c->engine);
+	if (!r->ops) {
+		close_fd(agent_fd);
+		return err_set(err, ERR_USAGE, "there is no engine \"%s\"", c->engine);
+	}
+	e = loop_new(&r->m.loop, err);
+	if (e == 0)
+		e = watch_signals(r, err);
+	if (e == 0)
+		e = console_new(&r->console, r->m.loop, c->dir, &r->m.console, err);
+	if (e == 0) {
+		*stage = "disk";
+		e = add_disks(r, err);
+	}
+	if (e == 0)
+		e = add_vsock(r, &control, err);
+	if (e < 0) {
+		close_fd(agent_fd);
+		return e;
+	}
+	e = relay_new(&r->relay, r->m.loop, agent_fd, take_fd(&control), &relay_ops, r, err);
+	if (e < 0)
+		return e;
+	for (unsigned i = 0; i < r->m.ndevices; i++)
+		virtio_device_on_broken(r->m.devices[i], on_broken, r);
+	*stage = "kernel";
+	e = kernel_image_read(c->kernel, &r->m.kernel, err);
+	if (e < 0)
+		return e;
+	r->m.cmdline = kernel_cmdline(c);
+	if (!r->m.cmdline)
+		return err_set(err, ENOMEM, "out of memory");
+	r->m.initramfs = initramfs_build(c->agentd, c->bootstrap.p, c->bootstrap.n, err);
+	if (r->m.initramfs < 0)
+		return r->m.initramfs;
+	*stage = "engine";
+	loop_timer_in(r->m.loop, &r->deadline, READY_TIMEOUT);
+	return r->ops->start(&r->engine, &r->m, err);
+}
+
+static void tear_down(struct run *r)
+{
+	if (r->engine)
+		r->engine = r->ops->free(r->engine);
+	/* The devices deliver what they hold before the relay's clients are cut off. */
+	for (unsigned i = 0; i < r->m.ndevices; i++)
+		virtio_device_free(r->m.devices[i]);
+	if (r->relay && r->ready && !r->orphaned)
+		relay_finish(r->relay, DRAIN_MS);
+	relay_free(r->relay);
+	console_free(r->console);
+	for (size_t i = 0; i < r->backing.n; i++)
+		close_fd(r->backing.fds[i]);
+	free(r->backing.fds);
+	loop_del(&r->signals);
+	loop_del(&r->parent);
+	loop_timer_stop(&r->deadline);
+	close_fd(r->signals.fd);
+	close_fd(r->parent.fd);
+	close_fd(r->control_guest);
+	close_fd(r->m.initramfs);
+	close_fd(r->m.console);
+	free(r->m.cmdline);
+	loop_free(r->m.loop);
+}
+
+/* What the end means to the owner: 0 when it is what somebody asked for. */
+static int judge(struct run *r, struct err *err)
+{
+	const char *words = NULL;
+
+	if (r->console) {
+		console_drain(r->console);
+		words = console_last_words(r->console);
+	}
+	switch (r->end) {
+	case MACHINE_SHUTDOWN:
+		if (r->ready)
+			return 0;
+		err_set(err, ERR_GUEST, "the guest switched itself off before its agent was ready");
+		break;
+	case MACHINE_KILLED:
+		if (r->ready || r->orphaned || r->stopping)
+			return 0;
+		err_set(err, ECANCELED, "stopped before the guest was ready");
+		return -ECANCELED;
+	case MACHINE_PANIC:
+		err_set(err, ERR_GUEST, "the guest's kernel panicked");
+		break;
+	default:
+		err_set(err, ERR_GUEST, "%s", r->why[0] ? r->why : "the machine ended");
+		break;
+	}
+	if (words && r->end != MACHINE_BOOT)
+		err_set(err, ERR_GUEST, "%s (last words: %s)", r->why[0] ? r->why : "the guest died",
+			words);
+	return err_hint(err, "see %s/logs/kernel.log and vm.log", r->m.config->dir);
+}
+
+int machine_run(const struct machine_start *start, struct err *err)
+{
+	struct run r = {
+		.m = {.config = start->config, .initramfs = -1, .console = -1},
+		.control_guest = -1,
+		.parent = {.fd = start->parent_fd},
+		.signals = {.fd = -1},
+		.deadline = {.fn = on_deadline},
+		.startup_fd = start->startup_fd,
+	};
+	const char *stage = "config";
+	int e = set_up(&r, start, &stage, err);
+
+	if (e == 0) {
+		e = loop_run(r.m.loop);
+		if (e < 0)
+			err_set(err, e, "the event loop failed: %s", err_name(e));
+		else
+			e = judge(&r, err);
+		stage = r.ready ? "guest" : "boot";
+	}
+	if (e < 0) {
+		log_error("%s: %s", stage, err->msg);
+		report(&r, err, stage);
+	}
+	tear_down(&r);
+	/* Reported last: by now nothing of the machine is left. */
+	if (e == 0 && !r.orphaned)
+		report(&r, NULL, "");
+	close_fd(r.startup_fd);
+	if (start->config->remove_dir && r.orphaned) {
+		struct err ignored = ERR_INIT;
+
+		if (io_remove_tree(start->config->dir, &ignored) < 0)
+			log_warn("%s", ignored.msg);
+	}
+	return e;
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One virtual machine: its devices, its console, its relay and the engine that runs it.
+ *
+ * Theory of operation. machine_new() turns a vm_config into open files and devices, and
+ * machine_run() boots and stays in the loop until the machine has ended:
+ *
+ *	agent says ready ──► a report to the owner, clients are connected
+ *	SIGTERM          ──► core.shutdown, and force after STOP_GRACE
+ *	owner gone       ──► the engine is ended at once (when the machine is owned)
+ *	engine ended     ──► clients get what is left for them, a second report, return
+ *	no ready in time ──► reported with the console's last words, the engine is ended
+ *
+ * Threads: the main loop runs the relay, the engine's control channels and the transports; each
+ * device has workers of its own (virtio/device.h).
+ */
+#ifndef MACHINE_MACHINE_H
+#define MACHINE_MACHINE_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "machine/kernel_image.h"
+#include "machine/vm_config.h"
+#include "virtio/device.h"
+
+/* Root, upper and room for volumes. */
+#define MACHINE_DISKS_MAX 26
+#define MACHINE_DEVICES_MAX (MACHINE_DISKS_MAX + 1)
+/* The guest's vsock address; each machine has its own bus, so all can have the same. */
+#define MACHINE_GUEST_CID 3
+
+enum machine_end {
+	MACHINE_RUNNING,
+	MACHINE_SHUTDOWN, /* the guest switched itself off or reset, as its agent does */
+	MACHINE_PANIC,    /* the guest's kernel gave up */
+	MACHINE_CRASH,    /* the engine failed or was killed */
+	MACHINE_BOOT,     /* the guest came up, but its agent could not */
+	MACHINE_KILLED,   /* we ended it */
+};
+
+struct machine {
+	struct loop *loop;
+	const struct vm_config *config;
+	/* For the engine: */
+	struct virtio_device *devices[MACHINE_DEVICES_MAX];
+	unsigned ndevices;
+	struct kernel_image kernel;
+	int initramfs;  /* memory file */
+	int console;    /* what the guest prints goes here; the engine takes it */
+	char *cmdline;  /* of the kernel, without the engine's own parts */
+};
+
+struct machine_start {
+	const struct vm_config *config;
+	int startup_fd, parent_fd, agent_fd; /* owned from here on; parent_fd may be -1 */
+};
+
+/* Run a machine from boot to end. 0 when it ended as it was asked to, negative otherwise. */
+int machine_run(const struct machine_start *start, struct err *err);
+
+/* For engines: the machine is over. @why may be NULL. */
+void machine_ended(struct machine *m, enum machine_end how, const char *why);
+
+#endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * msb-vm: one virtual machine.
+ *
+ * Started by msb with the descriptors of enum vm_fd and no arguments; not for people. Exits 0 when
+ * the machine ended as it was asked to.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "machine/machine.h"
+
+/* The boot message is at most a frame of 4 MiB; disks and paths are little beside it. */
+#define CONFIG_MAX ((size_t)8 << 20)
+
+static int read_config(struct vm_config *ret, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	int r = io_read_fd(VM_FD_CONFIG, CONFIG_MAX, &b);
+
+	if (r < 0) {
+		err_set(err, r, "cannot read the configuration: %s", err_name(r));
+		return err_hint(err, "msb-vm is started by msb, not by hand");
+	}
+	return vm_config_decode(buf_ptr(&b), buf_size(&b), ret, err);
+}
+
+static void block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+int main(void)
+{
+	struct vm_config config = {0};
+	struct machine_start start = {
+		.config = &config,
+		.startup_fd = VM_FD_STARTUP,
+		.agent_fd = VM_FD_AGENT,
+	};
+	struct err err = ERR_INIT;
+	enum log_level level;
+	int r;
+
+	block_signals();
+	for (int fd = VM_FD_CONFIG; fd <= VM_FD_LOG; fd++)
+		(void)io_set_cloexec(fd, true);
+	r = read_config(&config, &err);
+	close(VM_FD_CONFIG);
+	if (r < 0) {
+		fprintf(stderr, "msb-vm: %s\n", err.msg);
+		if (err.hint[0])
+			fprintf(stderr, "  %s\n", err.hint);
+		return 2;
+	}
+	if (log_level_parse(config.log_level, &level) < 0)
+		level = LOG_INFO;
+	log_open(VM_FD_LOG, level, NULL);
+	start.parent_fd = config.owned ? VM_FD_PARENT : -1;
+	r = machine_run(&start, &err);
+	vm_config_done(&config);
+	return r < 0 ? 1 : 0;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The relay: agent.sock for any number of clients, each with a vsock connection of its own.
+ *
+ *	client ── agent.sock ── relay ── vsock connection ── agentd
+ *
+ * A client gets [id_start u32 BE][id_end u32 BE][ready frame] and from then on speaks the agent
+ * protocol. Since no two clients share a connection, vsock's own credit reaches from the command
+ * in the guest to the client that reads it, and a client that stops reading stops only itself.
+ * The relay checks that a client's frames are well-formed in length and stay in its id range;
+ * bodies pass through unread.
+ *
+ * The agent's own connection, the control connection, brings the ready frame first (or a
+ * core.error that says why the guest could not boot) and takes core.shutdown and core.clock.sync.
+ *
+ * All calls belong to the thread of the loop.
+ */
+#ifndef MACHINE_RELAY_H
+#define MACHINE_RELAY_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "wire/frame.h"
+
+#define RELAY_CLIENTS_MAX FRAME_CLIENTS_MAX
+/* Bytes held for one direction of one client before reading stops. */
+#define RELAY_QUEUE_MAX ((size_t)512 << 10)
+
+struct relay;
+
+struct relay_ops {
+	/* Connect @fd (now owned by the callee) to AGENT_PORT in the guest. */
+	int (*dial)(void *arg, int fd, struct err *err);
+	/* The guest is ready. */
+	void (*ready)(void *arg);
+	/* The guest reported that it cannot go on, or broke the protocol: @why says so. */
+	void (*failed)(void *arg, const char *why);
+};
+
+/*
+ * @listenfd: a listening unix stream socket, @control: the host's end of the control connection;
+ * both become the relay's, also on failure.
+ */
+int relay_new(struct relay **ret, struct loop *loop, int listenfd, int control,
+	      const struct relay_ops *ops, void *arg, struct err *err);
+/* Ask the guest to shut down: 0, or -ENOTCONN when it never became ready. */
+int relay_shutdown_guest(struct relay *r);
+/* Deliver what clients have not yet read, for at most @timeout_ms, then drop them. */
+void relay_finish(struct relay *r, int timeout_ms);
+struct relay *relay_free(struct relay *r);
+
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine/vm_config.h"
+
+#include "wire/codec.h"
+
+#define FIELD(type_, member, kind, ...)                                                            \
+	{                                                                                          \
+		.key = #member, .type = kind, .offset = offsetof(struct type_, member),            \
+		__VA_ARGS__                                                                        \
+	}
+#define TABLE(type_, fields_)                                                                      \
+	{                                                                                          \
+		.name = #type_, .size = sizeof(struct type_), .fields = fields_,                   \
+		.nfields = sizeof(fields_) / sizeof((fields_)[0])                                  \
+	}
+
+static const struct wire_field extent_fields[] = {
+	FIELD(vm_extent, path, WIRE_TEXT),
+	FIELD(vm_extent, offset, WIRE_U64),
+	FIELD(vm_extent, blocks, WIRE_U64),
+};
+static const struct wire_table extent_table = TABLE(vm_extent, extent_fields);
+
+static const struct wire_field disk_fields[] = {
+	FIELD(vm_disk, serial, WIRE_TEXT),
+	FIELD(vm_disk, extents, WIRE_STRUCTS, .table = &extent_table),
+	FIELD(vm_disk, read_only, WIRE_BOOL),
+	FIELD(vm_disk, volatile_data, WIRE_BOOL),
+};
+static const struct wire_table disk_table = TABLE(vm_disk, disk_fields);
+
+static const struct wire_field config_fields[] = {
+	FIELD(vm_config, name, WIRE_TEXT),
+	FIELD(vm_config, dir, WIRE_TEXT),
+	FIELD(vm_config, engine, WIRE_TEXT),
+	FIELD(vm_config, kernel, WIRE_TEXT),
+	FIELD(vm_config, agentd, WIRE_TEXT),
+	FIELD(vm_config, cmdline, WIRE_TEXT),
+	FIELD(vm_config, log_level, WIRE_TEXT),
+	FIELD(vm_config, cpus, WIRE_U32),
+	FIELD(vm_config, memory, WIRE_U64),
+	FIELD(vm_config, disks, WIRE_STRUCTS, .table = &disk_table),
+	FIELD(vm_config, bootstrap, WIRE_BYTES),
+	FIELD(vm_config, owned, WIRE_BOOL),
+	FIELD(vm_config, remove_dir, WIRE_BOOL),
+	FIELD(vm_config, verbose_kernel, WIRE_BOOL),
+};
+static const struct wire_table config_table = TABLE(vm_config, config_fields);
+
+static const struct wire_field report_fields[] = {
+	FIELD(vm_report, ok, WIRE_BOOL),
+	FIELD(vm_report, stage, WIRE_TEXT),
+	FIELD(vm_report, code, WIRE_U32),
+	FIELD(vm_report, message, WIRE_TEXT),
+	FIELD(vm_report, hint, WIRE_TEXT),
+	FIELD(vm_report, ready_ns, WIRE_U64),
+};
+static const struct wire_table report_table = TABLE(vm_report, report_fields);
+
+void vm_config_encode(const struct vm_config *c, struct buf *b)
+{
+	wire_encode(&config_table, c, b);
+}
+
+int vm_config_decode(const void *p, size_t n, struct vm_config *ret, struct err *err)
+{
+	return wire_decode(&config_table, p, n, ret, err);
+}
+
+void vm_config_done(struct vm_config *c)
+{
+	wire_free(&config_table, c);
+}
+
+void vm_report_encode(const struct vm_report *r, struct buf *b)
+{
+	struct buf body = BUF_INIT;
+
+	wire_encode(&report_table, r, &body);
+	buf_add_be32(b, (uint32_t)buf_size(&body));
+	buf_add(b, buf_ptr(&body), buf_size(&body));
+	b->failed |= body.failed;
+	buf_done(&body);
+}
+
+int vm_report_decode(struct buf *b, struct vm_report *ret, struct err *err)
+{
+	struct cur c;
+	uint32_t n;
+	int r;
+
+	if (buf_size(b) < sizeof(n))
+		return 0;
+	c = cur_make(buf_ptr(b), buf_size(b));
+	n = cur_be32(&c);
+	if (n > VM_REPORT_MAX)
+		return err_set(err, ERR_PROTOCOL, "msb-vm sent a report of %u bytes", n);
+	if (cur_left(&c) < n)
+		return 0;
+	r = wire_decode(&report_table, c.p, n, ret, err);
+	if (r < 0)
+		return r;
+	buf_consume(b, sizeof(n) + n);
+	return 1;
+}
+
+void vm_report_done(struct vm_report *r)
+{
+	wire_free(&report_table, r);
+}

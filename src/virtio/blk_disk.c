@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The two disks: pieces of files, read-only, and one file, read-write. */
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "virtio/blk.h"
+#include "virtio/iov.h"
+
+/* Drop the first @n bytes of the vector. */
+static void iov_advance(struct iovec **iov, unsigned *niov, size_t n)
+{
+	while (*niov && n >= (*iov)->iov_len) {
+		n -= (*iov)->iov_len;
+		(*iov)++;
+		(*niov)--;
+	}
+	if (n) {
+		(*iov)->iov_base = (char *)(*iov)->iov_base + n;
+		(*iov)->iov_len -= n;
+	}
+}
+
+/* The whole vector from or to the file: 0, -errno, or -EIO at an unexpected end. */
+static int transfer(int fd, struct iovec *iov, unsigned niov, uint64_t off, bool write)
+{
+	while (niov) {
+		ssize_t n = write ? pwritev(fd, iov, (int)niov, (off_t)off)
+				  : preadv(fd, iov, (int)niov, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return -EIO;
+		off += (uint64_t)n;
+		iov_advance(&iov, &niov, (size_t)n);
+	}
+	return 0;
+}
+
+/* ---- pieces of files ---- */
+
+struct extents_disk {
+	struct blk_disk disk;
+	size_t n;
+	struct blk_extent extent[];
+};
+
+/* The first piece that ends behind @off; n if there is none. */
+static size_t find_extent(const struct extents_disk *d, uint64_t off)
+{
+	size_t lo = 0, hi = d->n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (d->extent[mid].start + d->extent[mid].length <= off)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static int extents_read(struct blk_disk *disk, struct iovec *iov, unsigned niov, uint64_t off)
+{
+	struct extents_disk *d = container_of(disk, struct extents_disk, disk);
+	size_t total = iov_size(iov, niov), done = 0;
+	size_t i = find_extent(d, off);
+
+	while (done < total) {
+		const struct blk_extent *e = &d->extent[i];
+		uint64_t at = off + done;
+		size_t left = total - done, part;
+		struct iovec cut[VIRTQUEUE_CHAIN_MAX];
+		unsigned n;
+		int r;
+
+		if (i == d->n || at < e->start) {
+			part = i == d->n ? left : MIN(left, e->start - at);
+			done += iov_zero(iov, niov, done, part);
+			continue;
+		}
+		part = MIN(left, e->start + e->length - at);
+		n = iov_slice(iov, niov, done, part, cut, VIRTQUEUE_CHAIN_MAX);
+		r = transfer(e->fd, cut, n, e->offset + (at - e->start), false);
+		if (r < 0)
+			return r;
+		done += part;
+		i++;
+	}
+	return 0;
+}
+
+static void extents_free(struct blk_disk *disk)
+{
+	free(container_of(disk, struct extents_disk, disk));
+}
+
+static const struct blk_disk_ops extents_ops = {
+	.read = extents_read,
+	.free = extents_free,
+};
+
+static int check_extent(const struct blk_extent *e, size_t i, uint64_t after, uint64_t size,
+			struct err *err)
+{
+	uint64_t end, file_end;
+	struct stat st;
+
+	if (!e->length || __builtin_add_overflow(e->start, e->length, &end) ||
+	    __builtin_add_overflow(e->offset, e->length, &file_end) || end > size)
+		return err_set(err, EINVAL, "piece %zu of the disk is empty or beyond its end", i);
+	if (e->start < after)
+		return err_set(err, EINVAL, "piece %zu of the disk is out of order", i);
+	if (fstat(e->fd, &st) < 0)
+		return err_errno(err, "cannot stat the file of piece %zu", i);
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, EINVAL, "piece %zu of the disk is not in a regular file", i);
+	if (file_end > (uint64_t)st.st_size)
+		return err_set(err, ERR_CORRUPT, "the file of piece %zu is too short", i);
+	return 0;
+}
+
+int blk_extents_new(const struct blk_extent *extents, size_t n, uint64_t size,
+		    struct blk_disk **ret, struct err *err)
+{
+	struct extents_disk *d;
+	uint64_t after = 0;
+
+	if (!size || size > INT64_MAX - BLK_SECTOR)
+		return err_set(err, EINVAL, "a disk cannot have %llu bytes",
+			       (unsigned long long)size);
+	size = (size + BLK_SECTOR - 1) / BLK_SECTOR * BLK_SECTOR;
+	for (size_t i = 0; i < n; i++) {
+		int r = check_extent(&extents[i], i, after, size, err);
+
+		if (r < 0)
+			return r;
+		after = extents[i].start + extents[i].length;
+	}
+	if (n > (SIZE_MAX - sizeof(*d)) / sizeof(extents[0]))
+		return err_set(err, ENOMEM, "a disk cannot have %zu pieces", n);
+	d = malloc(sizeof(*d) + n * sizeof(extents[0]));
+	if (!d)
+		return err_set(err, ENOMEM, "cannot create a disk: out of memory");
+	d->disk = (struct blk_disk){&extents_ops, size, true};
+	d->n = n;
+	if (n)
+		memcpy(d->extent, extents, n * sizeof(extents[0]));
+	*ret = &d->disk;
+	return 0;
+}
+
+/* ---- one file ---- */
+
+struct file_disk {
+	struct blk_disk disk;
+	int fd;
+	bool no_flush;
+};
+
+static struct file_disk *to_file(struct blk_disk *disk)
+{
+	return container_of(disk, struct file_disk, disk);
+}
+
+static int file_read(struct blk_disk *disk, struct iovec *iov, unsigned niov, uint64_t off)
+{
+	return transfer(to_file(disk)->fd, iov, niov, off, false);
+}
+
+static int file_write(struct blk_disk *disk, struct iovec *iov, unsigned niov, uint64_t off)
+{
+	return transfer(to_file(disk)->fd, iov, niov, off, true);
+}
+
+static int file_flush(struct blk_disk *disk)
+{
+	struct file_disk *d = to_file(disk);
+
+	if (d->no_flush)
+		return 0;
+	while (fdatasync(d->fd) < 0) {
+		if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
+static int allocate(int fd, int mode, uint64_t off, uint64_t len)
+{
+	while (fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0) {
+		if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
+static int file_discard(struct blk_disk *disk, uint64_t off, uint64_t len)
+{
+	int r = allocate(to_file(disk)->fd, FALLOC_FL_PUNCH_HOLE, off, len);
+
+	/* A discard is advice; a file system without holes just keeps the blocks. */
+	return r == -EOPNOTSUPP ? 0 : r;
+}
+
+static int write_zero_pages(int fd, uint64_t off, uint64_t len)
+{
+	static const uint8_t zeros[65536];
+
+	while (len) {
+		struct iovec iov = {(void *)(uintptr_t)zeros, MIN(len, sizeof(zeros))};
+		uint64_t part = iov.iov_len;
+		int r = transfer(fd, &iov, 1, off, true);
+
+		if (r < 0)
+			return r;
+		off += part;
+		len -= part;
+	}
+	return 0;
+}
+
+static int file_write_zeroes(struct blk_disk *disk, uint64_t off, uint64_t len, bool unmap)
+{
+	int fd = to_file(disk)->fd;
+	int r = allocate(fd, unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE, off, len);
+
+	/* tmpfs knows holes only, some file systems neither. */
+	if (r == -EOPNOTSUPP && !unmap)
+		r = allocate(fd, FALLOC_FL_PUNCH_HOLE, off, len);
+	return r == -EOPNOTSUPP ? write_zero_pages(fd, off, len) : r;
+}
+
+static void file_free(struct blk_disk *disk)
+{
+	free(to_file(disk));
+}
+
+static const struct blk_disk_ops file_ops = {
+	.read = file_read,
+	.write = file_write,
+	.flush = file_flush,
+	.discard = file_discard,
+	.write_zeroes = file_write_zeroes,
+	.free = file_free,
+};
+
+int blk_file_new(int fd, const struct blk_file_options *options, struct blk_disk **ret,
+		 struct err *err)
+{
+	struct file_disk *d;
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return err_errno(err, "cannot stat the disk file");
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, EINVAL, "a disk must be a regular file");
+	if (st.st_size < BLK_SECTOR)
+		return err_set(err, EINVAL, "the disk file is empty");
+	d = malloc(sizeof(*d));
+	if (!d)
+		return err_set(err, ENOMEM, "cannot create a disk: out of memory");
+	d->disk = (struct blk_disk){
+		&file_ops,
+		(uint64_t)st.st_size / BLK_SECTOR * BLK_SECTOR,
+		options->read_only,
+	};
+	d->fd = fd;
+	d->no_flush = options->no_flush;
+	*ret = &d->disk;
+	return 0;
+}

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. The registers fill in a `struct setup` per queue; QueueReady hands it to the
+ * device. What the driver may do when follows from the status register (3.1.1): features until
+ * FEATURES_OK, queues between FEATURES_OK and reset. Everything else is ignored, as a device that
+ * gets nonsense may do, and a queue's registers mean nothing once it is ready: the device has its
+ * own copy. A write of 0 to the status register resets; so does freeing the transport.
+ */
+#include "virtio/mmio.h"
+
+#include <errno.h>
+#include <endian.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_mmio.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define MAGIC	0x74726976u /* "virt" */
+#define VENDOR	0x4d534230u /* "0BSM" */
+
+struct virtio_mmio {
+	struct virtio_device *dev;
+	const struct guest_memory *mem;
+	pthread_mutex_t lock; /* everything below; innermost but for the device's own calls */
+	uint32_t status, features_sel, driver_features_sel, queue_sel;
+	uint64_t driver_features;
+	bool activated;
+	struct virtqueue_state setup[VIRTIO_QUEUES_MAX];
+	int irqfd;
+	int kickfd[VIRTIO_QUEUES_MAX];
+};
+
+static void reset(struct virtio_mmio *t)
+{
+	virtio_device_reset(t->dev);
+	t->status = 0;
+	t->features_sel = t->driver_features_sel = t->queue_sel = 0;
+	t->driver_features = 0;
+	t->activated = false;
+	memset(t->setup, 0, sizeof(t->setup));
+}
+
+static void set_status(struct virtio_mmio *t, uint32_t v)
+{
+	if (v == 0) {
+		reset(t);
+		return;
+	}
+	/* Bits only ever come on; a driver that takes one away gets no new meaning from it. */
+	v |= t->status;
+	if ((v & VIRTIO_CONFIG_S_FEATURES_OK) && !t->activated) {
+		if (virtio_device_activate(t->dev, t->driver_features, t->mem) < 0)
+			v &= ~(uint32_t)VIRTIO_CONFIG_S_FEATURES_OK;
+		else
+			t->activated = true;
+	}
+	t->status = v;
+}
+
+static uint32_t get_status(const struct virtio_mmio *t)
+{
+	return t->status | (virtio_device_broken(t->dev) ? VIRTIO_CONFIG_S_NEEDS_RESET : 0);
+}
+
+static struct virtqueue_state *selected(struct virtio_mmio *t)
+{
+	return t->queue_sel < t->dev->nqueues ? &t->setup[t->queue_sel] : NULL;
+}
+
+static void set_ready(struct virtio_mmio *t, uint32_t v)
+{
+	struct virtqueue_state *s = selected(t);
+
+	if (!s)
+		return;
+	if (!v)
+		(void)virtio_queue_stop(t->dev, t->queue_sel, NULL);
+	else if (t->activated)
+		(void)virtio_queue_start(t->dev, t->queue_sel, s, t->kickfd[t->queue_sel],
+					 t->irqfd);
+}
+
+static uint32_t half(uint64_t v, uint32_t sel)
+{
+	return sel == 0 ? (uint32_t)v : sel == 1 ? (uint32_t)(v >> 32) : 0;
+}
+
+static void set_half(uint64_t *v, bool high, uint32_t to)
+{
+	*v = high ? (*v & UINT32_MAX) | (uint64_t)to << 32 : (*v & ~(uint64_t)UINT32_MAX) | to;
+}
+
+static uint32_t read_register(struct virtio_mmio *t, uint64_t off)
+{
+	switch (off) {
+	case VIRTIO_MMIO_MAGIC_VALUE:
+		return MAGIC;
+	case VIRTIO_MMIO_VERSION:
+		return 2;
+	case VIRTIO_MMIO_DEVICE_ID:
+		return t->dev->ops->id;
+	case VIRTIO_MMIO_VENDOR_ID:
+		return VENDOR;
+	case VIRTIO_MMIO_DEVICE_FEATURES:
+		return half(t->dev->offered, t->features_sel);
+	case VIRTIO_MMIO_QUEUE_NUM_MAX:
+		return selected(t) ? t->dev->queue_size_max : 0;
+	case VIRTIO_MMIO_QUEUE_READY:
+		return virtio_queue_running(t->dev, t->queue_sel);
+	case VIRTIO_MMIO_INTERRUPT_STATUS:
+		return VIRTIO_MMIO_INT_VRING;
+	case VIRTIO_MMIO_STATUS:
+		return get_status(t);
+	case VIRTIO_MMIO_SHM_LEN_LOW:
+	case VIRTIO_MMIO_SHM_LEN_HIGH:
+	case VIRTIO_MMIO_SHM_BASE_LOW:
+	case VIRTIO_MMIO_SHM_BASE_HIGH:
+		return UINT32_MAX; /* no such region (4.2.2) */
+	}
+	return 0;
+}
+
+static void write_register(struct virtio_mmio *t, uint64_t off, uint32_t v)
+{
+	struct virtqueue_state *s = selected(t);
+
+	switch (off) {
+	case VIRTIO_MMIO_DEVICE_FEATURES_SEL:
+		t->features_sel = v;
+		return;
+	case VIRTIO_MMIO_DRIVER_FEATURES_SEL:
+		t->driver_features_sel = v;
+		return;
+	case VIRTIO_MMIO_DRIVER_FEATURES:
+		if (!(t->status & VIRTIO_CONFIG_S_FEATURES_OK) && t->driver_features_sel < 2)
+			set_half(&t->driver_features, t->driver_features_sel, v);
+		return;
+	case VIRTIO_MMIO_QUEUE_SEL:
+		t->queue_sel = v;
+		return;
+	case VIRTIO_MMIO_QUEUE_READY:
+		set_ready(t, v);
+		return;
+	case VIRTIO_MMIO_STATUS:
+		set_status(t, v);
+		return;
+	}
+	if (!s)
+		return;
+	switch (off) {
+	case VIRTIO_MMIO_QUEUE_NUM:
+		/* Out of range becomes 0, which the device refuses. */
+		s->size = v <= UINT16_MAX ? (uint16_t)v : 0;
+		return;
+	case VIRTIO_MMIO_QUEUE_DESC_LOW:
+	case VIRTIO_MMIO_QUEUE_DESC_HIGH:
+		set_half(&s->desc, off == VIRTIO_MMIO_QUEUE_DESC_HIGH, v);
+		return;
+	case VIRTIO_MMIO_QUEUE_AVAIL_LOW:
+	case VIRTIO_MMIO_QUEUE_AVAIL_HIGH:
+		set_half(&s->avail, off == VIRTIO_MMIO_QUEUE_AVAIL_HIGH, v);
+		return;
+	case VIRTIO_MMIO_QUEUE_USED_LOW:
+	case VIRTIO_MMIO_QUEUE_USED_HIGH:
+		set_half(&s->used, off == VIRTIO_MMIO_QUEUE_USED_HIGH, v);
+		return;
+	}
+}
+
+void virtio_mmio_read(struct virtio_mmio *t, uint64_t off, void *p, uint32_t len)
+{
+	memset(p, 0, len);
+	pthread_mutex_lock(&t->lock);
+	if (off >= VIRTIO_MMIO_CONFIG) {
+		virtio_config_read(t->dev, off - VIRTIO_MMIO_CONFIG, p, len);
+	} else if (len == 4 && off % 4 == 0) {
+		uint32_t v = htole32(read_register(t, off));
+
+		memcpy(p, &v, sizeof(v));
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
+static void kick(const struct virtio_mmio *t, uint32_t queue)
+{
+	uint64_t one = 1;
+
+	if (queue < t->dev->nqueues)
+		(void)!write(t->kickfd[queue], &one, sizeof(one));
+}
+
+void virtio_mmio_write(struct virtio_mmio *t, uint64_t off, const void *p, uint32_t len)
+{
+	uint32_t v;
+
+	if (off < VIRTIO_MMIO_CONFIG && (len != 4 || off % 4))
+		return;
+	pthread_mutex_lock(&t->lock);
+	if (off >= VIRTIO_MMIO_CONFIG) {
+		(void)virtio_config_write(t->dev, off - VIRTIO_MMIO_CONFIG, p, len);
+	} else {
+		memcpy(&v, p, sizeof(v));
+		v = le32toh(v);
+		/* Only where no ioeventfd took it, as for a queue that does not exist. */
+		if (off == VIRTIO_MMIO_QUEUE_NOTIFY)
+			kick(t, v);
+		else
+			write_register(t, off, v);
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
+int virtio_mmio_irq_fd(const struct virtio_mmio *t)
+{
+	return t->irqfd;
+}
+
+unsigned virtio_mmio_queues(const struct virtio_mmio *t)
+{
+	return t->dev->nqueues;
+}
+
+int virtio_mmio_kick_fd(const struct virtio_mmio *t, unsigned queue)
+{
+	return t->kickfd[queue];
+}
+
+int virtio_mmio_new(struct virtio_device *dev, const struct guest_memory *mem,
+		    struct virtio_mmio **ret, struct err *err)
+{
+	struct virtio_mmio *t = calloc(1, sizeof(*t));
+	bool ok;
+
+	if (!t)
+		return err_set(err, ENOMEM, "cannot attach a %s device: out of memory",
+			       dev->ops->name);
+	t->dev = dev;
+	t->mem = mem;
+	pthread_mutex_init(&t->lock, NULL);
+	t->irqfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ok = t->irqfd >= 0;
+	for (unsigned i = 0; i < dev->nqueues; i++) {
+		t->kickfd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		ok &= t->kickfd[i] >= 0;
+	}
+	if (!ok) {
+		int r = err_errno(err, "cannot attach a %s device", dev->ops->name);
+
+		virtio_mmio_free(t);
+		return r;
+	}
+	*ret = t;
+	return 0;
+}
+
+struct virtio_mmio *virtio_mmio_free(struct virtio_mmio *t)
+{
+	if (!t)
+		return NULL;
+	reset(t);
+	close_fd(t->irqfd);
+	for (unsigned i = 0; i < t->dev->nqueues; i++)
+		close_fd(t->kickfd[i]);
+	pthread_mutex_destroy(&t->lock);
+	free(t);
+	return NULL;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio over MMIO (virtio 1.2, 4.2), register version 2: the transport of an engine that sees the
+ * guest's accesses itself.
+ *
+ * The engine claims MMIO_SIZE bytes of guest-physical space, sends accesses there to virtio_mmio_
+ * read() and _write() (any vCPU thread; a lock of the transport makes them one at a time), lets a
+ * write of queue number N to MMIO_QUEUE_NOTIFY signal virtio_mmio_kick_fd(N) without leaving the
+ * kernel (KVM_IOEVENTFD), and makes virtio_mmio_irq_fd() an interrupt (KVM_IRQFD, edge).
+ *
+ * InterruptStatus always shows "used buffer": an interrupt is the eventfd's alone, and a driver
+ * that looks at a ring in vain loses nothing. Acknowledging is therefore a no-op.
+ */
+#ifndef VIRTIO_MMIO_H
+#define VIRTIO_MMIO_H
+
+#include "virtio/device.h"
+
+enum {
+	MMIO_SIZE = 0x200,
+	MMIO_QUEUE_NOTIFY = 0x50,
+};
+
+struct virtio_mmio;
+
+/* @dev and @mem are borrowed and must outlive the transport. */
+int virtio_mmio_new(struct virtio_device *dev, const struct guest_memory *mem,
+		    struct virtio_mmio **ret, struct err *err);
+
+/* An access of the guest. Widths and offsets that the device has not are ignored and read as 0. */
+void virtio_mmio_read(struct virtio_mmio *t, uint64_t off, void *p, uint32_t len);
+void virtio_mmio_write(struct virtio_mmio *t, uint64_t off, const void *p, uint32_t len);
+
+int virtio_mmio_irq_fd(const struct virtio_mmio *t);
+unsigned virtio_mmio_queues(const struct virtio_mmio *t);
+int virtio_mmio_kick_fd(const struct virtio_mmio *t, unsigned queue);
+
+/* Resets the device. NULL is fine. Returns NULL. */
+struct virtio_mmio *virtio_mmio_free(struct virtio_mmio *t);
+
+#endif
