@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From the first instruction to a guest that can run commands: the steps, in order.
+ *
+ * Each reports a failure with the step, the thing and the reason. They run once, as PID 1.
+ */
+#ifndef GUEST_BOOT_H
+#define GUEST_BOOT_H
+
+#include "base/err.h"
+#include "wire/agent_msg.h"
+
+/* boot.c */
+int boot_read(const char *path, struct msg_bootstrap *ret, struct err *err);
+/* All of it: clock, root, mounts, names, limits, network. */
+int boot_guest(const struct msg_bootstrap *b, struct err *err);
+/* What nobody waits for; failures are only logged. */
+void boot_late(const struct msg_bootstrap *b);
+/* Directory fd of the workload's control group, or -1. */
+int boot_cgroup(void);
+
+/* mount.c */
+int mount_root(const struct msg_bootstrap *b, struct err *err);
+int mount_system(const struct msg_bootstrap *b, struct err *err);
+int mount_volumes(const struct msg_bootstrap *b, struct err *err);
+/* mount(2), making the mount point when it is missing. */
+int mount_at(const char *source, const char *target, const char *type, unsigned long flags,
+	     const char *options, struct err *err);
+
+/* device.c: "/dev/vda", "serial:msb-root" or a bare serial to a device path. */
+int device_find(const char *spec, char *ret, size_t size, struct err *err);
+
+/* net.c */
+int net_loopback(struct err *err);
+int net_configure(const struct boot_network *n, struct err *err);
+
+/* etc.c: /etc/hostname, /etc/hosts, /etc/resolv.conf */
+void etc_write(const struct msg_bootstrap *b);
+
+/* One line to the kernel log (or the console while there is none). */
+void boot_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+#endif
