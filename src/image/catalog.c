@@ -1,0 +1,574 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Images in the database. images.disk holds the disk as u32 metadata blocks, then for each layer
+ * 32 bytes of diff_id and u32 blocks, little-endian: with it `msb run` needs one row.
+ */
+#include <endian.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "image/catalog.h"
+#include "image/reference.h"
+
+#define DISK_ENTRY 36u
+
+static int no_memory(struct err *err)
+{
+	return err_set(err, ENOMEM, "out of memory");
+}
+
+static void list_free(char **v)
+{
+	for (char **p = v; p && *p; p++)
+		free(*p);
+	free(v);
+}
+
+void image_info_done(struct image_info *i)
+{
+	free(i->id);
+	free(i->manifest_digest);
+	list_free(i->references);
+	free(i->config_json);
+	oci_config_done(&i->config);
+	for (size_t k = 0; k < i->layer_count; k++)
+		free(i->layers[k].diff_id);
+	free(i->layers);
+	for (size_t k = 0; k < i->extent_count; k++)
+		free(i->extents[k].path);
+	free(i->extents);
+	*i = (struct image_info)IMAGE_INFO_INIT;
+}
+
+void image_list_done(struct image_list *l)
+{
+	for (size_t i = 0; i < l->count; i++)
+		image_info_done(&l->items[i]);
+	free(l->items);
+	*l = (struct image_list){0};
+}
+
+void image_removed_done(struct image_removed *r)
+{
+	list_free(r->untagged);
+	free(r->id);
+	*r = (struct image_removed){0};
+}
+
+static void bind_text(sqlite3_stmt *st, int at, const char *text)
+{
+	sqlite3_bind_text(st, at, text, -1, SQLITE_TRANSIENT);
+}
+
+static char *column_dup(sqlite3_stmt *st, int at)
+{
+	const char *t = (const char *)sqlite3_column_text(st, at);
+
+	return strdup(t ? t : "");
+}
+
+int catalog_has(struct store *s, const struct digest *id, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	char text[IMAGE_DIGEST_LEN + 1], name[80], hex[65];
+	struct stat sb;
+	int r = store_prepare(s, &st, "SELECT meta_bytes FROM images WHERE id = ?1", err);
+
+	if (r < 0)
+		return r;
+	bind_text(st, 1, digest_text(id, text));
+	r = store_step(s, st, err);
+	if (r <= 0)
+		return r;
+	snprintf(name, sizeof(name), "%s.erofs", digest_hex(id, hex));
+	return fstatat(store_dirfd(s, STORE_IMAGES), name, &sb, 0) == 0 &&
+	       sb.st_size == sqlite3_column_int64(st, 0);
+}
+
+static int add_image(struct store *s, const struct oci_image *img, const struct layer_info *infos,
+		     uint64_t meta_blocks, const char *id, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	const size_t disk_size = 4 + img->layer_count * DISK_ENTRY;
+	cleanup_free uint8_t *disk = malloc(disk_size);
+	uint64_t size = 0, stored = meta_blocks * EROFS_BLOCK;
+	uint32_t v = htole32((uint32_t)meta_blocks);
+	int r;
+
+	if (!disk)
+		return no_memory(err);
+	memcpy(disk, &v, 4);
+	for (size_t i = 0; i < img->layer_count; i++) {
+		uint8_t *p = disk + 4 + i * DISK_ENTRY;
+
+		v = htole32((uint32_t)infos[i].data_blocks);
+		memcpy(p, img->layers[i].diff_id.sha256, 32);
+		memcpy(p + 32, &v, 4);
+		size += infos[i].bytes;
+		stored += infos[i].stored;
+	}
+	r = store_prepare(s, &st,
+			  "INSERT INTO images VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"
+			  " ON CONFLICT(id) DO UPDATE SET manifest_digest ="
+			  " CASE WHEN excluded.manifest_digest = '' THEN manifest_digest"
+			  " ELSE excluded.manifest_digest END, stored = excluded.stored,"
+			  " meta_bytes = excluded.meta_bytes, loaded_at = excluded.loaded_at,"
+			  " disk = excluded.disk",
+			  err);
+	if (r < 0)
+		return r;
+	bind_text(st, 1, id);
+	bind_text(st, 2, img->manifest_digest);
+	bind_text(st, 3, img->config_json);
+	bind_text(st, 4, img->config.architecture);
+	bind_text(st, 5, img->config.os);
+	bind_text(st, 6, img->config.created);
+	sqlite3_bind_int64(st, 7, (sqlite3_int64)size);
+	sqlite3_bind_int64(st, 8, (sqlite3_int64)stored);
+	sqlite3_bind_int64(st, 9, (sqlite3_int64)(meta_blocks * EROFS_BLOCK));
+	sqlite3_bind_int64(st, 10, time(NULL));
+	sqlite3_bind_blob(st, 11, disk, (int)disk_size, SQLITE_TRANSIENT);
+	return store_step(s, st, err);
+}
+
+static int add_layers(struct store *s, const struct oci_image *img, const struct layer_info *infos,
+		      const char *id, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *layer = NULL, *use = NULL;
+	int r = store_prepare(s, &layer, "INSERT OR REPLACE INTO layers VALUES(?1,?2,?3,?4,?5)", err);
+
+	if (r >= 0)
+		r = store_prepare(s, &use, "INSERT OR REPLACE INTO image_layers VALUES(?1,?2,?3,?4,?5,?6)",
+				  err);
+	for (size_t i = 0; r >= 0 && i < img->layer_count; i++) {
+		const struct oci_layer *l = &img->layers[i];
+		char diff_id[IMAGE_DIGEST_LEN + 1], digest[IMAGE_DIGEST_LEN + 1] = "";
+
+		sqlite3_reset(layer);
+		bind_text(layer, 1, digest_text(&l->diff_id, diff_id));
+		sqlite3_bind_int64(layer, 2, (sqlite3_int64)infos[i].bytes);
+		sqlite3_bind_int64(layer, 3, (sqlite3_int64)infos[i].entries);
+		sqlite3_bind_int64(layer, 4, (sqlite3_int64)infos[i].data_blocks);
+		sqlite3_bind_int64(layer, 5, (sqlite3_int64)infos[i].stored);
+		r = store_step(s, layer, err);
+		if (r < 0)
+			break;
+		sqlite3_reset(use);
+		bind_text(use, 1, id);
+		sqlite3_bind_int64(use, 2, (sqlite3_int64)i);
+		bind_text(use, 3, diff_id);
+		bind_text(use, 4, l->has_digest ? digest_text(&l->digest, digest) : "");
+		bind_text(use, 5, l->media_type);
+		sqlite3_bind_int64(use, 6, l->size == UINT64_MAX ? 0 : (sqlite3_int64)l->size);
+		r = store_step(s, use, err);
+	}
+	return r;
+}
+
+int catalog_add(struct store *s, const struct oci_image *img, const struct layer_info *infos,
+		uint64_t meta_blocks, struct err *err)
+{
+	char id[IMAGE_DIGEST_LEN + 1];
+	int r = store_begin(s, err);
+
+	if (r < 0)
+		return r;
+	/* REPLACE on layers would trip the references to them until the end of the transaction. */
+	r = store_exec(s, "PRAGMA defer_foreign_keys=ON", err);
+	if (r >= 0)
+		r = add_image(s, img, infos, meta_blocks, digest_text(&img->id, id), err);
+	if (r >= 0)
+		r = add_layers(s, img, infos, id, err);
+	if (r >= 0)
+		r = store_commit(s, err);
+	if (r < 0)
+		store_rollback(s);
+	return r;
+}
+
+int catalog_set_ref(struct store *s, const char *ref, const struct digest *id, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	char text[IMAGE_DIGEST_LEN + 1];
+	int r = store_prepare(s, &st, "INSERT OR REPLACE INTO refs VALUES(?1,?2)", err);
+
+	if (r < 0)
+		return r;
+	bind_text(st, 1, ref);
+	bind_text(st, 2, digest_text(id, text));
+	return store_step(s, st, err);
+}
+
+/* --- Finding --- */
+
+static const char image_columns[] = "SELECT i.id, i.manifest_digest, i.config, i.size, i.stored,"
+				    " i.loaded_at, i.disk FROM images i ";
+
+static int damaged_row(struct store *s, struct err *err)
+{
+	return err_set(err, ERR_CORRUPT, "the database of the store at %s holds a damaged image",
+		       store_home(s));
+}
+
+static int add_extent(struct store *s, struct image_info *i, enum store_dir dir, const char *name,
+		      uint64_t blocks, struct err *err)
+{
+	char path[PATH_MAX];
+	int r;
+
+	if (!blocks)
+		return 0;
+	r = store_path(s, dir, name, path, sizeof(path), err);
+	if (r < 0)
+		return r;
+	i->extents[i->extent_count].path = strdup(path);
+	if (!i->extents[i->extent_count].path)
+		return no_memory(err);
+	i->extents[i->extent_count].blocks = blocks;
+	i->extent_count++;
+	i->blocks += blocks;
+	return 0;
+}
+
+static int read_disk(struct store *s, struct image_info *i, const uint8_t *p, size_t n,
+		     struct err *err)
+{
+	const size_t layers = n >= 4 ? (n - 4) / DISK_ENTRY : 0;
+	char name[80], hex[65];
+	uint32_t v;
+	int r;
+
+	if (n < 4 || n != 4 + layers * DISK_ENTRY)
+		return damaged_row(s, err);
+	i->extents = calloc(layers + 1, sizeof(*i->extents));
+	if (!i->extents)
+		return no_memory(err);
+	memcpy(&v, p, 4);
+	snprintf(name, sizeof(name), "%s.erofs", i->id + strlen("sha256:"));
+	r = add_extent(s, i, STORE_IMAGES, name, le32toh(v), err);
+	p += 4;
+	for (size_t k = 0; r >= 0 && k < layers; k++, p += DISK_ENTRY) {
+		memcpy(&v, p + 32, 4);
+		str_hex(p, 32, hex);
+		snprintf(name, sizeof(name), "%s.data", hex);
+		r = add_extent(s, i, STORE_LAYERS, name, le32toh(v), err);
+	}
+	return r;
+}
+
+static int read_row(struct store *s, sqlite3_stmt *st, bool disk, struct image_info *ret,
+		    struct err *err)
+{
+	cleanup_image_info struct image_info i = IMAGE_INFO_INIT;
+	const char *json = (const char *)sqlite3_column_text(st, 2);
+	int r;
+
+	i.id = column_dup(st, 0);
+	i.manifest_digest = column_dup(st, 1);
+	i.config_json = column_dup(st, 2);
+	i.references = calloc(1, sizeof(*i.references));
+	if (!i.id || !i.manifest_digest || !i.config_json || !i.references)
+		return no_memory(err);
+	if (strlen(i.id) != IMAGE_DIGEST_LEN || !json)
+		return damaged_row(s, err);
+	i.size = (uint64_t)sqlite3_column_int64(st, 3);
+	i.stored = (uint64_t)sqlite3_column_int64(st, 4);
+	i.loaded_at = sqlite3_column_int64(st, 5);
+	r = oci_parse_config(json, strlen(json), &i.config, NULL, NULL, err);
+	if (r >= 0 && disk)
+		r = read_disk(s, &i, sqlite3_column_blob(st, 6), (size_t)sqlite3_column_bytes(st, 6),
+			      err);
+	if (r < 0)
+		return r;
+	*ret = i;
+	i = (struct image_info)IMAGE_INFO_INIT;
+	return 0;
+}
+
+/* 1 and the image, 0 if there is none, -ERR_USAGE if several fit. */
+static int find_where(struct store *s, const char *where, const char *a, const char *b,
+		      struct image_info *ret, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	char sql[512];
+	int r;
+
+	snprintf(sql, sizeof(sql), "%s%s", image_columns, where);
+	r = store_prepare(s, &st, sql, err);
+	if (r < 0)
+		return r;
+	bind_text(st, 1, a);
+	if (b)
+		bind_text(st, 2, b);
+	r = store_step(s, st, err);
+	if (r <= 0)
+		return r;
+	r = read_row(s, st, true, ret, err);
+	if (r < 0)
+		return r;
+	r = store_step(s, st, err);
+	if (r == 0)
+		return 1;
+	image_info_done(ret);
+	return r < 0 ? r : err_set(err, ERR_USAGE, "several images fit \"%s\"; give more of the id", a);
+}
+
+/* "sha256:ab12" or "ab12" to its bounds as an id; false if it cannot be one. */
+static bool id_prefix(const char *ref, char lo[IMAGE_DIGEST_LEN + 1], char hi[IMAGE_DIGEST_LEN + 2])
+{
+	const char *hex = str_starts(ref, "sha256:") ? ref + 7 : ref;
+	size_t n = strlen(hex);
+
+	if (n < IMAGE_ID_PREFIX_MIN || n > 64 || strspn(hex, "0123456789abcdef") != n)
+		return false;
+	snprintf(lo, IMAGE_DIGEST_LEN + 1, "sha256:%.64s", hex);
+	snprintf(hi, IMAGE_DIGEST_LEN + 2, "sha256:%.64sg", hex);
+	return true;
+}
+
+int image_find(struct store *s, const char *ref, struct image_info *ret, struct err *err)
+{
+	struct image_info i = IMAGE_INFO_INIT;
+	struct reference parsed;
+	struct err bad = ERR_INIT;
+	char full[IMAGE_REFERENCE_MAX], lo[IMAGE_DIGEST_LEN + 1], hi[IMAGE_DIGEST_LEN + 2];
+	const bool is_ref = reference_parse(ref, &parsed, &bad) >= 0;
+	const bool is_id = id_prefix(ref, lo, hi);
+	int r = 0;
+
+	if (!is_ref && !is_id)
+		return err_copy(err, &bad);
+	if (is_ref && !str_starts(ref, "sha256:")) {
+		reference_format(&parsed, full);
+		r = find_where(s, "JOIN refs r ON r.image_id = i.id WHERE r.reference = ?1", full, NULL,
+			       &i, err);
+		if (r == 0 && parsed.digest[0])
+			r = find_where(s, "WHERE i.manifest_digest = ?1 OR i.id = ?1", parsed.digest,
+				       NULL, &i, err);
+	}
+	if (r == 0 && is_id)
+		r = find_where(s, "WHERE i.id >= ?1 AND i.id < ?2 LIMIT 2", lo, hi, &i, err);
+	if (r < 0)
+		return r;
+	if (r == 0) {
+		err_set(err, ERR_NOT_FOUND, "there is no image \"%.200s\" in the store", ref);
+		return err_hint(err, "`msb image ls` lists the images; `msb load -i FILE` brings one in");
+	}
+	*ret = i;
+	return 0;
+}
+
+static int fill_references(struct store *s, struct image_info *i, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	size_t n = 0;
+	int r = store_prepare(s, &st, "SELECT reference FROM refs WHERE image_id = ?1 ORDER BY 1", err);
+
+	if (r < 0)
+		return r;
+	bind_text(st, 1, i->id);
+	while ((r = store_step(s, st, err)) > 0) {
+		char **v = realloc(i->references, (n + 2) * sizeof(*v));
+
+		if (!v)
+			return no_memory(err);
+		i->references = v;
+		v[n + 1] = NULL;
+		v[n] = column_dup(st, 0);
+		if (!v[n++])
+			return no_memory(err);
+	}
+	return r;
+}
+
+static int fill_layers(struct store *s, struct image_info *i, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	int r = store_prepare(s, &st,
+			      "SELECT l.diff_id, l.bytes, l.entries, l.stored FROM image_layers u"
+			      " JOIN layers l USING(diff_id) WHERE u.image_id = ?1 ORDER BY u.position",
+			      err);
+
+	if (r < 0)
+		return r;
+	bind_text(st, 1, i->id);
+	while ((r = store_step(s, st, err)) > 0) {
+		struct image_layer_info *v =
+			realloc(i->layers, (i->layer_count + 1) * sizeof(*i->layers));
+
+		if (!v)
+			return no_memory(err);
+		i->layers = v;
+		v[i->layer_count] = (struct image_layer_info){
+			column_dup(st, 0), (uint64_t)sqlite3_column_int64(st, 1),
+			(uint64_t)sqlite3_column_int64(st, 2), (uint64_t)sqlite3_column_int64(st, 3)};
+		if (!v[i->layer_count++].diff_id)
+			return no_memory(err);
+	}
+	return r;
+}
+
+int image_inspect(struct store *s, const char *ref, struct image_info *ret, struct err *err)
+{
+	cleanup_image_info struct image_info i = IMAGE_INFO_INIT;
+	int r = image_find(s, ref, &i, err);
+
+	if (r >= 0)
+		r = fill_references(s, &i, err);
+	if (r >= 0)
+		r = fill_layers(s, &i, err);
+	if (r < 0)
+		return r;
+	*ret = i;
+	i = (struct image_info)IMAGE_INFO_INIT;
+	return 0;
+}
+
+int image_list(struct store *s, struct image_list *ret, struct err *err)
+{
+	cleanup_image_list struct image_list l = {0};
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	char sql[512];
+	int r;
+
+	snprintf(sql, sizeof(sql), "%sORDER BY i.loaded_at DESC, i.id", image_columns);
+	r = store_prepare(s, &st, sql, err);
+	if (r < 0)
+		return r;
+	while ((r = store_step(s, st, err)) > 0) {
+		struct image_info *v = realloc(l.items, (l.count + 1) * sizeof(*v));
+
+		if (!v)
+			return no_memory(err);
+		l.items = v;
+		v[l.count] = (struct image_info)IMAGE_INFO_INIT;
+		r = read_row(s, st, false, &v[l.count++], err);
+		if (r < 0)
+			return r;
+	}
+	for (size_t i = 0; r >= 0 && i < l.count; i++) {
+		r = fill_references(s, &l.items[i], err);
+		if (r >= 0)
+			r = fill_layers(s, &l.items[i], err);
+	}
+	if (r < 0)
+		return r;
+	*ret = l;
+	l = (struct image_list){0};
+	return 0;
+}
+
+int image_tag(struct store *s, const char *ref, const char *new_ref, struct err *err)
+{
+	cleanup_image_info struct image_info i = IMAGE_INFO_INIT;
+	char full[IMAGE_REFERENCE_MAX];
+	struct digest id;
+	int r = reference_normalise(new_ref, full, err);
+
+	if (r >= 0)
+		r = image_find(s, ref, &i, err);
+	if (r >= 0)
+		r = digest_parse(i.id, "the image id", &id, err);
+	return r < 0 ? r : catalog_set_ref(s, full, &id, err);
+}
+
+/* --- Removing --- */
+
+static int check_unused(struct store *s, const char *id, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	int r = store_prepare(s, &st, "SELECT sandbox FROM image_refs WHERE image_id = ?1 LIMIT 1", err);
+
+	if (r < 0)
+		return r;
+	bind_text(st, 1, id);
+	r = store_step(s, st, err);
+	if (r <= 0)
+		return r;
+	err_set(err, EBUSY, "the image is used by the sandbox \"%s\"", sqlite3_column_text(st, 0));
+	return err_hint(err, "remove the sandbox first, or use --force");
+}
+
+static int delete_where(struct store *s, const char *sql, const char *arg, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	int r = store_prepare(s, &st, sql, err);
+
+	if (r < 0)
+		return r;
+	bind_text(st, 1, arg);
+	return store_step(s, st, err);
+}
+
+/* Which of its names @ref takes away: all for an id, one for a reference. */
+static int remove_rows(struct store *s, const char *ref, bool force, struct image_removed *res,
+		       struct err *err)
+{
+	cleanup_image_info struct image_info i = IMAGE_INFO_INIT;
+	char full[IMAGE_REFERENCE_MAX];
+	cleanup_strv struct strv gone = {0};
+	size_t left = 0;
+	bool named = false;
+	int r = image_inspect(s, ref, &i, err);
+
+	if (r < 0)
+		return r;
+	if (reference_normalise(ref, full, NULL) >= 0)
+		for (char **p = i.references; *p; p++)
+			named |= str_eq(*p, full);
+	for (char **p = i.references; *p; p++) {
+		if (named && !str_eq(*p, full))
+			left++;
+		else if (strv_add(&gone, *p) < 0)
+			return no_memory(err);
+	}
+	if (!left && !force)
+		r = check_unused(s, i.id, err);
+	for (size_t k = 0; r >= 0 && k < gone.n; k++)
+		r = delete_where(s, "DELETE FROM refs WHERE reference = ?1", gone.v[k], err);
+	if (r >= 0 && !left)
+		r = delete_where(s, "DELETE FROM image_refs WHERE image_id = ?1", i.id, err);
+	if (r >= 0 && !left)
+		r = delete_where(s, "DELETE FROM images WHERE id = ?1", i.id, err);
+	if (r < 0)
+		return r;
+	if (!left)
+		res->id = take_ptr(i.id);
+	res->untagged = gone.v ? take_ptr(gone.v) : calloc(1, sizeof(*res->untagged));
+	gone.n = 0;
+	return res->untagged ? 0 : no_memory(err);
+}
+
+int image_remove(struct store *s, const char *ref, bool force, struct image_removed *ret,
+		 struct err *err)
+{
+	struct image_removed res = {0};
+	struct store_gc_result gc = {0};
+	int r = store_begin(s, err);
+
+	if (r < 0)
+		return r;
+	r = remove_rows(s, ref, force, &res, err);
+	if (r >= 0)
+		r = store_commit(s, err);
+	if (r < 0)
+		store_rollback(s);
+	/* The image is gone for everyone now; its files go as soon as nobody writes. */
+	if (r >= 0 && res.id)
+		r = store_gc(s, &gc, err);
+	if (r < 0) {
+		image_removed_done(&res);
+		return r;
+	}
+	res.bytes = gc.bytes;
+	res.busy = gc.busy;
+	*ret = res;
+	return 0;
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <openssl/evp.h>
+#include <pthread.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "image/digest.h"
+
+static const char digest_prefix[] = "sha256:";
+
+int digest_parse(const char *text, const char *what, struct digest *ret, struct err *err)
+{
+	const size_t prefix = sizeof(digest_prefix) - 1;
+	struct digest d;
+
+	if (strncmp(text, digest_prefix, prefix) != 0) {
+		const char *colon = strchr(text, ':');
+
+		if (colon && colon != text)
+			return err_set(err, ERR_UNSUPPORTED, "%s uses the digest algorithm %.*s; only sha256 is supported",
+				       what, (int)MIN(colon - text, 32), text);
+		return err_set(err, ERR_CORRUPT, "%s is not a digest: %.80s", what, text);
+	}
+	if (strlen(text) != IMAGE_DIGEST_LEN)
+		return err_set(err, ERR_CORRUPT, "%s is not a sha256 digest: %.80s", what, text);
+	for (const char *p = text + prefix; *p; p++)
+		if (!((*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'f')))
+			return err_set(err, ERR_CORRUPT, "%s is not a sha256 digest: %.80s", what,
+				       text);
+	if (str_unhex(text + prefix, d.sha256, sizeof(d.sha256)) < 0)
+		return err_set(err, ERR_CORRUPT, "%s is not a sha256 digest: %.80s", what, text);
+	*ret = d;
+	return 0;
+}
+
+char *digest_hex(const struct digest *d, char out[65])
+{
+	str_hex(d->sha256, sizeof(d->sha256), out);
+	return out;
+}
+
+char *digest_text(const struct digest *d, char out[IMAGE_DIGEST_LEN + 1])
+{
+	memcpy(out, digest_prefix, sizeof(digest_prefix) - 1);
+	digest_hex(d, out + sizeof(digest_prefix) - 1);
+	return out;
+}
+
+int digest_of(const void *p, size_t n, struct digest *ret, struct err *err)
+{
+	if (EVP_Digest(p, n, ret->sha256, NULL, EVP_sha256(), NULL) != 1)
+		return err_set(err, ENOMEM, "cannot compute a digest");
+	return 0;
+}
+
+int hasher_init(struct hasher *h, struct err *err)
+{
+	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+
+	if (!ctx || EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1) {
+		EVP_MD_CTX_free(ctx);
+		return err_set(err, ENOMEM, "cannot compute a digest");
+	}
+	h->ctx = ctx;
+	return 0;
+}
+
+void hasher_done(struct hasher *h)
+{
+	EVP_MD_CTX_free(h->ctx);
+	h->ctx = NULL;
+}
+
+void hasher_add(struct hasher *h, const void *p, size_t n)
+{
+	EVP_DigestUpdate(h->ctx, p, n);
+}
+
+int hasher_finish(struct hasher *h, struct digest *ret, struct err *err)
+{
+	struct digest d;
+
+	if (EVP_DigestFinal_ex(h->ctx, d.sha256, NULL) != 1)
+		return err_set(err, EIO, "cannot compute a digest");
+	*ret = d;
+	return 0;
+}
+
+/* Reflected Castagnoli polynomial. */
+#define CRC32C_POLY 0x82f63b78u
+
+static uint32_t crc_table[8][256];
+static pthread_once_t crc_once = PTHREAD_ONCE_INIT;
+
+static void crc_init(void)
+{
+	for (uint32_t i = 0; i < 256; i++) {
+		uint32_t c = i;
+
+		for (int k = 0; k < 8; k++)
+			c = c & 1 ? c >> 1 ^ CRC32C_POLY : c >> 1;
+		crc_table[0][i] = c;
+	}
+	for (uint32_t i = 0; i < 256; i++)
+		for (int t = 1; t < 8; t++)
+			crc_table[t][i] = crc_table[t - 1][i] >> 8 ^
+					  crc_table[0][crc_table[t - 1][i] & 0xff];
+}
+
+static uint32_t crc32c_soft(uint32_t crc, const uint8_t *p, size_t n)
+{
+	pthread_once(&crc_once, crc_init);
+	for (; n >= 8; n -= 8, p += 8) {
+		uint32_t a, b;
+
+		memcpy(&a, p, 4);
+		memcpy(&b, p + 4, 4);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+		a = __builtin_bswap32(a);
+		b = __builtin_bswap32(b);
+#endif
+		a ^= crc;
+		crc = crc_table[7][a & 0xff] ^ crc_table[6][a >> 8 & 0xff] ^
+		      crc_table[5][a >> 16 & 0xff] ^ crc_table[4][a >> 24] ^
+		      crc_table[3][b & 0xff] ^ crc_table[2][b >> 8 & 0xff] ^
+		      crc_table[1][b >> 16 & 0xff] ^ crc_table[0][b >> 24];
+	}
+	while (n--)
+		crc = crc >> 8 ^ crc_table[0][(crc ^ *p++) & 0xff];
+	return crc;
+}
+
+#ifdef __x86_64__
+__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *p,
+							       size_t n)
+{
+	uint64_t c = crc;
+
+	for (; n >= 8; n -= 8, p += 8) {
+		uint64_t v;
+
+		memcpy(&v, p, 8);
+		c = __builtin_ia32_crc32di(c, v);
+	}
+	while (n--)
+		c = __builtin_ia32_crc32qi((uint32_t)c, *p++);
+	return (uint32_t)c;
+}
+#endif
+
+uint32_t crc32c(uint32_t crc, const void *p, size_t n)
+{
+#ifdef __x86_64__
+	if (__builtin_cpu_supports("sse4.2"))
+		return crc32c_sse42(crc, p, n);
+#endif
+	return crc32c_soft(crc, p, n);
+}

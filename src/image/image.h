@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Images: loading, finding, listing, removing.
+ *
+ * An image is known by its id, the SHA-256 of its OCI configuration ("sha256:HEX"), and by any
+ * number of references ("docker.io/library/python:latest"). Its root file system is a read-only
+ * disk made of extents: the image's own EROFS metadata followed by the data of each layer, shared
+ * with every other image that has that layer.
+ *
+ * Theory of operation, file by file:
+ *	source.c     where bytes come from: a directory or a tar archive, maybe compressed
+ *	oci.c        which blobs make the image: layouts, archives, manifests, configurations
+ *	stream.c     one pass over a layer: digest, decompression (own thread), diff_id
+ *	tar.c        the layer's entries
+ *	layer.c      entries to HEX.data, HEX.tails and HEX.index
+ *	merge.c      the layers' indexes to one tree, whiteouts resolved
+ *	tree.c       that tree
+ *	erofs.c      tree to EROFS metadata
+ *	load.c       all of the above under the store's locks
+ *	catalog.c    the database side
+ *	bootstrap.c  an image from a distribution's packages
+ *
+ * Functions taking a struct store belong to the thread that uses the store; image_load() starts
+ * threads of its own and joins them before it returns.
+ */
+#ifndef IMAGE_IMAGE_H
+#define IMAGE_IMAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct store;
+
+/* Digest of anything, as text: "sha256:" and 64 hex digits. */
+#define IMAGE_DIGEST_LEN 71
+/* Longest normalised reference: 255 repository, 128 tag, digest and separators. */
+#define IMAGE_REFERENCE_MAX 768
+
+/*
+ * Ceilings against hostile input; 0 in a field means the default. The defaults are the peer's, so
+ * that what loads there loads here.
+ */
+struct image_limits {
+	uint64_t layer_bytes;	/* uncompressed tar stream of one layer */
+	uint64_t file_bytes;	/* one file in it, holes included */
+	uint64_t entries;	/* in one layer */
+	uint64_t image_entries; /* in all layers together */
+	uint32_t layers;
+	uint32_t path_bytes;
+	uint32_t depth;
+	uint32_t link_bytes;	/* symbolic link target */
+	uint32_t xattr_bytes;	/* names and values of one entry */
+};
+
+#define IMAGE_LAYER_BYTES_MAX	((uint64_t)10 << 30)
+#define IMAGE_FILE_BYTES_MAX	((uint64_t)5 << 30)
+#define IMAGE_ENTRIES_MAX	1000000u
+#define IMAGE_ALL_ENTRIES_MAX	4000000u
+#define IMAGE_LAYERS_MAX	512u /* Docker stops at 127; overlay stacks at 500 */
+#define IMAGE_PATH_MAX		4096u
+#define IMAGE_DEPTH_MAX		128u
+#define IMAGE_LINK_MAX		4095u /* the kernel's PATH_MAX without the NUL */
+#define IMAGE_XATTR_BYTES_MAX	65536u /* what Linux' listxattr() can list */
+
+/* Fill zero fields with the defaults. */
+void image_limits_default(struct image_limits *l);
+
+/* One stretch of the image disk. Stretches lie end to end from block 0. */
+struct image_extent {
+	char *path;	       /* absolute */
+	uint64_t file_offset; /* bytes, multiple of IMAGE_BLOCK */
+	uint64_t blocks;      /* of IMAGE_BLOCK bytes */
+};
+#define IMAGE_BLOCK 4096u
+
+struct image_layer_info {
+	char *diff_id;	   /* "sha256:HEX" */
+	uint64_t bytes;	   /* sum of regular file sizes */
+	uint64_t entries;
+	uint64_t stored;   /* bytes on disk, all files of the layer */
+};
+
+/* What the OCI configuration says. Strings are never NULL unless said so. */
+struct image_config {
+	char **entrypoint; /* NULL-terminated, as all lists here; never NULL itself */
+	char **cmd;
+	char **env;	      /* "NAME=value" */
+	char **exposed;	      /* "80/tcp", sorted */
+	char **volumes;	      /* sorted */
+	char **labels;	      /* "name=value", sorted */
+	char **shell;
+	char *user;	      /* "" if unset */
+	char *workdir;	      /* "" if unset */
+	char *stop_signal;    /* "" if unset */
+	char *architecture;   /* GOARCH spelling: amd64, arm64 */
+	char *variant;
+	char *os;
+	char *created;	      /* RFC 3339 or "" */
+	char *author;
+};
+
+struct image_info {
+	char *id;	       /* "sha256:HEX" of the configuration */
+	char *manifest_digest; /* "" when it came from a docker archive */
+	char **references;     /* sorted */
+	char *config_json;     /* the OCI configuration, verbatim */
+	struct image_config config;
+	uint64_t size;	       /* sum of regular file sizes over the layers */
+	uint64_t stored;       /* bytes on disk, layers shared with others included */
+	int64_t loaded_at;     /* Unix seconds */
+	struct image_layer_info *layers;
+	size_t layer_count;
+	struct image_extent *extents; /* the disk */
+	size_t extent_count;
+	uint64_t blocks;	      /* of the disk */
+};
+#define IMAGE_INFO_INIT                                                                            \
+	{                                                                                          \
+		0                                                                                  \
+	}
+
+void image_info_done(struct image_info *i);
+#define cleanup_image_info __attribute__((cleanup(image_info_done)))
+
+struct image_list {
+	struct image_info *items;
+	size_t count;
+};
+void image_list_done(struct image_list *l);
+#define cleanup_image_list __attribute__((cleanup(image_list_done)))
+
+/*
+ * Progress of a load. Called from any of its threads, never two at a time; must not block and
+ * must not call back into the store. NULL: none.
+ */
+enum image_stage {
+	IMAGE_STAGE_READ,	/* spooling or scanning the input; done/total in bytes */
+	IMAGE_STAGE_LAYER,	/* converting; done/total in compressed bytes */
+	IMAGE_STAGE_LAYER_DONE, /* done = uncompressed bytes */
+	IMAGE_STAGE_LAYER_HAVE, /* already in the store */
+	IMAGE_STAGE_MERGE,
+	IMAGE_STAGE_BOOTSTRAP,	/* text is a line of the package tool */
+};
+struct image_progress {
+	enum image_stage stage;
+	unsigned layer, layers; /* which of how many */
+	uint64_t done, total;	/* total 0: unknown */
+	const char *text;	/* digest, file or line; never NULL */
+};
+typedef void image_progress_fn(void *arg, const struct image_progress *p);
+
+struct image_load_options {
+	const char *const *tags;	    /* extra references, NULL-terminated; NULL: those in the input */
+	const struct image_limits *limits;  /* NULL: defaults */
+	const char *architecture;	    /* GOARCH; NULL: the host's */
+	image_progress_fn *progress;
+	void *progress_arg;
+};
+
+/*
+ * Load every image of this architecture found in @input: an OCI layout (directory, or tar) or a
+ * `docker save` archive, plain, gzip or zstd; "-" is standard input. With tags given, the input
+ * must hold exactly one image. *ret lists what was loaded; it may have been there before.
+ */
+int image_load(struct store *s, const char *input, const struct image_load_options *o,
+	       struct image_list *ret, struct err *err);
+
+/*
+ * The image that @ref names: a reference in any spelling ("python"), an id, or an unambiguous
+ * prefix of an id of at least IMAGE_ID_PREFIX_MIN digits. -ERR_NOT_FOUND if there is none.
+ * One SELECT. Leaves layers and the full reference list empty; see image_inspect().
+ */
+#define IMAGE_ID_PREFIX_MIN 4
+int image_find(struct store *s, const char *ref, struct image_info *ret, struct err *err);
+/* The same with everything filled. */
+int image_inspect(struct store *s, const char *ref, struct image_info *ret, struct err *err);
+/* All images, newest first. Extents are left empty. */
+int image_list(struct store *s, struct image_list *ret, struct err *err);
+
+/* Add a reference to an image; it leaves whichever image had it. */
+int image_tag(struct store *s, const char *ref, const char *new_ref, struct err *err);
+
+struct image_removed {
+	char **untagged; /* references taken away */
+	char *id;	 /* "sha256:HEX" if the image itself went, else NULL */
+	uint64_t bytes;	 /* freed on disk */
+	bool busy;	 /* a load was running; the space is freed by a later removal */
+};
+void image_removed_done(struct image_removed *r);
+/*
+ * Take the reference @ref away and, with the last one, the image; by id, all its references.
+ * Refused with -EBUSY while a sandbox uses the image, unless @force.
+ */
+int image_remove(struct store *s, const char *ref, bool force, struct image_removed *ret,
+		 struct err *err);
+
+/*
+ * Read everything of an image back and compare with its checksums. -ERR_CORRUPT names the first
+ * damaged file and layer.
+ */
+int image_verify(struct store *s, const char *ref, struct err *err);
+
+struct image_bootstrap_options {
+	const char *tag;		  /* NULL: the suite as given */
+	const char *const *include;	  /* package names, NULL-terminated; NULL: none */
+	const char *mirror;		  /* NULL: the host's own sources on Debian, else the default */
+	const char *architecture;	  /* GOARCH; NULL: the host's */
+	const struct image_limits *limits;
+	/*
+	 * No file is younger than this. < 0: $SOURCE_DATE_EPOCH, else last midnight UTC, so that
+	 * repeating it on the same day over the same packages gives the same bytes. Nothing earlier:
+	 * compiled Python files are valid only with the time stamps of their sources.
+	 */
+	int64_t source_date_epoch;
+	image_progress_fn *progress;
+	void *progress_arg;
+};
+/* @suite: "debian:bookworm", "bookworm", "ubuntu:noble". */
+int image_bootstrap(struct store *s, const char *suite, const struct image_bootstrap_options *o,
+		    struct image_info *ret, struct err *err);
+
+#endif

@@ -1,0 +1,676 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Writing a layer: tar entries to records, contents to blocks and tails. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zstd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/str.h"
+#include "image/layer.h"
+
+#define LAYER_DATA_BUFFER (1u << 20)
+#define LAYER_OUT_BUFFER  (64u << 10)
+/* Fast levels: this runs once per layer on the path of a user who waits. */
+#define LAYER_ZSTD_LEVEL 1
+/* Ask the kernel to begin writing back this much at a time, so that the final sync is short. */
+#define LAYER_WRITEBACK (8u << 20)
+
+#define WHITEOUT_PREFIX ".wh."
+#define WHITEOUT_META	".wh..wh."
+#define WHITEOUT_OPAQUE ".wh..wh..opq"
+
+/* A zstd frame on its way into a file. */
+struct frame {
+	ZSTD_CCtx *z;
+	int fd;
+	uint8_t *out;
+	uint64_t in, written;
+	uint32_t crc;
+};
+
+struct layer_writer {
+	const struct store *store;
+	struct image_limits limits;
+	struct store_temp data, tails, index;
+	struct frame records_frame, tails_frame;
+
+	uint8_t *buf;	     /* blocks not yet written */
+	size_t buf_len;
+	uint64_t buf_at;     /* file offset of buf, multiple of EROFS_BLOCK */
+	uint64_t written_back;
+
+	struct layer_info info;
+	uint64_t stream_bytes;
+	tar_read_fn *read;
+	void *read_arg;
+
+	struct erofs_xattr *xattrs;
+	size_t xattr_cap;
+	char path[IMAGE_PATH_MAX + 1], link[IMAGE_PATH_MAX + 1];
+};
+
+uint32_t layer_tail_len(uint64_t size, size_t xattr_size)
+{
+	uint32_t tail = (uint32_t)(size % EROFS_BLOCK);
+
+	return EROFS_INODE_SIZE + xattr_size + tail <= EROFS_BLOCK ? tail : 0;
+}
+
+int layer_path_normalise(const char *path, const struct image_limits *l, char *out, struct err *err)
+{
+	const uint32_t max = MIN(l->path_bytes, IMAGE_PATH_MAX);
+	size_t at = 0;
+	uint32_t depth = 0;
+
+	for (const char *p = path; *p;) {
+		size_t n = strcspn(p, "/");
+
+		if (n == 0 || (n == 1 && p[0] == '.')) {
+			p += n + (p[n] == '/');
+			continue;
+		}
+		if (n == 2 && p[0] == '.' && p[1] == '.') {
+			err_set(err, ERR_CORRUPT, "the path %.300s contains \"..\"", path);
+			return err_hint(err, "no honest tool writes such layers; do not trust this image");
+		}
+		if (n > EROFS_NAME_MAX)
+			return err_set(err, ERR_LIMIT, "a file name of %zu bytes; at most %u are possible: %.60s...",
+				       n, EROFS_NAME_MAX, p);
+		if (at + n + 1 > max)
+			return err_set(err, ERR_LIMIT, "a path longer than %u bytes: %.100s...", max,
+				       path);
+		if (++depth > l->depth)
+			return err_set(err, ERR_LIMIT, "a path deeper than %u directories: %.100s...",
+				       l->depth, path);
+		if (at)
+			out[at++] = '/';
+		memcpy(out + at, p, n);
+		at += n;
+		p += n + (p[n] == '/');
+	}
+	out[at] = 0;
+	return 0;
+}
+
+static int frame_init(struct frame *f, int fd, uint64_t at, struct err *err)
+{
+	f->fd = fd;
+	f->crc = ~0u;
+	f->z = ZSTD_createCCtx();
+	f->out = malloc(LAYER_OUT_BUFFER);
+	if (!f->z || !f->out)
+		return err_set(err, ENOMEM, "out of memory");
+	ZSTD_CCtx_setParameter(f->z, ZSTD_c_compressionLevel, LAYER_ZSTD_LEVEL);
+	ZSTD_CCtx_setParameter(f->z, ZSTD_c_checksumFlag, 1);
+	if (lseek(fd, (off_t)at, SEEK_SET) < 0)
+		return err_errno(err, "cannot write to the store");
+	return 0;
+}
+
+static void frame_done(struct frame *f)
+{
+	ZSTD_freeCCtx(f->z);
+	free(f->out);
+}
+
+static int frame_run(struct frame *f, const void *p, size_t n, ZSTD_EndDirective mode,
+		     struct err *err)
+{
+	ZSTD_inBuffer in = {p, n, 0};
+	size_t left;
+
+	f->in += n;
+	do {
+		ZSTD_outBuffer out = {f->out, LAYER_OUT_BUFFER, 0};
+		int r;
+
+		left = ZSTD_compressStream2(f->z, &out, &in, mode);
+		if (ZSTD_isError(left))
+			return err_set(err, ENOMEM, "cannot compress: %s", ZSTD_getErrorName(left));
+		if (!out.pos)
+			continue;
+		f->crc = crc32c(f->crc, f->out, out.pos);
+		f->written += out.pos;
+		r = io_write_full(f->fd, f->out, out.pos);
+		if (r < 0)
+			return err_set(err, r, "cannot write to the store: %s", err_name(-r));
+	} while (in.pos < n || (mode == ZSTD_e_end && left));
+	return 0;
+}
+
+static int frame_add(struct frame *f, const void *p, size_t n, struct err *err)
+{
+	return n ? frame_run(f, p, n, ZSTD_e_continue, err) : 0;
+}
+
+static bool is_zero(const uint8_t *p, size_t n)
+{
+	return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
+}
+
+static int write_at(struct layer_writer *w, const uint8_t *p, size_t n, uint64_t at, struct err *err)
+{
+	while (n) {
+		ssize_t k = pwrite(w->data.fd, p, n, (off_t)at);
+
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return err_errno(err, "cannot write to the store at %s",
+					 store_home(w->store));
+		p += k;
+		n -= (size_t)k;
+		at += (uint64_t)k;
+	}
+	return 0;
+}
+
+/* Write out the whole blocks of the buffer, leaving holes for those that are zero. */
+static int data_flush(struct layer_writer *w, struct err *err)
+{
+	const size_t end = w->buf_len;
+	size_t start = 0;
+
+	for (size_t at = 0; at < end; at += EROFS_BLOCK) {
+		if (!is_zero(w->buf + at, EROFS_BLOCK))
+			continue;
+		if (at > start) {
+			int r = write_at(w, w->buf + start, at - start, w->buf_at + start, err);
+
+			if (r < 0)
+				return r;
+		}
+		start = at + EROFS_BLOCK;
+	}
+	if (end > start) {
+		int r = write_at(w, w->buf + start, end - start, w->buf_at + start, err);
+
+		if (r < 0)
+			return r;
+	}
+	w->buf_at += end;
+	w->buf_len = 0;
+	if (w->buf_at - w->written_back >= LAYER_WRITEBACK) {
+		/* A hint; the sync before publication reports errors. */
+		sync_file_range(w->data.fd, (off_t)w->written_back,
+				(off_t)(w->buf_at - w->written_back), SYNC_FILE_RANGE_WRITE);
+		w->written_back = w->buf_at;
+	}
+	return 0;
+}
+
+static int data_add(struct layer_writer *w, const uint8_t *p, size_t n, struct err *err)
+{
+	while (n) {
+		size_t piece = MIN(n, LAYER_DATA_BUFFER - w->buf_len);
+
+		memcpy(w->buf + w->buf_len, p, piece);
+		w->buf_len += piece;
+		p += piece;
+		n -= piece;
+		if (w->buf_len == LAYER_DATA_BUFFER) {
+			int r = data_flush(w, err);
+
+			if (r < 0)
+				return r;
+		}
+	}
+	return 0;
+}
+
+static int data_pad(struct layer_writer *w, size_t n, struct err *err)
+{
+	static const uint8_t zero[EROFS_BLOCK];
+
+	return data_add(w, zero, n, err);
+}
+
+static int data_hole(struct layer_writer *w, uint64_t n, struct err *err)
+{
+	uint64_t head = MIN(n, (uint64_t)(-w->buf_len & (EROFS_BLOCK - 1)));
+	int r = data_pad(w, head, err);
+
+	n -= head;
+	if (r >= 0 && n >= EROFS_BLOCK) {
+		r = data_flush(w, err);
+		w->buf_at += n & ~(uint64_t)(EROFS_BLOCK - 1);
+	}
+	return r < 0 ? r : data_pad(w, n & (EROFS_BLOCK - 1), err);
+}
+
+/* One file's contents, dealt to blocks and tail. */
+struct content {
+	uint64_t at;	    /* logical offset */
+	uint64_t block_end; /* up to here into blocks */
+	uint32_t crc;
+	uint8_t tail[EROFS_BLOCK];
+};
+
+static int content_add(struct layer_writer *w, struct content *c, const uint8_t *p, size_t n,
+		       struct err *err)
+{
+	size_t blocks = c->at < c->block_end ? (size_t)MIN((uint64_t)n, c->block_end - c->at) : 0;
+	int r = data_add(w, p, blocks, err);
+
+	if (r < 0)
+		return r;
+	c->crc = crc32c(c->crc, p, n);
+	c->at += blocks;
+	if (n > blocks) {
+		memcpy(c->tail + (c->at - c->block_end), p + blocks, n - blocks);
+		c->at += n - blocks;
+	}
+	return 0;
+}
+
+static int content_hole(struct layer_writer *w, struct content *c, uint64_t n, struct err *err)
+{
+	static const uint8_t zero[EROFS_BLOCK];
+	uint64_t blocks = c->at < c->block_end ? MIN(n, c->block_end - c->at) : 0;
+	int r = data_hole(w, blocks, err);
+
+	if (r < 0)
+		return r;
+	for (uint64_t left = n; left;) {
+		size_t piece = (size_t)MIN(left, (uint64_t)sizeof(zero));
+
+		c->crc = crc32c(c->crc, zero, piece);
+		left -= piece;
+	}
+	c->at += n; /* the tail is zero to begin with */
+	return 0;
+}
+
+static int write_contents(struct layer_writer *w, struct tar *t, struct layer_entry *e,
+			  struct err *err)
+{
+	struct content c;
+	uint64_t total;
+	const uint8_t *p;
+	size_t n;
+	uint64_t off;
+	int r;
+
+	e->tail_len = layer_tail_len(e->size, erofs_xattr_size(e->xattrs, e->xattr_count));
+	c.at = 0;
+	c.block_end = e->size - e->tail_len;
+	c.crc = ~0u;
+	memset(c.tail, 0, e->tail_len);
+	total = (c.block_end + EROFS_BLOCK - 1) / EROFS_BLOCK;
+	if (w->info.data_blocks + total > UINT32_MAX / 2)
+		return err_set(err, ERR_LIMIT, "the layer is too large");
+	e->data_blocks = total;
+	e->data_block = total ? w->info.data_blocks : 0;
+	while ((r = tar_data(t, &p, &n, &off, err)) > 0) {
+		if (off > c.at)
+			r = content_hole(w, &c, off - c.at, err);
+		if (r >= 0)
+			r = content_add(w, &c, p, n, err);
+		if (r < 0)
+			return r;
+	}
+	if (r >= 0 && c.at < e->size)
+		r = content_hole(w, &c, e->size - c.at, err);
+	if (r >= 0)
+		r = data_pad(w, -c.block_end & (EROFS_BLOCK - 1), err);
+	if (r >= 0)
+		r = frame_add(&w->tails_frame, c.tail, e->tail_len, err);
+	if (r < 0)
+		return r;
+	w->info.data_blocks += total;
+	w->info.tail_bytes += e->tail_len;
+	e->crc = c.crc;
+	return 0;
+}
+
+static int write_record(struct layer_writer *w, const struct layer_entry *e, struct err *err)
+{
+	struct frame *f = &w->records_frame;
+	size_t path = strlen(e->path), link = strlen(e->link), xattr_bytes = 0;
+	struct layer_record rec;
+	int r;
+
+	for (size_t i = 0; i < e->xattr_count; i++)
+		xattr_bytes += sizeof(struct layer_record_xattr) + e->xattrs[i].name_len +
+			       e->xattrs[i].value_len;
+	rec = (struct layer_record){
+		.type = (uint8_t)e->type,
+		.mode = htole16((uint16_t)e->mode),
+		.uid = htole32(e->uid),
+		.gid = htole32(e->gid),
+		.major = htole32(e->major),
+		.minor = htole32(e->minor),
+		.mtime_ns = htole32(e->mtime_ns),
+		.mtime = (int64_t)htole64((uint64_t)e->mtime),
+		.size = htole64(e->size),
+		.data_block = htole32((uint32_t)e->data_block),
+		.data_blocks = htole32((uint32_t)e->data_blocks),
+		.crc = htole32(e->crc),
+		.tail_len = htole16((uint16_t)e->tail_len),
+		.path_len = htole16((uint16_t)path),
+		.link_len = htole16((uint16_t)link),
+		.xattr_count = htole16((uint16_t)e->xattr_count),
+		.xattr_bytes = htole32((uint32_t)xattr_bytes),
+	};
+	r = frame_add(f, &rec, sizeof(rec), err);
+	if (r >= 0)
+		r = frame_add(f, e->path, path, err);
+	if (r >= 0)
+		r = frame_add(f, e->link, link, err);
+	for (size_t i = 0; i < e->xattr_count && r >= 0; i++) {
+		const struct erofs_xattr *x = &e->xattrs[i];
+		struct layer_record_xattr rx = {x->name_len, x->prefix, htole16(x->value_len)};
+
+		r = frame_add(f, &rx, sizeof(rx), err);
+		if (r >= 0)
+			r = frame_add(f, x->name, x->name_len, err);
+		if (r >= 0)
+			r = frame_add(f, x->value, x->value_len, err);
+	}
+	return r;
+}
+
+static int convert_xattrs(struct layer_writer *w, const struct tar_entry *te,
+			  struct layer_entry *e, struct err *err)
+{
+	size_t bytes = 0, n = 0;
+
+	if (te->xattr_count > w->xattr_cap) {
+		struct erofs_xattr *x = realloc(w->xattrs, te->xattr_count * sizeof(*x));
+
+		if (!x)
+			return err_set(err, ENOMEM, "out of memory");
+		w->xattrs = x;
+		w->xattr_cap = te->xattr_count;
+	}
+	for (size_t i = 0; i < te->xattr_count; i++) {
+		const struct tar_xattr *x = &te->xattrs[i];
+		size_t skip, len = strlen(x->name);
+		uint8_t prefix = erofs_xattr_prefix(x->name, &skip);
+
+		bytes += len + x->len;
+		if (len > EROFS_NAME_MAX || x->len > UINT16_MAX || bytes > w->limits.xattr_bytes)
+			return err_set(err, ERR_LIMIT,
+				       "extended attributes of %.300s exceed %u bytes", te->path,
+				       w->limits.xattr_bytes);
+		/* Attributes of other systems' file systems; Linux would refuse to set them. */
+		if (!prefix)
+			continue;
+		w->xattrs[n++] = (struct erofs_xattr){prefix, (uint8_t)(len - skip),
+						      (uint16_t)x->len, x->name + skip, x->value};
+	}
+	e->xattrs = w->xattrs;
+	e->xattr_count = n;
+	return 0;
+}
+
+/*
+ * Does the normalised path in w->path say "remove something"? Sets the type and cuts the path.
+ * 1: ignore the entry.
+ */
+static int convert_whiteout(struct layer_writer *w, struct layer_entry *e, struct err *err)
+{
+	const size_t prefix = sizeof(WHITEOUT_PREFIX) - 1;
+	char *base = strrchr(w->path, '/');
+	char *p = w->path;
+
+	base = base ? base + 1 : w->path;
+	/* aufs kept books in directories of that name; they mean nothing outside of it. */
+	for (; p < base; p = strchr(p, '/') + 1) {
+		if (str_starts(p, WHITEOUT_META))
+			return 1;
+		if (str_starts(p, WHITEOUT_PREFIX))
+			return err_set(err, ERR_CORRUPT, "%.300s lies below a whiteout", w->path);
+	}
+	if (!str_starts(base, WHITEOUT_PREFIX))
+		return 0;
+	if (str_eq(base, WHITEOUT_OPAQUE)) {
+		e->type = LAYER_OPAQUE;
+		*(base == w->path ? base : base - 1) = 0;
+		return 0;
+	}
+	if (str_starts(base, WHITEOUT_META))
+		return 1;
+	if (base[prefix] == 0 || str_eq(base + prefix, ".") || str_eq(base + prefix, ".."))
+		return err_set(err, ERR_CORRUPT, "the whiteout %.300s names nothing that could be removed",
+			       w->path);
+	e->type = LAYER_WHITEOUT;
+	memmove(base, base + prefix, strlen(base + prefix) + 1);
+	return 0;
+}
+
+static const enum layer_type layer_types[] = {
+	[TAR_FILE] = LAYER_FILE,       [TAR_HARDLINK] = LAYER_HARDLINK,
+	[TAR_SYMLINK] = LAYER_SYMLINK, [TAR_CHAR] = LAYER_CHAR,
+	[TAR_BLOCK] = LAYER_BLOCK,     [TAR_DIRECTORY] = LAYER_DIRECTORY,
+	[TAR_FIFO] = LAYER_FIFO,
+};
+
+static int convert_entry(struct layer_writer *w, struct tar *t, const struct tar_entry *te,
+			 struct err *err)
+{
+	struct layer_entry e = {
+		.type = layer_types[te->type],
+		.path = w->path,
+		.link = w->link,
+		.mode = te->mode,
+		.uid = te->uid,
+		.gid = te->gid,
+		.mtime = te->mtime,
+		.mtime_ns = te->mtime_ns,
+	};
+	int r = layer_path_normalise(te->path, &w->limits, w->path, err);
+
+	if (r < 0)
+		return r;
+	if (++w->info.entries > w->limits.entries) {
+		err_set(err, ERR_LIMIT, "more than %llu entries",
+			(unsigned long long)w->limits.entries);
+		return err_hint(err, "if you trust the image, raise the limit on entries");
+	}
+	w->link[0] = 0;
+	r = convert_whiteout(w, &e, err);
+	if (r != 0) {
+		if (r > 0)
+			w->info.entries--;
+		return r < 0 ? r : 0;
+	}
+	if (!w->path[0] && e.type != LAYER_DIRECTORY && e.type != LAYER_OPAQUE)
+		return err_set(err, ERR_CORRUPT, "the root of the layer is not a directory");
+	if (e.type == LAYER_WHITEOUT || e.type == LAYER_OPAQUE) {
+		e.mode = e.uid = e.gid = e.mtime_ns = 0;
+		e.mtime = 0;
+		return write_record(w, &e, err);
+	}
+	r = convert_xattrs(w, te, &e, err);
+	if (r < 0)
+		return r;
+	switch (e.type) {
+	case LAYER_FILE:
+		e.size = te->size;
+		if (e.size > w->limits.file_bytes) {
+			err_set(err, ERR_LIMIT, "%.300s has %llu bytes; at most %llu are allowed",
+				te->path, (unsigned long long)e.size,
+				(unsigned long long)w->limits.file_bytes);
+			return err_hint(err, "if you trust the image, raise the limit on file size");
+		}
+		w->info.bytes += e.size;
+		/* Holes cost nothing to send, so the stream's own limit does not cover them. */
+		if (w->info.bytes > w->limits.layer_bytes) {
+			err_set(err, ERR_LIMIT, "more than %llu bytes of files",
+				(unsigned long long)w->limits.layer_bytes);
+			return err_hint(err, "if you trust the image, raise the limit on layer size");
+		}
+		r = write_contents(w, t, &e, err);
+		break;
+	case LAYER_SYMLINK:
+		e.size = strlen(te->link);
+		if (e.size == 0)
+			return err_set(err, ERR_CORRUPT, "the symbolic link %.300s is empty", te->path);
+		if (e.size > MIN(w->limits.link_bytes, IMAGE_LINK_MAX))
+			return err_set(err, ERR_LIMIT,
+				       "the symbolic link %.300s has %llu bytes; at most %u are possible",
+				       te->path, (unsigned long long)e.size,
+				       MIN(w->limits.link_bytes, IMAGE_LINK_MAX));
+		memcpy(w->link, te->link, e.size + 1);
+		break;
+	case LAYER_HARDLINK:
+		r = layer_path_normalise(te->link, &w->limits, w->link, err);
+		if (r < 0)
+			return err_wrap(err, "hard link %.200s", te->path);
+		break;
+	case LAYER_CHAR:
+	case LAYER_BLOCK:
+		e.major = te->major;
+		e.minor = te->minor;
+		break;
+	default:
+		break;
+	}
+	return r < 0 ? r : write_record(w, &e, err);
+}
+
+/* Count what the tar reader takes, so that a bomb stops while it unpacks and not after. */
+static int counted_read(void *arg, const uint8_t **p, size_t *n, struct err *err)
+{
+	struct layer_writer *w = arg;
+	int r = w->read(w->read_arg, p, n, err);
+
+	if (r <= 0)
+		return r;
+	w->stream_bytes += *n;
+	if (w->stream_bytes > w->limits.layer_bytes) {
+		err_set(err, ERR_LIMIT, "more than %llu bytes uncompressed",
+			(unsigned long long)w->limits.layer_bytes);
+		return err_hint(err, "if you trust the image, raise the limit on layer size");
+	}
+	return r;
+}
+
+int layer_write_tar(struct layer_writer *w, tar_read_fn *read, void *arg, struct err *err)
+{
+	cleanup_tar struct tar *t = NULL;
+	struct tar_entry e;
+	int r;
+
+	w->read = read;
+	w->read_arg = arg;
+	r = tar_open(&t, counted_read, NULL, w, err);
+	if (r < 0)
+		return r;
+	while ((r = tar_next(t, &e, err)) > 0) {
+		r = convert_entry(w, t, &e, err);
+		if (r < 0)
+			return r;
+	}
+	return r;
+}
+
+int layer_writer_new(struct layer_writer **ret, const struct store *s,
+		     const struct image_limits *l, struct err *err)
+{
+	cleanup_layer_writer struct layer_writer *w = calloc(1, sizeof(*w));
+	int r;
+
+	if (!w)
+		return err_set(err, ENOMEM, "out of memory");
+	w->store = s;
+	w->limits = *l;
+	w->data = w->tails = w->index = (struct store_temp)STORE_TEMP_INIT;
+	w->buf = malloc(LAYER_DATA_BUFFER);
+	if (!w->buf)
+		return err_set(err, ENOMEM, "out of memory");
+	r = store_temp_new(s, &w->data, err);
+	if (r >= 0)
+		r = store_temp_new(s, &w->tails, err);
+	if (r >= 0)
+		r = store_temp_new(s, &w->index, err);
+	if (r >= 0)
+		r = frame_init(&w->tails_frame, w->tails.fd, 0, err);
+	if (r >= 0)
+		r = frame_init(&w->records_frame, w->index.fd, sizeof(struct layer_header), err);
+	if (r < 0)
+		return r;
+	*ret = take_ptr(w);
+	return 0;
+}
+
+struct layer_writer *layer_writer_free(struct layer_writer *w)
+{
+	if (!w)
+		return NULL;
+	store_temp_done(&w->data);
+	store_temp_done(&w->tails);
+	store_temp_done(&w->index);
+	frame_done(&w->records_frame);
+	frame_done(&w->tails_frame);
+	free(w->buf);
+	free(w->xattrs);
+	free(w);
+	return NULL;
+}
+
+static int write_header(struct layer_writer *w, const struct digest *diff_id, struct err *err)
+{
+	struct layer_header h = {
+		.magic = LAYER_MAGIC,
+		.version = htole32(LAYER_VERSION),
+		.entries = htole64(w->info.entries),
+		.bytes = htole64(w->info.bytes),
+		.data_blocks = htole64(w->info.data_blocks),
+		.tail_bytes = htole64(w->info.tail_bytes),
+		.body_size = htole64(w->records_frame.written),
+		.tails_size = htole64(w->tails_frame.written),
+		.body_crc = htole32(w->records_frame.crc),
+		.tails_crc = htole32(w->tails_frame.crc),
+	};
+
+	memcpy(h.diff_id, diff_id->sha256, sizeof(h.diff_id));
+	h.header_crc = htole32(crc32c(~0u, &h, sizeof(h)));
+	if (pwrite(w->index.fd, &h, sizeof(h), 0) != sizeof(h))
+		return err_errno(err, "cannot write to the store at %s", store_home(w->store));
+	return 0;
+}
+
+int layer_publish(struct layer_writer *w, const struct digest *diff_id, struct layer_info *ret,
+		  struct err *err)
+{
+	char hex[65], name[80];
+	const struct {
+		struct store_temp *temp;
+		const char *suffix;
+	} files[] = {{&w->data, "data"}, {&w->tails, "tails"}, {&w->index, "index"}};
+	int r = data_flush(w, err);
+
+	if (r >= 0 && ftruncate(w->data.fd, (off_t)(w->info.data_blocks * EROFS_BLOCK)) < 0)
+		r = err_errno(err, "cannot write to the store at %s", store_home(w->store));
+	if (r >= 0)
+		r = frame_run(&w->tails_frame, NULL, 0, ZSTD_e_end, err);
+	if (r >= 0)
+		r = frame_run(&w->records_frame, NULL, 0, ZSTD_e_end, err);
+	if (r >= 0)
+		r = write_header(w, diff_id, err);
+	if (r < 0)
+		return r;
+	digest_hex(diff_id, hex);
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		struct stat st;
+
+		snprintf(name, sizeof(name), "%s.%s", hex, files[i].suffix);
+		if (fstat(files[i].temp->fd, &st) < 0)
+			return err_errno(err, "cannot publish %s", name);
+		r = store_temp_publish(files[i].temp, STORE_LAYERS, name, err);
+		if (r < 0)
+			return r;
+		w->info.stored += (uint64_t)st.st_blocks * 512;
+	}
+	r = store_sync_dir(w->store, STORE_LAYERS, err);
+	if (r < 0)
+		return r;
+	*ret = w->info;
+	return 0;
+}

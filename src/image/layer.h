@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A layer in the store: three files named by diff_id, made in one pass over its tar stream.
+ *
+ *	HEX.data   Contents of regular files. Each file's blocks are contiguous and 4 KiB-aligned,
+ *		   in tar order; all-zero blocks are holes of the host file. This file becomes part
+ *		   of the image disk as it is.
+ *	HEX.tails  One zstd frame: the last partial blocks of those files that can carry them next
+ *		   to their inode (see layer_tail_len()), in tar order, without padding.
+ *	HEX.index  A struct layer_header, then one zstd frame of records in tar order: what the tar
+ *		   said about each entry, whiteouts included, and where its contents went.
+ *
+ * All integers are little-endian. The header carries a CRC of itself and of the body, both zstd
+ * frames carry checksums, and each record has the CRC-32C of its file's contents, so that a
+ * flipped bit anywhere is found (image_verify()). What is read back is still not trusted: every
+ * length, type and reference is checked.
+ *
+ * The index is renamed into place last. Same stream, same bytes.
+ *
+ * Objects here belong to one thread at a time; different layers may be converted in parallel.
+ */
+#ifndef IMAGE_LAYER_H
+#define IMAGE_LAYER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stddef.h>
+
+#include "base/err.h"
+#include "image/digest.h"
+#include "image/erofs.h"
+#include "image/image.h"
+#include "image/tar.h"
+#include "store/store.h"
+
+enum layer_type {
+	LAYER_FILE = 1,
+	LAYER_HARDLINK,
+	LAYER_SYMLINK,
+	LAYER_CHAR,
+	LAYER_BLOCK,
+	LAYER_DIRECTORY,
+	LAYER_FIFO,
+	LAYER_WHITEOUT, /* path: what disappears from the layers below */
+	LAYER_OPAQUE,	/* path: the directory whose contents below disappear */
+	LAYER_TYPE_END
+};
+
+struct layer_entry {
+	enum layer_type type;
+	char *path; /* normalised: no leading or doubled slash, no "." or ".."; "" is the root */
+	char *link; /* symbolic link target verbatim, or normalised path of a hard link's */
+	uint32_t mode, uid, gid, major, minor;
+	int64_t mtime;
+	uint32_t mtime_ns;
+	uint64_t size;
+	uint64_t data_block; /* first block in HEX.data */
+	uint64_t data_blocks;
+	uint32_t tail_len;   /* bytes in HEX.tails */
+	uint32_t crc;	     /* of all contents */
+	const struct erofs_xattr *xattrs;
+	size_t xattr_count;
+};
+
+struct layer_info {
+	uint64_t entries;
+	uint64_t bytes;	      /* sum of regular file sizes */
+	uint64_t data_blocks; /* length of HEX.data */
+	uint64_t tail_bytes;  /* in HEX.tails, uncompressed */
+	uint64_t stored;      /* disk space of all three files */
+};
+
+/* How many bytes of a file stay with its inode rather than in a block of their own. */
+uint32_t layer_tail_len(uint64_t size, size_t xattr_size);
+
+/* Path of an entry as layer_entry.path wants it, into @out of IMAGE_PATH_MAX + 1 bytes. */
+int layer_path_normalise(const char *path, const struct image_limits *l, char *out, struct err *err);
+
+/* --- Writing --- */
+
+struct layer_writer;
+
+int layer_writer_new(struct layer_writer **ret, const struct store *s,
+		     const struct image_limits *l, struct err *err);
+struct layer_writer *layer_writer_free(struct layer_writer *w);
+static inline void layer_writer_free_fn(struct layer_writer **w)
+{
+	layer_writer_free(*w);
+}
+#define cleanup_layer_writer __attribute__((cleanup(layer_writer_free_fn)))
+
+/* Convert everything that @read delivers, up to the end of the archive. */
+int layer_write_tar(struct layer_writer *w, tar_read_fn *read, void *arg, struct err *err);
+/* Give the files their names. */
+int layer_publish(struct layer_writer *w, const struct digest *diff_id, struct layer_info *ret,
+		  struct err *err);
+
+/* --- Reading --- */
+
+struct layer_reader;
+
+/* -ENOENT if the store does not have the layer; -ERR_CORRUPT if a file does not fit its index. */
+int layer_open(struct layer_reader **ret, const struct store *s, const struct digest *diff_id,
+	       struct err *err);
+/* The index alone, from a descriptor which is borrowed. */
+int layer_open_index(struct layer_reader **ret, int fd, struct err *err);
+struct layer_reader *layer_close(struct layer_reader *r);
+static inline void layer_close_fn(struct layer_reader **r)
+{
+	layer_close(*r);
+}
+#define cleanup_layer __attribute__((cleanup(layer_close_fn)))
+
+const struct layer_info *layer_info(const struct layer_reader *r);
+/* 1 and the next entry, 0 after the last. Pointers live until the next call. */
+int layer_next(struct layer_reader *r, struct layer_entry *ret, struct err *err);
+/* @n bytes at @offset of the uncompressed tails; offsets must not go backwards. */
+int layer_read_tail(struct layer_reader *r, uint64_t offset, void *p, size_t n, struct err *err);
+/* Compare every byte with its checksum. */
+int layer_verify(const struct store *s, const struct digest *diff_id, struct err *err);
+
+/* --- Format, shared by layer.c and layer_index.c --- */
+
+#define LAYER_MAGIC   "MSBLAYER"
+#define LAYER_VERSION 1u
+
+struct layer_header {
+	char magic[8];
+	uint32_t version;
+	uint32_t header_crc; /* of this header with the field zero */
+	uint8_t diff_id[32];
+	uint64_t entries, bytes, data_blocks, tail_bytes;
+	uint64_t body_size;  /* compressed records, directly after this header */
+	uint64_t tails_size; /* of the HEX.tails file */
+	uint32_t body_crc;
+	uint32_t tails_crc;
+	uint8_t reserved[24];
+};
+_Static_assert(sizeof(struct layer_header) == 128, "layer header layout");
+
+struct layer_record {
+	uint8_t type;
+	uint8_t reserved;
+	uint16_t mode;
+	uint32_t uid, gid;
+	uint32_t major, minor;
+	uint32_t mtime_ns;
+	int64_t mtime;
+	uint64_t size;
+	uint32_t data_block, data_blocks;
+	uint32_t crc;
+	uint16_t tail_len;
+	uint16_t path_len, link_len;
+	uint16_t xattr_count;
+	uint32_t xattr_bytes;
+};
+_Static_assert(sizeof(struct layer_record) == 64, "layer record layout");
+
+struct layer_record_xattr {
+	uint8_t name_len; /* without prefix */
+	uint8_t prefix;	  /* EROFS name index */
+	uint16_t value_len;
+};
+
+#endif

@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/str.h"
+#include "store/store.h"
+#include "store/store_internal.h"
+
+/* "msbc", so that file(1) and we can tell our database from another. */
+#define STORE_APPLICATION_ID 0x6d736263
+#define STORE_DB	     "msb.db"
+#define STORE_VERSION_FILE   "version"
+#define STORE_VERSION_WORD   "microsandbox-store "
+/* How long a command waits for another's transaction; the longest of ours takes milliseconds. */
+#define STORE_BUSY_MS 20000
+
+#define STR_(x) #x
+#define STR(x)	STR_(x)
+
+static const char *const store_dir_names[STORE_DIR_COUNT] = {
+	[STORE_LAYERS] = "layers",	 [STORE_IMAGES] = "images", [STORE_LOCKS] = "locks",
+	[STORE_TMP] = "tmp",		 [STORE_SANDBOXES] = "sandboxes",
+	[STORE_CACHE] = "cache",	 [STORE_RUN] = "run",
+};
+
+/*
+ * images.disk is the extent list as written by image/catalog.c; the join over image_layers would
+ * say the same, but finding an image is on the path of every `msb run`.
+ */
+static const char store_schema[] =
+	"CREATE TABLE images(id TEXT PRIMARY KEY NOT NULL, manifest_digest TEXT NOT NULL,"
+	" config TEXT NOT NULL, architecture TEXT NOT NULL, os TEXT NOT NULL,"
+	" created TEXT NOT NULL, size INTEGER NOT NULL, stored INTEGER NOT NULL,"
+	" meta_bytes INTEGER NOT NULL, loaded_at INTEGER NOT NULL, disk BLOB NOT NULL)"
+	" STRICT, WITHOUT ROWID;"
+	"CREATE TABLE refs(reference TEXT PRIMARY KEY NOT NULL,"
+	" image_id TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX refs_by_image ON refs(image_id);"
+	"CREATE TABLE layers(diff_id TEXT PRIMARY KEY NOT NULL, bytes INTEGER NOT NULL,"
+	" entries INTEGER NOT NULL, data_blocks INTEGER NOT NULL, stored INTEGER NOT NULL)"
+	" STRICT, WITHOUT ROWID;"
+	"CREATE TABLE image_layers(image_id TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,"
+	" position INTEGER NOT NULL, diff_id TEXT NOT NULL REFERENCES layers(diff_id),"
+	" digest TEXT NOT NULL, media_type TEXT NOT NULL, compressed INTEGER NOT NULL,"
+	" PRIMARY KEY(image_id, position)) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX image_layers_by_layer ON image_layers(diff_id);"
+	"CREATE TABLE image_refs(sandbox TEXT PRIMARY KEY NOT NULL,"
+	" image_id TEXT NOT NULL REFERENCES images(id)) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX image_refs_by_image ON image_refs(image_id);"
+	"PRAGMA application_id=" STR(STORE_APPLICATION_ID) ";"
+	"PRAGMA user_version=" STR(STORE_VERSION) ";";
+
+const char *store_home(const struct store *s)
+{
+	return s->home;
+}
+
+int store_dirfd(const struct store *s, enum store_dir dir)
+{
+	return s->dirs[dir];
+}
+
+struct sqlite3 *store_db(struct store *s)
+{
+	return s->db;
+}
+
+int store_path(const struct store *s, enum store_dir dir, const char *name, char *buf, size_t size,
+	       struct err *err)
+{
+	int n = snprintf(buf, size, "%s/%s/%s", s->home, store_dir_names[dir], name);
+
+	if (n < 0 || (size_t)n >= size)
+		return err_set(err, ENAMETOOLONG, "path too long: %s/%s/%s", s->home,
+			       store_dir_names[dir], name);
+	return 0;
+}
+
+/* Where the store is when nobody says: a new string, NULL with @err set. */
+static char *store_default_home(struct err *err)
+{
+	static const struct {
+		const char *variable, *below;
+	} places[] = {
+		{"MSB_HOME", ""},
+		{"XDG_DATA_HOME", "/microsandbox"},
+		{"HOME", "/.local/share/microsandbox"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		const char *v = getenv(places[i].variable);
+		char *home;
+
+		if (!v || !*v)
+			continue;
+		/* The XDG specification wants relative values ignored; for MSB_HOME they are fine. */
+		if (i > 0 && *v != '/')
+			continue;
+		home = str_fmt("%s%s", v, places[i].below);
+		if (!home)
+			err_set(err, ENOMEM, "out of memory");
+		return home;
+	}
+	err_set(err, ERR_USAGE, "cannot tell where to keep images: HOME is not set");
+	err_hint(err, "set MSB_HOME to a directory of your own");
+	return NULL;
+}
+
+static int store_home_error(const char *home, int code, const char *doing, struct err *err)
+{
+	err_set(err, code, "cannot %s the store at %s: %s", doing, home, err_name(code));
+	if (code == EROFS || code == EACCES || code == EPERM || code == ENOSPC)
+		err_hint(err, "set MSB_HOME to a directory you can write, with space for images");
+	return -code;
+}
+
+/* Is @fd an empty directory, as far as we are concerned? */
+static bool store_dir_is_fresh(int fd)
+{
+	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_dir DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	struct dirent *e;
+
+	if (!d) {
+		close_fd(copy);
+		return false;
+	}
+	while ((e = readdir(d))) {
+		bool ours = str_eq(e->d_name, ".") || str_eq(e->d_name, "..") ||
+			    str_eq(e->d_name, "run.lock") || str_eq(e->d_name, "lost+found") ||
+			    str_starts(e->d_name, STORE_DB) ||
+			    str_starts(e->d_name, STORE_VERSION_FILE);
+
+		for (size_t i = 0; i < STORE_DIR_COUNT && !ours; i++)
+			ours = str_eq(e->d_name, store_dir_names[i]);
+		if (!ours)
+			return false;
+	}
+	return true;
+}
+
+static int store_foreign(const char *home, struct err *err)
+{
+	err_set(err, ERR_UNSUPPORTED, "%s is not a store of this program", home);
+	return err_hint(err, "set MSB_HOME to an empty directory, or to one that `msb` made");
+}
+
+/* 0: version file says we know it; 1: no version file. */
+static int store_check_version(const struct store *s, struct err *err)
+{
+	cleanup_close int fd = openat(s->root, STORE_VERSION_FILE, O_RDONLY | O_CLOEXEC);
+	char text[64] = {0};
+	const size_t word = sizeof(STORE_VERSION_WORD) - 1;
+	uint64_t version;
+
+	if (fd < 0) {
+		if (errno == ENOENT)
+			return 1;
+		return store_home_error(s->home, errno, "read the version of", err);
+	}
+	if (io_read_full(fd, text, sizeof(text) - 1) < 0 ||
+	    strncmp(text, STORE_VERSION_WORD, word) != 0)
+		return store_foreign(s->home, err);
+	text[word + strcspn(text + word, "\n")] = 0;
+	if (str_to_u64(text + word, UINT32_MAX, &version) < 0)
+		return store_foreign(s->home, err);
+	if (version > STORE_VERSION) {
+		err_set(err, ERR_UNSUPPORTED, "the store at %s has version %llu, this program knows %d",
+			s->home, (unsigned long long)version, STORE_VERSION);
+		return err_hint(err, "update microsandbox, or set MSB_HOME to another directory");
+	}
+	return 0;
+}
+
+static int store_write_version(const struct store *s, struct err *err)
+{
+	char path[PATH_MAX];
+	const char text[] = STORE_VERSION_WORD STR(STORE_VERSION) "\n";
+	int n = snprintf(path, sizeof(path), "%s/" STORE_VERSION_FILE, s->home);
+
+	if (n < 0 || (size_t)n >= sizeof(path))
+		return err_set(err, ENAMETOOLONG, "path too long: %s", s->home);
+	return io_write_file_atomic(path, text, sizeof(text) - 1, 0644, err);
+}
+
+static int store_open_dirs(struct store *s, struct err *err)
+{
+	for (size_t i = 0; i < STORE_DIR_COUNT; i++) {
+		const char *name = store_dir_names[i];
+
+		s->dirs[i] = openat(s->root, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (s->dirs[i] < 0 && errno == ENOENT) {
+			if (mkdirat(s->root, name, 0700) < 0 && errno != EEXIST)
+				return store_home_error(s->home, errno, "make a directory in", err);
+			s->dirs[i] = openat(s->root, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		}
+		if (s->dirs[i] < 0)
+			return store_home_error(s->home, errno, "open a directory of", err);
+	}
+	return 0;
+}
+
+/* Turn SQLite's verdict into ours. */
+int store_db_error(struct store *s, const char *doing, struct err *err)
+{
+	int rc = sqlite3_errcode(s->db);
+
+	switch (rc & 0xff) {
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+		err_set(err, ERR_CORRUPT, "the database %s/" STORE_DB " is damaged: %s", s->home,
+			sqlite3_errmsg(s->db));
+		return err_hint(err,
+				"move it away (with its -wal and -shm) and load the images again; "
+				"layers that are still good are found and reused");
+	case SQLITE_READONLY:
+	case SQLITE_CANTOPEN:
+	case SQLITE_PERM:
+		return store_home_error(s->home, errno == EROFS ? EROFS : EACCES,
+					"write the database of", err);
+	case SQLITE_FULL:
+		return store_home_error(s->home, ENOSPC, "write the database of", err);
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+		err_set(err, EBUSY, "the store at %s is busy", s->home);
+		return err_hint(err, "another msb command holds its database; try again");
+	case SQLITE_NOMEM:
+		return err_set(err, ENOMEM, "out of memory");
+	default:
+		return err_set(err, EIO, "cannot %s the database %s/" STORE_DB ": %s", doing,
+			       s->home, sqlite3_errmsg(s->db));
+	}
+}
+
+static int store_pragma_int(struct store *s, const char *sql, int64_t *ret, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	int r = store_prepare(s, &st, sql, err);
+
+	if (r < 0)
+		return r;
+	r = store_step(s, st, err);
+	if (r < 0)
+		return r;
+	*ret = r ? sqlite3_column_int64(st, 0) : 0;
+	return 0;
+}
+
+static int store_check_schema(struct store *s, bool *ret_fresh, struct err *err)
+{
+	int64_t version = 0, app = 0, tables = 0;
+	int r = store_pragma_int(s, "PRAGMA user_version", &version, err);
+
+	if (r < 0)
+		return r;
+	if (version == STORE_VERSION) {
+		*ret_fresh = false;
+		return 0;
+	}
+	r = store_pragma_int(s, "PRAGMA application_id", &app, err);
+	if (r >= 0)
+		r = store_pragma_int(s, "SELECT count(*) FROM sqlite_schema", &tables, err);
+	if (r < 0)
+		return r;
+	if (tables == 0 && version == 0) {
+		*ret_fresh = true;
+		return 0;
+	}
+	if (app != STORE_APPLICATION_ID)
+		return store_foreign(s->home, err);
+	err_set(err, ERR_UNSUPPORTED, "the database of %s has schema %lld, this program knows %d",
+		s->home, (long long)version, STORE_VERSION);
+	return err_hint(err, "update microsandbox, or set MSB_HOME to another directory");
+}
+
+static int store_open_db(struct store *s, struct err *err)
+{
+	cleanup_free char *path = str_fmt("%s/" STORE_DB, s->home);
+	bool fresh = false;
+	int r;
+
+	if (!path)
+		return err_set(err, ENOMEM, "out of memory");
+	errno = 0;
+	if (sqlite3_open_v2(path, &s->db,
+			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
+				    SQLITE_OPEN_EXRESCODE,
+			    NULL) != SQLITE_OK) {
+		if (!s->db)
+			return err_set(err, ENOMEM, "out of memory");
+		return store_db_error(s, "open", err);
+	}
+	sqlite3_busy_timeout(s->db, STORE_BUSY_MS);
+	/* A lost last transaction after a power cut costs a repeated load, not consistency. */
+	r = store_exec(s, "PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;"
+			  "PRAGMA trusted_schema=OFF;", err);
+	if (r < 0)
+		return r;
+	r = store_check_schema(s, &fresh, err);
+	if (r < 0 || !fresh)
+		return r;
+
+	r = store_exec(s, "PRAGMA journal_mode=WAL", err);
+	if (r >= 0)
+		r = store_begin(s, err);
+	if (r < 0)
+		return r;
+	/* Another process may have made it while we waited for the write lock. */
+	r = store_check_schema(s, &fresh, err);
+	if (r >= 0 && fresh)
+		r = store_exec(s, store_schema, err);
+	if (r >= 0)
+		r = store_commit(s, err);
+	if (r < 0)
+		store_rollback(s);
+	return r;
+}
+
+int store_open(struct store **ret, const char *home, struct err *err)
+{
+	cleanup_store struct store *s = NULL;
+	cleanup_free char *chosen = NULL;
+	char real[PATH_MAX];
+	int r, known;
+
+	if (!home) {
+		chosen = store_default_home(err);
+		if (!chosen)
+			return err ? -err->code : -ERR_USAGE;
+		home = chosen;
+	}
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return err_set(err, ENOMEM, "out of memory");
+	s->root = -1;
+	for (size_t i = 0; i < STORE_DIR_COUNT; i++)
+		s->dirs[i] = -1;
+
+	s->root = open(home, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (s->root < 0 && errno == ENOENT) {
+		r = io_mkdir_p(home, 0700, err);
+		if (r < 0)
+			return store_home_error(home, -r, "make", err);
+		s->root = open(home, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	}
+	if (s->root < 0)
+		return store_home_error(home, errno, "open", err);
+	if (!realpath(home, real))
+		return store_home_error(home, errno, "open", err);
+	s->home = strdup(real);
+	if (!s->home)
+		return err_set(err, ENOMEM, "out of memory");
+
+	known = store_check_version(s, err);
+	if (known < 0)
+		return known;
+	if (known == 1 && !store_dir_is_fresh(s->root))
+		return store_foreign(s->home, err);
+	r = store_open_dirs(s, err);
+	if (r < 0)
+		return r;
+	r = store_open_db(s, err);
+	if (r < 0)
+		return r;
+	if (known == 1) {
+		r = store_write_version(s, err);
+		if (r < 0)
+			return r;
+	}
+	store_clean_temps(s);
+	*ret = take_ptr(s);
+	return 0;
+}
+
+struct store *store_close(struct store *s)
+{
+	if (!s)
+		return NULL;
+	sqlite3_close_v2(s->db);
+	for (size_t i = 0; i < STORE_DIR_COUNT; i++)
+		close_fd(s->dirs[i]);
+	close_fd(s->root);
+	free(s->home);
+	free(s);
+	return NULL;
+}
+
+int store_prepare(struct store *s, sqlite3_stmt **ret, const char *sql, struct err *err)
+{
+	sqlite3_stmt *st = NULL;
+
+	errno = 0;
+	if (sqlite3_prepare_v2(s->db, sql, -1, &st, NULL) != SQLITE_OK)
+		return store_db_error(s, "query", err);
+	*ret = st;
+	return 0;
+}
+
+int store_step(struct store *s, sqlite3_stmt *st, struct err *err)
+{
+	errno = 0;
+	switch (sqlite3_step(st)) {
+	case SQLITE_ROW:
+		return 1;
+	case SQLITE_DONE:
+		return 0;
+	default:
+		return store_db_error(s, "query", err);
+	}
+}
+
+int store_exec(struct store *s, const char *sql, struct err *err)
+{
+	errno = 0;
+	if (sqlite3_exec(s->db, sql, NULL, NULL, NULL) != SQLITE_OK)
+		return store_db_error(s, "change", err);
+	return 0;
+}
+
+void store_stmt_done_fn(sqlite3_stmt **st)
+{
+	sqlite3_finalize(*st);
+}
+
+int store_begin(struct store *s, struct err *err)
+{
+	return store_exec(s, "BEGIN IMMEDIATE", err);
+}
+
+int store_commit(struct store *s, struct err *err)
+{
+	return store_exec(s, "COMMIT", err);
+}
+
+void store_rollback(struct store *s)
+{
+	/* Fails only when there is no transaction left to undo. */
+	if (!sqlite3_get_autocommit(s->db))
+		sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+}
+
+int store_use_image(struct store *s, const char *sandbox, const char *image_id, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	int r = store_prepare(s, &st,
+			      "INSERT INTO image_refs SELECT ?1, id FROM images WHERE id = ?2"
+			      " ON CONFLICT(sandbox) DO UPDATE SET image_id = excluded.image_id",
+			      err);
+
+	if (r < 0)
+		return r;
+	sqlite3_bind_text(st, 1, sandbox, -1, SQLITE_STATIC);
+	sqlite3_bind_text(st, 2, image_id, -1, SQLITE_STATIC);
+	r = store_step(s, st, err);
+	if (r < 0)
+		return r;
+	if (sqlite3_changes(s->db) == 0)
+		return err_set(err, ERR_NOT_FOUND, "image %s is gone", image_id);
+	return 0;
+}
+
+int store_unuse_image(struct store *s, const char *sandbox, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	int r = store_prepare(s, &st, "DELETE FROM image_refs WHERE sandbox = ?1", err);
+
+	if (r < 0)
+		return r;
+	sqlite3_bind_text(st, 1, sandbox, -1, SQLITE_STATIC);
+	return store_step(s, st, err);
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What store.c and blob.c know of each other. */
+#ifndef STORE_STORE_INTERNAL_H
+#define STORE_STORE_INTERNAL_H
+
+#include "store/store.h"
+
+struct store {
+	char *home; /* canonical */
+	int root;
+	int dirs[STORE_DIR_COUNT];
+	struct sqlite3 *db;
+};
+
+/* Delete what dead writers left in tmp/. Best effort: leftovers waste space, nothing else. */
+void store_clean_temps(const struct store *s);
+int store_db_error(struct store *s, const char *doing, struct err *err);
+
+#endif
