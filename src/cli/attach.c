@@ -1,0 +1,470 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/attach.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "cli/cli.h"
+#include "cli/stream.h"
+#include "cli/term.h"
+#include "sandbox/agent_client.h"
+#include "sandbox/sandbox.h"
+
+/* Once the timeout has killed the command, its last output gets this long to arrive. */
+#define KILL_GRACE_NS ((uint64_t)1000000000)
+/* Between the end of the agent's connection and msb-vm's word on why. */
+#define REPORT_GRACE_NS ((uint64_t)3000000000)
+
+enum phase { BOOTING, RUNNING, FLUSHING, OVER };
+
+struct session {
+	struct sandbox *sb;
+	const struct attach *a;
+	struct loop *loop;
+	struct agent_client *client;
+	struct agent_exec *exec;
+	struct out_stream out[2]; /* stdout, stderr */
+	struct in_stream in;
+	struct loop_source report, vm, signals;
+	struct loop_timer timeout, grace;
+	enum phase phase;
+	bool timed_out, disconnected;
+	uint64_t seen; /* signals that have come once, by bit */
+	int code;      /* the result */
+	int died;
+	struct err why; /* of a machine that has ended; code 0: it has not */
+	struct err *err;
+};
+
+static const int forwarded[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+
+static void signal_set(sigset_t *set)
+{
+	sigemptyset(set);
+	for (size_t i = 0; i < ARRAY_SIZE(forwarded); i++)
+		sigaddset(set, forwarded[i]);
+}
+
+void attach_block_signals(void)
+{
+	sigset_t set;
+
+	signal_set(&set);
+	sigaddset(&set, SIGWINCH);
+	sigaddset(&set, SIGCONT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	/* A closed output is an error like others until it is time to die from it. */
+	signal(SIGPIPE, SIG_IGN);
+}
+
+int attach_pending_signal(void)
+{
+	sigset_t set;
+
+	if (sigpending(&set) < 0)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(forwarded); i++) {
+		if (sigismember(&set, forwarded[i]) == 1)
+			return forwarded[i];
+	}
+	return 0;
+}
+
+static void over(struct session *s, int code)
+{
+	if (s->phase == OVER)
+		return;
+	s->phase = OVER;
+	s->code = code;
+	loop_quit(s->loop, 0);
+}
+
+/* Over by a failure of ours, which @why describes. */
+static void over_failed(struct session *s, const struct err *why)
+{
+	if (s->phase != OVER)
+		over(s, err_copy(s->err, why));
+}
+
+static bool flushed(const struct session *s)
+{
+	return !out_stream_kept(&s->out[0]) && !out_stream_kept(&s->out[1]);
+}
+
+/* The command has ended: what it wrote is still to be delivered. */
+static void ended(struct session *s, int code)
+{
+	s->exec = NULL;
+	if (s->phase == OVER)
+		return;
+	in_stream_enable(&s->in, false);
+	if (s->timed_out)
+		code = EXIT_TIMEOUT;
+	s->code = code;
+	s->phase = FLUSHING;
+	if (flushed(s))
+		over(s, code);
+}
+
+static void out_failed(struct session *s, struct out_stream *o)
+{
+	struct err why = ERR_INIT;
+
+	/* EIO is a terminal that was hung up. */
+	if (o->error == EPIPE || o->error == ECONNRESET || o->error == EIO) {
+		s->died = o->error == EIO ? SIGHUP : SIGPIPE;
+		over(s, EXIT_SIGNAL + s->died);
+		return;
+	}
+	err_set(&why, o->error, "cannot write the command's %s: %s",
+		o == &s->out[0] ? "output" : "error output", err_name(o->error));
+	over_failed(s, &why);
+}
+
+static void out_changed(struct session *s, struct out_stream *o)
+{
+	if (o->error) {
+		out_failed(s, o);
+		return;
+	}
+	if (s->phase == FLUSHING && flushed(s))
+		over(s, s->code);
+	else if (out_stream_kept(&s->out[0]) <= OUT_QUEUE_HIGH / 2 &&
+		 out_stream_kept(&s->out[1]) <= OUT_QUEUE_HIGH / 2)
+		agent_client_pause(s->client, false);
+}
+
+static void stdout_changed(struct out_stream *o)
+{
+	out_changed(container_of(o, struct session, out[0]), o);
+}
+
+static void stderr_changed(struct out_stream *o)
+{
+	out_changed(container_of(o, struct session, out[1]), o);
+}
+
+static void on_stdin(struct in_stream *i)
+{
+	struct session *s = container_of(i, struct session, in);
+	void *to;
+	long n;
+
+	if (!s->exec || !agent_exec_stdin_room(s->exec)) {
+		in_stream_enable(i, false);
+		return;
+	}
+	to = agent_exec_stdin_begin(s->exec);
+	n = to ? in_stream_read(i, to, AGENT_STDIN_CHUNK) : 0;
+	if (to)
+		agent_exec_stdin_end(s->exec, n > 0 ? (size_t)n : 0);
+	if (n == 0) {
+		in_stream_done(i);
+		if (s->exec)
+			agent_exec_stdin_eof(s->exec);
+	}
+}
+
+static void on_stdin_room(void *arg)
+{
+	struct session *s = arg;
+
+	in_stream_enable(&s->in, true);
+}
+
+static void on_stdin_closed(void *arg)
+{
+	struct session *s = arg;
+
+	in_stream_done(&s->in);
+}
+
+static void on_started(void *arg, uint32_t pid)
+{
+	struct session *s = arg;
+
+	log_debug("the command runs as process %u of the guest", pid);
+	if (s->a->tty && isatty(STDIN_FILENO))
+		(void)term_raw(STDIN_FILENO);
+	in_stream_enable(&s->in, true);
+}
+
+static void on_output(void *arg, int stream, const void *p, size_t n)
+{
+	struct session *s = arg;
+	struct out_stream *o = &s->out[stream - 1];
+
+	if (s->phase == OVER)
+		return;
+	if (out_stream_write(o, p, n) < 0)
+		out_failed(s, o);
+	else if (out_stream_kept(o) > OUT_QUEUE_HIGH)
+		agent_client_pause(s->client, true);
+}
+
+static void on_exited(void *arg, int code)
+{
+	ended(arg, code);
+}
+
+static void on_failed(void *arg, const struct msg_exec_failed *m)
+{
+	struct session *s = arg;
+	const char *cmd = s->a->argv->v[0];
+	const char *what = m->message && m->message[0] ? m->message : err_name(m->error);
+	struct err why = ERR_INIT;
+	int code = EXIT_OURS;
+
+	switch ((enum exec_fail)m->kind) {
+	case EXEC_NOT_FOUND:
+		err_set(&why, ERR_NOT_FOUND, "there is no command \"%s\" in the image", cmd);
+		err_hint(&why, strchr(cmd, '/') ? "check the path"
+						: "it is looked for in the guest's PATH");
+		code = EXIT_NO_COMMAND;
+		break;
+	case EXEC_PERMISSION_DENIED:
+	case EXEC_NOT_EXECUTABLE:
+		err_set(&why, EACCES, "cannot execute \"%s\": %s", cmd, what);
+		code = EXIT_CANNOT_EXECUTE;
+		break;
+	case EXEC_BAD_CWD:
+		err_set(&why, ERR_NOT_FOUND, "cannot enter the working directory: %s", what);
+		err_hint(&why, "it must be in the image; name another with -w");
+		break;
+	case EXEC_USER_SETUP_FAILED:
+		err_set(&why, ERR_NOT_FOUND, "cannot become the command's user: %s", what);
+		err_hint(&why, "it must be in the image's /etc/passwd, or a number");
+		break;
+	default:
+		err_set(&why, ERR_GUEST, "cannot run \"%s\": %s", cmd, what);
+		break;
+	}
+	cli_error(&why);
+	ended(s, code);
+}
+
+static void forward_size(struct session *s)
+{
+	uint16_t rows, cols;
+
+	if (!s->exec || !s->a->tty)
+		return;
+	term_size(STDOUT_FILENO, &rows, &cols);
+	agent_exec_resize(s->exec, rows, cols);
+}
+
+static void on_timeout(struct loop_timer *t)
+{
+	struct session *s = container_of(t, struct session, timeout);
+
+	s->timed_out = true;
+	if (s->phase == FLUSHING)
+		s->code = EXIT_TIMEOUT;
+	if (s->exec)
+		agent_exec_signal(s->exec, SIGKILL);
+	if (loop_timer_in(s->loop, &s->grace, KILL_GRACE_NS) < 0)
+		over(s, EXIT_TIMEOUT);
+}
+
+static void on_grace(struct loop_timer *t)
+{
+	struct session *s = container_of(t, struct session, grace);
+
+	if (s->timed_out) {
+		over(s, EXIT_TIMEOUT);
+		return;
+	}
+	if (!s->why.code)
+		err_set(&s->why, ERR_GUEST, "the connection to the machine broke");
+	over_failed(s, &s->why);
+}
+
+static const struct agent_exec_ops exec_ops = {
+	.started = on_started,
+	.output = on_output,
+	.stdin_room = on_stdin_room,
+	.stdin_closed = on_stdin_closed,
+	.exited = on_exited,
+	.failed = on_failed,
+};
+
+static void on_ready(void *arg, const struct msg_ready *ready)
+{
+	struct session *s = arg;
+	cleanup_strv struct strv env = {0};
+	struct agent_exec_start start = {.argv = s->a->argv, .tty = s->a->tty};
+	const char *term = getenv("TERM");
+	struct err err = ERR_INIT;
+
+	log_info("the guest is ready (agent %s, %.1f ms after its kernel started)",
+		 ready->agent_version, (double)ready->ready_time_ns / 1e6);
+	if (start.tty) {
+		term_size(STDOUT_FILENO, &start.rows, &start.cols);
+		if (term && *term)
+			(void)strv_addf(&env, "TERM=%s", term);
+		start.env = &env;
+	}
+	if (agent_exec_new(&s->exec, s->client, &start, &exec_ops, s, &err) < 0) {
+		over_failed(s, &err);
+		return;
+	}
+	s->phase = RUNNING;
+	if (s->a->timeout_ns && loop_timer_in(s->loop, &s->timeout, s->a->timeout_ns) < 0)
+		over(s, err_set(s->err, ENOMEM, "cannot set the timeout: out of memory"));
+}
+
+static void on_closed(void *arg, const struct err *why)
+{
+	struct session *s = arg;
+
+	s->disconnected = true;
+	s->exec = NULL;
+	if (s->phase == FLUSHING || s->phase == OVER)
+		return;
+	log_debug("%s", why->msg);
+	if (s->timed_out)
+		over(s, EXIT_TIMEOUT);
+	else if (s->why.code)
+		over_failed(s, &s->why);
+	else if (why->code == ERR_PROTOCOL)
+		over_failed(s, why);
+	else if (loop_timer_in(s->loop, &s->grace, REPORT_GRACE_NS) < 0)
+		over_failed(s, why);
+}
+
+static const struct agent_client_ops client_ops = {.ready = on_ready, .closed = on_closed};
+
+/* The machine has ended, as s->why says; what it said before may still be on its way. */
+static void machine_ended(struct session *s)
+{
+	loop_del(&s->report);
+	loop_del(&s->vm);
+	if (s->phase == BOOTING || s->disconnected)
+		over_failed(s, &s->why);
+}
+
+static void read_reports(struct session *s, bool last)
+{
+	int r;
+
+	do
+		r = sandbox_report(s->sb, &s->why);
+	while (r > 0 || (last && r == 0 && sandbox_report_fd(s->sb) >= 0));
+	if (r >= 0)
+		return;
+	if (s->why.code == ESHUTDOWN)
+		err_set(&s->why, ERR_GUEST, "the sandbox was stopped while the command ran");
+	machine_ended(s);
+}
+
+static void on_report(struct loop_source *src, uint32_t events)
+{
+	(void)events;
+	read_reports(container_of(src, struct session, report), false);
+}
+
+static void on_vm_end(struct loop_source *src, uint32_t events)
+{
+	struct session *s = container_of(src, struct session, vm);
+
+	(void)events;
+	loop_del(src);
+	read_reports(s, true);
+}
+
+static void on_signal(struct loop_source *src, uint32_t events)
+{
+	struct session *s = container_of(src, struct session, signals);
+	struct signalfd_siginfo si;
+	int sig;
+
+	(void)events;
+	while (s->phase != OVER && read(src->fd, &si, sizeof(si)) == sizeof(si)) {
+		sig = (int)si.ssi_signo;
+		if (sig == SIGCONT && term_is_raw())
+			(void)term_raw(STDIN_FILENO); /* the shell had its own mode meanwhile */
+		if (sig == SIGCONT || sig == SIGWINCH) {
+			forward_size(s);
+			continue;
+		}
+		if (!s->exec || (s->seen & 1u << sig)) {
+			over(s, EXIT_SIGNAL + sig);
+			return;
+		}
+		s->seen |= 1u << sig;
+		agent_exec_signal(s->exec, sig);
+	}
+}
+
+static int watch(struct session *s, struct loop_source *src, int fd, loop_io_fn *fn)
+{
+	src->fn = fn;
+	src->fd = fd;
+	return loop_add(s->loop, src, EPOLLIN);
+}
+
+static int set_up(struct session *s, int sigfd, struct err *err)
+{
+	int r = loop_new(&s->loop, err), fd;
+
+	if (r < 0)
+		return r;
+	s->timeout.fn = on_timeout;
+	s->grace.fn = on_grace;
+	r = watch(s, &s->signals, sigfd, on_signal);
+	if (r == 0)
+		r = watch(s, &s->report, sandbox_report_fd(s->sb), on_report);
+	if (r == 0)
+		r = watch(s, &s->vm, sandbox_pidfd(s->sb), on_vm_end);
+	if (r < 0)
+		return err_set(err, r, "cannot watch the machine: %s", err_name(r));
+	r = out_stream_init(&s->out[0], s->loop, STDOUT_FILENO, stdout_changed, err);
+	if (r == 0)
+		r = out_stream_init(&s->out[1], s->loop, STDERR_FILENO, stderr_changed, err);
+	if (r == 0)
+		r = in_stream_init(&s->in, s->loop, STDIN_FILENO, on_stdin, err);
+	if (r < 0)
+		return r;
+	fd = sandbox_connect(s->sb, err);
+	if (fd < 0)
+		return fd;
+	return agent_client_new(&s->client, s->loop, fd, &client_ops, s, err);
+}
+
+int attach_run(struct sandbox *sb, const struct attach *a, int *died, struct err *err)
+{
+	struct session s = {.sb = sb, .a = a, .err = err};
+	cleanup_close int sigfd = -1;
+	sigset_t set;
+	int r;
+
+	signal_set(&set);
+	sigaddset(&set, SIGWINCH);
+	sigaddset(&set, SIGCONT);
+	sigfd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (sigfd < 0)
+		return err_errno(err, "cannot receive signals");
+	r = set_up(&s, sigfd, err);
+	if (r == 0) {
+		r = loop_run(s.loop);
+		if (r < 0)
+			err_set(err, r, "cannot wait for events: %s", err_name(r));
+		else
+			r = s.code;
+	}
+	term_restore();
+	agent_client_free(s.client);
+	in_stream_done(&s.in);
+	out_stream_done(&s.out[0]);
+	out_stream_done(&s.out[1]);
+	loop_free(s.loop);
+	*died = s.died;
+	return r;
+}

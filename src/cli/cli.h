@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The command line program: what its verbs share.
+ *
+ * A verb is one file with an option table and a function, and one row in the table of main.c. The
+ * function gets the words after the verb, parses them with cli_parse(), and returns the exit code.
+ */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "cli/opt.h"
+
+struct store;
+
+enum cli_exit {
+	EXIT_USAGE = 2,
+	/* What `run` ends with when the sandbox, not the command, is the reason. */
+	EXIT_TIMEOUT = 124,
+	EXIT_OURS = 125,
+	EXIT_CANNOT_EXECUTE = 126,
+	EXIT_NO_COMMAND = 127,
+	EXIT_SIGNAL = 128, /* plus its number */
+};
+
+struct cli;
+
+struct verb {
+	const char *name;
+	const char *alias; /* NULL: none */
+	const char *group; /* heading in the list of verbs */
+	const char *args;  /* for the usage line */
+	const char *summary;
+	const char *details; /* more for --help; NULL: nothing */
+	const struct opt *opts;
+	size_t nopts;
+	const struct verb *subs; /* verbs below this one; then run is NULL */
+	size_t nsubs;
+	int (*run)(struct cli *cli, int argc, char **argv);
+	size_t operands;  /* more of them start the rest; SIZE_MAX: only `--` does */
+	int usage_code;	  /* exit code for wrong words */
+};
+
+struct cli {
+	enum log_level level; /* LOG_OFF: nothing was asked for */
+	bool help, tree, version;
+	const struct verb *verb; /* the one that runs */
+	const char *parent;	 /* "image" for `image ls`; NULL for others */
+};
+
+/*
+ * Parse the words after the verb into @target. 0: go on. Otherwise the verb is done (help was
+ * shown, or the words were wrong, which has been said), with the exit code in *code.
+ */
+int cli_parse(struct cli *cli, void *target, int argc, char **argv, struct opt_words *words,
+	      int *code);
+/* The same for a verb that takes between @min and @max operands and no rest. */
+int cli_parse_operands(struct cli *cli, void *target, int argc, char **argv, size_t min, size_t max,
+		       struct opt_words *words, int *code);
+
+/* "error: …" and "  → hint" on stderr. */
+void cli_error(const struct err *err);
+void cli_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* cli_error() and an exit code to return. */
+int cli_fail(const struct err *err, int code);
+
+/* ANSI sequences, or "" when @f is no terminal or NO_COLOR is set. */
+const char *cli_bold(FILE *f);
+const char *cli_dim(FILE *f);
+const char *cli_red(FILE *f);
+const char *cli_yellow(FILE *f);
+const char *cli_reset(FILE *f);
+
+/* Flush stdout: 0, or EXIT_FAILURE after saying why not. The last thing a verb does. */
+int cli_finish(void);
+
+/*
+ * A table on stdout: rows of @columns cells, the first row being the headings; @cells belongs to
+ * the caller.
+ */
+void cli_table(const char *const *cells, size_t columns, size_t rows);
+
+/* "3 minutes ago" and the like into @b. */
+const char *cli_age(int64_t unix_seconds, char b[32]);
+/* "2026-11-21T06:30:00Z" into @b. */
+const char *cli_time(int64_t unix_seconds, char b[32]);
+
+/* Print a JSON document and drop it. */
+struct json_t;
+int cli_json(struct json_t *j);
+
+/* The verbs. */
+extern const struct verb verb_run, verb_ls, verb_stop, verb_rm, verb_load, verb_image, verb_doctor;
+
+#endif

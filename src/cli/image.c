@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* msb image …, msb load: the images there are. */
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "cli/cli.h"
+#include "image/image.h"
+#include "store/store.h"
+
+enum { SHORT_ID = 12 }; /* hexadecimal digits, as Docker shows them */
+
+static const char *short_id(const char *id, char b[SHORT_ID + 1])
+{
+	const char *hex = strchr(id, ':');
+
+	snprintf(b, SHORT_ID + 1, "%s", hex ? hex + 1 : id);
+	return b;
+}
+
+static json_t *texts(char *const *list)
+{
+	json_t *a = json_array();
+
+	for (; list && *list; list++)
+		json_array_append_new(a, json_string(*list));
+	return a;
+}
+
+/* Progress on a terminal: one line that rewrites itself. */
+struct progress {
+	bool on;
+	unsigned shown; /* per cent */
+};
+
+static void show_progress(void *arg, const struct image_progress *p)
+{
+	static const char *const what[] = {
+		[IMAGE_STAGE_READ] = "reading",	      [IMAGE_STAGE_LAYER] = "converting",
+		[IMAGE_STAGE_LAYER_DONE] = "converted", [IMAGE_STAGE_LAYER_HAVE] = "have",
+		[IMAGE_STAGE_MERGE] = "merging",      [IMAGE_STAGE_BOOTSTRAP] = "installing",
+	};
+	struct progress *state = arg;
+	unsigned percent = p->total ? (unsigned)(p->done * 100 / p->total) : 0;
+
+	if (!state->on || (p->stage == IMAGE_STAGE_LAYER && percent == state->shown))
+		return;
+	state->shown = percent;
+	fprintf(stderr, "\r\033[K%s", what[p->stage]);
+	if (p->layers)
+		fprintf(stderr, " layer %u of %u", p->layer, p->layers);
+	if (p->total)
+		fprintf(stderr, ", %u%%", percent);
+	if (p->stage == IMAGE_STAGE_BOOTSTRAP)
+		fprintf(stderr, " %.60s", p->text);
+}
+
+static void end_progress(const struct progress *p)
+{
+	if (p->on)
+		fputs("\r\033[K", stderr);
+}
+
+/* load */
+
+struct load_args {
+	const char *input;
+	struct strv tags;
+	bool quiet;
+};
+
+static const struct opt load_opts[] = {
+	{'i', "input", "PATH", "Archive or directory [standard input]", opt_set_text,
+	 offsetof(struct load_args, input), 0},
+	{'t', "tag", "REFERENCE", "Call the image this (repeatable)", opt_add_text,
+	 offsetof(struct load_args, tags), 0},
+	{'q', "quiet", NULL, "Show no progress", opt_set_flag, offsetof(struct load_args, quiet), 0},
+};
+
+static void print_loaded(const struct image_info *i)
+{
+	char id[SHORT_ID + 1];
+
+	for (char **r = i->references; r && *r; r++)
+		printf("%s\n", *r);
+	if (!i->references || !i->references[0])
+		printf("%s\n", short_id(i->id, id));
+}
+
+static int load_into(struct load_args *a, struct err *err)
+{
+	cleanup_store struct store *store = NULL;
+	cleanup_image_list struct image_list l = {0};
+	struct progress progress = {.on = !a->quiet && isatty(STDERR_FILENO)};
+	struct image_load_options o = {
+		.tags = a->tags.n ? (const char *const *)a->tags.v : NULL,
+		.progress = show_progress,
+		.progress_arg = &progress,
+	};
+	const char *input = a->input ? a->input : "-";
+	int r;
+
+	if (str_eq(input, "-") && isatty(STDIN_FILENO)) {
+		err_set(err, ERR_USAGE, "there is nothing to load on a terminal");
+		return err_hint(err, "name an archive: msb load -i FILE");
+	}
+	r = store_open(&store, NULL, err);
+	if (r == 0)
+		r = image_load(store, input, &o, &l, err);
+	end_progress(&progress);
+	for (size_t i = 0; r >= 0 && i < l.count; i++)
+		print_loaded(&l.items[i]);
+	return r;
+}
+
+static int load(struct cli *cli, int argc, char **argv)
+{
+	struct load_args a = {0};
+	cleanup_words struct opt_words words = {0};
+	struct err err = ERR_INIT;
+	int code, r;
+
+	if (cli_parse_operands(cli, &a, argc, argv, 0, 0, &words, &code)) {
+		strv_done(&a.tags);
+		return code;
+	}
+	r = load_into(&a, &err);
+	strv_done(&a.tags);
+	return r < 0 ? cli_fail(&err, EXIT_FAILURE) : cli_finish();
+}
+
+#define LOAD                                                                                       \
+	.name = "load", .group = "Images", .args = "[OPTIONS]",                                    \
+	.summary = "Load images from an OCI layout or a `docker save` archive", .opts = load_opts,  \
+	.nopts = ARRAY_SIZE(load_opts), .run = load
+
+const struct verb verb_load = {LOAD};
+
+/* ls */
+
+struct list_args {
+	bool json, quiet;
+};
+
+static const struct opt list_opts[] = {
+	{0, "format", "json|table", "How to show them [table]", opt_set_format,
+	 offsetof(struct list_args, json), 0},
+	{'q', "quiet", NULL, "Only references", opt_set_flag, offsetof(struct list_args, quiet), 0},
+};
+
+/* One row per reference; an image without any is shown by its id. */
+static const char *reference(const struct image_info *i, size_t n)
+{
+	size_t count = 0;
+
+	while (i->references && i->references[count])
+		count++;
+	if (n < count)
+		return i->references[n];
+	return n == 0 ? i->id : NULL;
+}
+
+static json_t *list_json(const struct image_list *l)
+{
+	json_t *out = json_array();
+	const char *ref;
+	char created[32];
+
+	for (size_t i = 0; i < l->count; i++) {
+		const struct image_info *im = &l->items[i];
+
+		for (size_t n = 0; (ref = reference(im, n)); n++)
+			json_array_append_new(
+				out,
+				json_pack("{s:s,s:s,s:I,s:s,s:s,s:I,s:s}", "reference", ref, "digest",
+					  im->manifest_digest[0] ? im->manifest_digest : im->id,
+					  "size_bytes", (json_int_t)im->size, "architecture",
+					  im->config.architecture, "os", im->config.os, "layer_count",
+					  (json_int_t)im->layer_count, "created_at",
+					  cli_time(im->loaded_at, created)));
+	}
+	return out;
+}
+
+static void list_table(const struct image_list *l)
+{
+	enum { COLUMNS = 5 };
+	struct row {
+		char id[SHORT_ID + 1], size[24], age[32];
+	};
+	cleanup_free struct row *rows = calloc(l->count + 1, sizeof(*rows));
+	cleanup_free const char **cells = NULL;
+	size_t n = 0, total = 1;
+	const char *ref;
+
+	for (size_t i = 0; i < l->count; i++) {
+		for (size_t k = 0; reference(&l->items[i], k); k++)
+			total++;
+	}
+	cells = calloc(total * COLUMNS, sizeof(*cells));
+	if (!cells || !rows)
+		return;
+	cells[n++] = "REFERENCE";
+	cells[n++] = "IMAGE ID";
+	cells[n++] = "SIZE";
+	cells[n++] = "ARCH";
+	cells[n++] = "CREATED";
+	for (size_t i = 0; i < l->count; i++) {
+		const struct image_info *im = &l->items[i];
+
+		for (size_t k = 0; (ref = reference(im, k)); k++) {
+			cells[n++] = ref;
+			cells[n++] = short_id(im->id, rows[i].id);
+			cells[n++] = str_size(im->size, rows[i].size);
+			cells[n++] = im->config.architecture;
+			cells[n++] = cli_age(im->loaded_at, rows[i].age);
+		}
+	}
+	cli_table(cells, COLUMNS, n / COLUMNS);
+}
+
+static int list(struct cli *cli, int argc, char **argv)
+{
+	struct list_args a = {0};
+	cleanup_words struct opt_words words = {0};
+	cleanup_store struct store *store = NULL;
+	cleanup_image_list struct image_list l = {0};
+	struct err err = ERR_INIT;
+	const char *ref;
+	int code;
+
+	if (cli_parse_operands(cli, &a, argc, argv, 0, 0, &words, &code))
+		return code;
+	if (store_open(&store, NULL, &err) < 0 || image_list(store, &l, &err) < 0)
+		return cli_fail(&err, EXIT_FAILURE);
+	if (a.json)
+		return cli_json(list_json(&l));
+	if (a.quiet) {
+		for (size_t i = 0; i < l.count; i++) {
+			for (size_t k = 0; (ref = reference(&l.items[i], k)); k++)
+				puts(ref);
+		}
+	} else {
+		list_table(&l);
+	}
+	return cli_finish();
+}
+
+/* inspect */
+
+static const struct opt inspect_opts[] = {
+	{0, "format", "json|table", "How to show it [table]", opt_set_format,
+	 offsetof(struct list_args, json), 0},
+};
+
+static json_t *inspect_json(const struct image_info *i)
+{
+	json_t *config = json_loads(i->config_json, 0, NULL), *layers = json_array();
+	char created[32];
+
+	for (size_t k = 0; k < i->layer_count; k++) {
+		const struct image_layer_info *l = &i->layers[k];
+
+		json_array_append_new(layers,
+				      json_pack("{s:s,s:I,s:I,s:I}", "diff_id", l->diff_id,
+						"size_bytes", (json_int_t)l->bytes, "entries",
+						(json_int_t)l->entries, "stored_bytes",
+						(json_int_t)l->stored));
+	}
+	return json_pack("{s:s,s:s,s:o,s:s,s:s,s:I,s:I,s:I,s:s,s:o,s:o?}", "id", i->id, "digest",
+			 i->manifest_digest[0] ? i->manifest_digest : i->id, "references",
+			 texts(i->references), "architecture", i->config.architecture, "os",
+			 i->config.os, "size_bytes", (json_int_t)i->size, "stored_bytes",
+			 (json_int_t)i->stored, "layer_count", (json_int_t)i->layer_count,
+			 "created_at", cli_time(i->loaded_at, created), "layers", layers, "config",
+			 config);
+}
+
+static void print_field(const char *name, const char *value)
+{
+	if (value && *value)
+		printf("%-14s%s\n", name, value);
+}
+
+static void print_list(const char *name, char *const *list)
+{
+	for (; list && *list; list++, name = "")
+		printf("%-14s%s\n", name, *list);
+}
+
+static void inspect_table(const struct image_info *i)
+{
+	char size[24], created[32];
+
+	print_field("ID", i->id);
+	print_field("Digest", i->manifest_digest);
+	print_list("References", i->references);
+	printf("%-14s%s/%s\n", "Platform", i->config.os, i->config.architecture);
+	print_field("Size", str_size(i->size, size));
+	print_field("On disk", str_size(i->stored, size));
+	print_field("Loaded", cli_time(i->loaded_at, created));
+	print_field("Created", i->config.created);
+	print_field("User", i->config.user);
+	print_field("Working dir", i->config.workdir);
+	print_list("Entrypoint", i->config.entrypoint);
+	print_list("Command", i->config.cmd);
+	print_list("Environment", i->config.env);
+	print_list("Ports", i->config.exposed);
+	print_list("Volumes", i->config.volumes);
+	print_list("Labels", i->config.labels);
+	for (size_t k = 0; k < i->layer_count; k++)
+		printf("%-14s%s (%s)\n", k ? "" : "Layers", i->layers[k].diff_id,
+		       str_size(i->layers[k].bytes, size));
+}
+
+static int inspect(struct cli *cli, int argc, char **argv)
+{
+	struct list_args a = {0};
+	cleanup_words struct opt_words words = {0};
+	cleanup_store struct store *store = NULL;
+	cleanup_image_info struct image_info info = IMAGE_INFO_INIT;
+	struct err err = ERR_INIT;
+	int code;
+
+	if (cli_parse_operands(cli, &a, argc, argv, 1, 1, &words, &code))
+		return code;
+	if (store_open(&store, NULL, &err) < 0 ||
+	    image_inspect(store, words.words[0], &info, &err) < 0)
+		return cli_fail(&err, EXIT_FAILURE);
+	if (a.json)
+		return cli_json(inspect_json(&info));
+	inspect_table(&info);
+	return cli_finish();
+}
+
+/* rm */
+
+struct rm_args {
+	bool force, quiet;
+};
+
+static const struct opt rm_opts[] = {
+	{'f', "force", NULL, "Even if a sandbox uses it", opt_set_flag,
+	 offsetof(struct rm_args, force), 0},
+	{'q', "quiet", NULL, "Do not say what was removed", opt_set_flag,
+	 offsetof(struct rm_args, quiet), 0},
+};
+
+static int rm(struct cli *cli, int argc, char **argv)
+{
+	struct rm_args a = {0};
+	cleanup_words struct opt_words words = {0};
+	cleanup_store struct store *store = NULL;
+	struct err err = ERR_INIT;
+	int code, failed = 0;
+
+	if (cli_parse_operands(cli, &a, argc, argv, 1, SIZE_MAX, &words, &code))
+		return code;
+	if (store_open(&store, NULL, &err) < 0)
+		return cli_fail(&err, EXIT_FAILURE);
+	for (size_t i = 0; i < words.n; i++) {
+		struct image_removed gone = {0};
+		char size[24];
+
+		err_clear(&err);
+		if (image_remove(store, words.words[i], a.force, &gone, &err) < 0) {
+			cli_error(&err);
+			failed = EXIT_FAILURE;
+			continue;
+		}
+		for (char **r = gone.untagged; !a.quiet && r && *r; r++)
+			printf("untagged %s\n", *r);
+		if (!a.quiet && gone.id)
+			printf("removed %s, freed %s\n", gone.id, str_size(gone.bytes, size));
+		image_removed_done(&gone);
+	}
+	code = cli_finish();
+	return failed ? failed : code;
+}
+
+/* bootstrap */
+
+struct bootstrap_args {
+	const char *tag, *mirror;
+	struct strv include;
+	bool quiet;
+};
+
+/* Package names, separated by commas. */
+static int add_packages(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct bootstrap_args *a = target;
+	cleanup_free char *copy = strdup(value);
+	char *save = NULL;
+
+	(void)o;
+	if (!copy)
+		return err_set(err, ENOMEM, "out of memory");
+	for (char *p = strtok_r(copy, ", ", &save); p; p = strtok_r(NULL, ", ", &save)) {
+		if (strv_add(&a->include, p) < 0)
+			return err_set(err, ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
+static const struct opt bootstrap_opts[] = {
+	{0, "include", "PACKAGE[,…]", "Install these as well (repeatable)", add_packages, 0, 0},
+	{'t', "tag", "REFERENCE", "Call the image this [the suite]", opt_set_text,
+	 offsetof(struct bootstrap_args, tag), 0},
+	{0, "mirror", "URL", "Where packages come from [the host's own sources]", opt_set_text,
+	 offsetof(struct bootstrap_args, mirror), 0},
+	{'q', "quiet", NULL, "Show no progress", opt_set_flag,
+	 offsetof(struct bootstrap_args, quiet), 0},
+};
+
+static int bootstrap_into(const struct bootstrap_args *a, const char *suite, struct err *err)
+{
+	cleanup_store struct store *store = NULL;
+	cleanup_image_info struct image_info info = IMAGE_INFO_INIT;
+	struct progress progress = {.on = !a->quiet && isatty(STDERR_FILENO)};
+	struct image_bootstrap_options o = {
+		.tag = a->tag,
+		.include = a->include.n ? (const char *const *)a->include.v : NULL,
+		.mirror = a->mirror,
+		.source_date_epoch = -1,
+		.progress = show_progress,
+		.progress_arg = &progress,
+	};
+	int r = store_open(&store, NULL, err);
+
+	if (r == 0)
+		r = image_bootstrap(store, suite, &o, &info, err);
+	end_progress(&progress);
+	if (r >= 0)
+		print_loaded(&info);
+	return r;
+}
+
+static int bootstrap(struct cli *cli, int argc, char **argv)
+{
+	struct bootstrap_args a = {0};
+	cleanup_words struct opt_words words = {0};
+	struct err err = ERR_INIT;
+	int code, r;
+
+	if (cli_parse_operands(cli, &a, argc, argv, 1, 1, &words, &code)) {
+		strv_done(&a.include);
+		return code;
+	}
+	r = bootstrap_into(&a, words.words[0], &err);
+	strv_done(&a.include);
+	return r < 0 ? cli_fail(&err, EXIT_FAILURE) : cli_finish();
+}
+
+static const struct verb image_verbs[] = {
+	{
+		.name = "list",
+		.alias = "ls",
+		.args = "[OPTIONS]",
+		.summary = "List the images",
+		.opts = list_opts,
+		.nopts = ARRAY_SIZE(list_opts),
+		.run = list,
+	},
+	{
+		.name = "inspect",
+		.args = "[OPTIONS] IMAGE",
+		.summary = "Show everything about an image",
+		.opts = inspect_opts,
+		.nopts = ARRAY_SIZE(inspect_opts),
+		.run = inspect,
+	},
+	{
+		.name = "remove",
+		.alias = "rm",
+		.args = "[OPTIONS] IMAGE…",
+		.summary = "Remove references and, with the last one, the image",
+		.opts = rm_opts,
+		.nopts = ARRAY_SIZE(rm_opts),
+		.run = rm,
+	},
+	{LOAD},
+	{
+		.name = "bootstrap",
+		.args = "[OPTIONS] SUITE",
+		.summary = "Make an image from a distribution's own packages",
+		.details = "SUITE is like debian:bookworm. No image registry is asked.",
+		.opts = bootstrap_opts,
+		.nopts = ARRAY_SIZE(bootstrap_opts),
+		.run = bootstrap,
+	},
+};
+
+const struct verb verb_image = {
+	.name = "image",
+	.group = "Images",
+	.args = "COMMAND",
+	.summary = "List, inspect, load, make and remove images",
+	.subs = image_verbs,
+	.nsubs = ARRAY_SIZE(image_verbs),
+};

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "cli/cli.h"
+
+#ifndef MSB_VERSION
+#define MSB_VERSION "unknown"
+#endif
+
+/* Every verb there is, in the order of the help. */
+static const struct verb *const verbs[] = {
+	&verb_run, &verb_ls, &verb_stop, &verb_rm, &verb_image, &verb_load, &verb_doctor,
+};
+
+static int set_level(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct cli *cli = target;
+
+	(void)value;
+	if (cli->level != LOG_OFF && cli->level != (enum log_level)o->number) {
+		err_set(err, ERR_USAGE, "--%s and --%s exclude each other",
+			log_level_name(cli->level), o->name);
+		return err_hint(err, "choose one log level");
+	}
+	cli->level = (enum log_level)o->number;
+	return 0;
+}
+
+static const struct opt globals[] = {
+	{0, "error", NULL, "Log errors", set_level, 0, LOG_ERROR},
+	{0, "warn", NULL, "Log warnings as well", set_level, 0, LOG_WARN},
+	{0, "info", NULL, "Log what is being done", set_level, 0, LOG_INFO},
+	{0, "debug", NULL, "Log details, and keep a full kernel log", set_level, 0, LOG_DEBUG},
+	{0, "trace", NULL, "Log everything", set_level, 0, LOG_TRACE},
+	{0, "tree", NULL, "Show the tree of commands and options", opt_set_flag,
+	 offsetof(struct cli, tree), 0},
+	{'h', "help", NULL, "Show this help", opt_set_flag, offsetof(struct cli, help), 0},
+};
+static const struct opt version_opt[] = {
+	{'V', "version", NULL, "Show the version", opt_set_flag, offsetof(struct cli, version), 0},
+};
+
+static void print(const struct buf *b)
+{
+	fwrite(buf_ptr(b), 1, buf_size(b), stdout);
+}
+
+static void print_options(const char *title, const struct opt *opts, size_t n)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	if (!n)
+		return;
+	opt_help(opts, n, &b);
+	printf("\n%s%s:%s\n", cli_bold(stdout), title, cli_reset(stdout));
+	print(&b);
+}
+
+static void print_verbs(const struct verb *const *list, size_t n)
+{
+	const char *group = NULL;
+
+	for (size_t i = 0; i < n; i++) {
+		if (!group || !str_eq(group, list[i]->group)) {
+			group = list[i]->group;
+			printf("\n%s%s:%s\n", cli_bold(stdout), group, cli_reset(stdout));
+		}
+		printf("  %-14s%s\n", list[i]->name, list[i]->summary);
+	}
+}
+
+static void help_verb(const struct cli *cli, const struct verb *v)
+{
+	printf("%s\n\n%sUsage:%s msb %s%s%s %s\n", v->summary, cli_bold(stdout), cli_reset(stdout),
+	       cli->parent ? cli->parent : "", cli->parent ? " " : "", v->name, v->args);
+	if (v->alias)
+		printf("%sAlias:%s %s\n", cli_bold(stdout), cli_reset(stdout), v->alias);
+	if (v->details)
+		printf("\n%s\n", v->details);
+	if (v->nsubs) {
+		printf("\n%sCommands:%s\n", cli_bold(stdout), cli_reset(stdout));
+		for (size_t i = 0; i < v->nsubs; i++)
+			printf("  %-14s%s\n", v->subs[i].name, v->subs[i].summary);
+	}
+	print_options("Options", v->opts, v->nopts);
+	print_options("Global options", globals, ARRAY_SIZE(globals));
+}
+
+static void help_all(void)
+{
+	printf("Run anything in a virtual machine of its own, made from an OCI image\n\n"
+	       "%sUsage:%s msb [OPTIONS] COMMAND\n",
+	       cli_bold(stdout), cli_reset(stdout));
+	print_verbs(verbs, ARRAY_SIZE(verbs));
+	print_options("Options", globals, ARRAY_SIZE(globals));
+	print_options("Version", version_opt, ARRAY_SIZE(version_opt));
+	printf("\n`msb COMMAND --help` says more about a command.\n");
+}
+
+static void tree_verb(const struct verb *v, unsigned depth)
+{
+	printf("%*s%s%s%s %s\n", (int)depth * 4, "", v->name, v->alias ? "|" : "",
+	       v->alias ? v->alias : "", v->args);
+	for (size_t i = 0; i < v->nopts; i++) {
+		const struct opt *o = &v->opts[i];
+
+		printf("%*s--%s%s%s\n", (int)depth * 4 + 4, "", o->name, o->arg ? " " : "",
+		       o->arg ? o->arg : "");
+	}
+	for (size_t i = 0; i < v->nsubs; i++)
+		tree_verb(&v->subs[i], depth + 1);
+}
+
+static int usage(const struct cli *cli, struct err *err)
+{
+	const struct verb *v = cli->verb;
+
+	if (v && v->args)
+		err_hint(err, "usage: msb %s%s%s %s", cli->parent ? cli->parent : "",
+			 cli->parent ? " " : "", v->name, v->args);
+	return cli_fail(err, v && v->usage_code ? v->usage_code : EXIT_USAGE);
+}
+
+int cli_parse(struct cli *cli, void *target, int argc, char **argv, struct opt_words *words,
+	      int *code)
+{
+	const struct verb *v = cli->verb;
+	const struct opt_table tables[] = {
+		{v->opts, v->nopts, target},
+		{globals, ARRAY_SIZE(globals), cli},
+	};
+	struct err err = ERR_INIT;
+
+	if (opt_parse(tables, ARRAY_SIZE(tables), v->operands ? v->operands : SIZE_MAX, argc, argv,
+		      words, &err) < 0) {
+		*code = usage(cli, &err);
+		return 1;
+	}
+	if (cli->help || cli->tree) {
+		if (cli->help)
+			help_verb(cli, v);
+		else
+			tree_verb(v, 0);
+		*code = cli_finish();
+		return 1;
+	}
+	if (cli->level != LOG_OFF)
+		log_open(STDERR_FILENO, cli->level, NULL);
+	return 0;
+}
+
+int cli_parse_operands(struct cli *cli, void *target, int argc, char **argv, size_t min, size_t max,
+		       struct opt_words *words, int *code)
+{
+	struct err err = ERR_INIT;
+
+	if (cli_parse(cli, target, argc, argv, words, code))
+		return 1;
+	for (size_t i = 0; i < words->nrest; i++)
+		words->words[words->n++] = words->rest[i];
+	if (words->n >= min && words->n <= max)
+		return 0;
+	if (words->n < min)
+		err_set(&err, ERR_USAGE, "something is missing after \"%s\"", cli->verb->name);
+	else
+		err_set(&err, ERR_USAGE, "\"%s\" is too much", words->words[max]);
+	*code = usage(cli, &err);
+	return 1;
+}
+
+static bool is_verb(const struct verb *v, const char *word)
+{
+	return str_eq(v->name, word) || (v->alias && str_eq(v->alias, word));
+}
+
+static int no_verb(struct cli *cli, const char *word, const char *const *names, size_t n)
+{
+	const char *like = str_suggest(word, names, n);
+	struct err err = ERR_INIT;
+
+	err_set(&err, ERR_USAGE, "there is no command \"%s%s%s\"", cli->parent ? cli->parent : "",
+		cli->parent ? " " : "", word);
+	if (like)
+		err_hint(&err, "did you mean `msb %s%s%s`?", cli->parent ? cli->parent : "",
+			 cli->parent ? " " : "", like);
+	else
+		err_hint(&err, "`msb --help` lists the commands");
+	return cli_fail(&err, EXIT_USAGE);
+}
+
+/* `image`: the next word that is no option is the verb. */
+static int run_subs(struct cli *cli, const struct verb *v, int argc, char **argv)
+{
+	cleanup_words struct opt_words words = {0};
+	const struct opt_table table = {globals, ARRAY_SIZE(globals), cli};
+	const char *names[16];
+	struct err err = ERR_INIT;
+
+	cli->verb = v;
+	/* No operand before the rest: the first one starts it. */
+	if (opt_parse(&table, 1, 0, argc, argv, &words, &err) < 0)
+		return usage(cli, &err);
+	if (!words.nrest || cli->help || cli->tree) {
+		if (cli->tree)
+			tree_verb(v, 0);
+		else
+			help_verb(cli, v);
+		return cli->help || cli->tree ? cli_finish() : EXIT_USAGE;
+	}
+	cli->parent = v->name;
+	for (size_t i = 0; i < v->nsubs; i++) {
+		names[i] = v->subs[i].name;
+		if (is_verb(&v->subs[i], words.rest[0])) {
+			cli->verb = &v->subs[i];
+			return cli->verb->run(cli, (int)words.nrest - 1,
+					      (char **)(uintptr_t)(words.rest + 1));
+		}
+	}
+	return no_verb(cli, words.rest[0], names, v->nsubs);
+}
+
+/* A program started without descriptors 0 to 2 would find its own files there. */
+static void fill_descriptors(void)
+{
+	for (int fd = 0; fd <= 2; fd++) {
+		if (fcntl(fd, F_GETFD) < 0)
+			(void)!open("/dev/null", O_RDWR);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct cli cli = {.level = LOG_OFF};
+	cleanup_words struct opt_words words = {0};
+	const struct opt_table tables[] = {
+		{globals, ARRAY_SIZE(globals), &cli},
+		{version_opt, ARRAY_SIZE(version_opt), &cli},
+	};
+	const char *names[ARRAY_SIZE(verbs)];
+	struct err err = ERR_INIT;
+
+	fill_descriptors();
+	if (opt_parse(tables, ARRAY_SIZE(tables), 0, argc - 1, argv + 1, &words, &err) < 0) {
+		err_hint(&err, "`msb --help` lists commands and options");
+		return cli_fail(&err, EXIT_USAGE);
+	}
+	if (cli.version) {
+		puts("msb " MSB_VERSION);
+		return cli_finish();
+	}
+	if (!words.nrest && cli.tree) {
+		puts("msb");
+		for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+			tree_verb(verbs[i], 1);
+		return cli_finish();
+	}
+	if (!words.nrest) {
+		help_all();
+		return cli.help ? cli_finish() : EXIT_USAGE;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		int n = (int)words.nrest - 1;
+		char **rest = (char **)(uintptr_t)(words.rest + 1);
+
+		names[i] = verbs[i]->name;
+		if (!is_verb(verbs[i], words.rest[0]))
+			continue;
+		cli.verb = verbs[i];
+		return verbs[i]->nsubs ? run_subs(&cli, verbs[i], n, rest)
+				       : verbs[i]->run(&cli, n, rest);
+	}
+	return no_verb(&cli, words.rest[0], names, ARRAY_SIZE(verbs));
+}

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/opt.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+
+/* Where the help's second column starts; longer options get a line of their own. */
+enum { HELP_COLUMN = 34, HELP_WIDTH = 96 };
+
+struct parser {
+	const struct opt_table *tables;
+	size_t ntables;
+	int argc, at;
+	char *const *argv;
+};
+
+static const struct opt *find(const struct parser *p, char letter, const char *name, size_t n,
+			      void **target)
+{
+	for (size_t t = 0; t < p->ntables; t++) {
+		for (size_t i = 0; i < p->tables[t].n; i++) {
+			const struct opt *o = &p->tables[t].opts[i];
+
+			if (name ? strlen(o->name) != n || memcmp(o->name, name, n) != 0
+				 : o->letter != letter || !letter)
+				continue;
+			*target = p->tables[t].target;
+			return o;
+		}
+	}
+	return NULL;
+}
+
+static int unknown(const struct parser *p, const char *name, size_t n, struct err *err)
+{
+	cleanup_free char *word = strndup(name, n);
+	cleanup_free const char **names = NULL;
+	const char *like;
+	size_t count = 0;
+
+	for (size_t t = 0; t < p->ntables; t++)
+		count += p->tables[t].n;
+	names = calloc(count + 1, sizeof(*names));
+	if (!word || !names)
+		return err_set(err, ENOMEM, "out of memory");
+	count = 0;
+	for (size_t t = 0; t < p->ntables; t++) {
+		for (size_t i = 0; i < p->tables[t].n; i++)
+			names[count++] = p->tables[t].opts[i].name;
+	}
+	like = str_suggest(word, names, count);
+	err_set(err, ERR_USAGE, "there is no option --%s", word);
+	return like ? err_hint(err, "did you mean --%s?", like) : -ERR_USAGE;
+}
+
+/* The value of an option that takes one: what follows its name, or the next word. */
+static int value_of(struct parser *p, const struct opt *o, const char *attached, const char **ret,
+		    struct err *err)
+{
+	if (attached) {
+		*ret = attached;
+		return 0;
+	}
+	if (p->at + 1 >= p->argc) {
+		err_set(err, ERR_USAGE, "option --%s needs a value", o->name);
+		return err_hint(err, "write it like --%s %s", o->name, o->arg);
+	}
+	*ret = p->argv[++p->at];
+	return 0;
+}
+
+static int parse_long(struct parser *p, const char *word, struct err *err)
+{
+	size_t n = strcspn(word, "=");
+	const char *value = word[n] ? word + n + 1 : NULL;
+	void *target = NULL;
+	const struct opt *o = find(p, 0, word, n, &target);
+	int r = 0;
+
+	if (!o)
+		return unknown(p, word, n, err);
+	if (!o->arg && value) {
+		err_set(err, ERR_USAGE, "option --%s takes no value", o->name);
+		return err_hint(err, "leave \"=%s\" out", value);
+	}
+	if (o->arg)
+		r = value_of(p, o, value, &value, err);
+	return r < 0 ? r : o->set(o, target, value, err);
+}
+
+static int parse_short(struct parser *p, const char *word, struct err *err)
+{
+	for (const char *c = word; *c; c++) {
+		void *target = NULL;
+		const struct opt *o = find(p, *c, NULL, 0, &target);
+		const char *value = NULL;
+		int r;
+
+		if (!o) {
+			err_set(err, ERR_USAGE, "there is no option -%c", *c);
+			return err_hint(err, "--help lists the options");
+		}
+		if (!o->arg) {
+			r = o->set(o, target, NULL, err);
+			if (r < 0)
+				return r;
+			continue;
+		}
+		r = value_of(p, o, c[1] == '=' ? c + 2 : c[1] ? c + 1 : NULL, &value, err);
+		return r < 0 ? r : o->set(o, target, value, err);
+	}
+	return 0;
+}
+
+int opt_parse(const struct opt_table *tables, size_t ntables, size_t operands, int argc,
+	      char *const *argv, struct opt_words *ret, struct err *err)
+{
+	struct parser p = {tables, ntables, argc, 0, argv};
+	struct opt_words w = {.words = calloc((size_t)argc + 1, sizeof(*w.words))};
+	int r = 0;
+
+	if (!w.words)
+		return err_set(err, ENOMEM, "out of memory");
+	for (; p.at < argc && r >= 0; p.at++) {
+		const char *word = argv[p.at];
+		bool dashes = str_eq(word, "--");
+
+		if (dashes || ((word[0] != '-' || !word[1]) && w.n == operands)) {
+			p.at += dashes;
+			w.rest = (const char *const *)(argv + p.at);
+			w.nrest = (size_t)(argc - p.at);
+			w.has_rest = true;
+			break;
+		}
+		if (word[0] != '-' || !word[1])
+			w.words[w.n++] = word;
+		else if (word[1] == '-')
+			r = parse_long(&p, word + 2, err);
+		else
+			r = parse_short(&p, word + 1, err);
+	}
+	if (r < 0) {
+		opt_words_done(&w);
+		return r;
+	}
+	*ret = w;
+	return 0;
+}
+
+void opt_words_done(struct opt_words *w)
+{
+	free(w->words);
+	w->words = NULL;
+	w->n = 0;
+}
+
+/* Text from column @at on, broken at blanks. */
+static void wrap(struct buf *b, const char *text, size_t at)
+{
+	size_t column = at;
+
+	while (*text) {
+		size_t n = strcspn(text, " ");
+
+		if (column > HELP_COLUMN && column + n >= HELP_WIDTH) {
+			buf_addf(b, "\n%*s", HELP_COLUMN, "");
+			column = HELP_COLUMN;
+		} else if (column > HELP_COLUMN) {
+			buf_add_u8(b, ' ');
+			column++;
+		}
+		buf_add(b, text, n);
+		column += n;
+		text += n;
+		text += strspn(text, " ");
+	}
+	buf_add_u8(b, '\n');
+}
+
+void opt_help(const struct opt *opts, size_t n, struct buf *b)
+{
+	for (size_t i = 0; i < n; i++) {
+		const struct opt *o = &opts[i];
+		size_t start = buf_size(b), used;
+
+		if (o->letter)
+			buf_addf(b, "  -%c, ", o->letter);
+		else
+			buf_add_str(b, "      ");
+		buf_addf(b, "--%s%s%s", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+		used = buf_size(b) - start;
+		if (used + 2 > HELP_COLUMN)
+			buf_addf(b, "\n%*s", HELP_COLUMN, "");
+		else
+			buf_addf(b, "%*s", (int)(HELP_COLUMN - used), "");
+		wrap(b, o->help, HELP_COLUMN);
+	}
+}
+
+int opt_set_flag(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	(void)value;
+	(void)err;
+	*(bool *)((char *)target + o->offset) = true;
+	return 0;
+}
+
+int opt_set_text(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	(void)err;
+	*(const char **)((char *)target + o->offset) = value;
+	return 0;
+}
+
+int opt_add_text(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	if (strv_add((struct strv *)((char *)target + o->offset), value) < 0)
+		return err_set(err, ENOMEM, "out of memory");
+	return 0;
+}
+
+int opt_set_format(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	bool json = str_eq(value, "json");
+
+	if (!json && !str_eq(value, "table")) {
+		err_set(err, ERR_USAGE, "there is no format \"%s\"", value);
+		return err_hint(err, "it is json or table");
+	}
+	*(bool *)((char *)target + o->offset) = json;
+	return 0;
+}

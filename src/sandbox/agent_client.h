@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A client of a sandbox's agent: one connection to agent.sock, and commands run over it.
+ *
+ * Theory of operation. The relay greets with the client's range of session ids and the agent's
+ * core.ready frame as soon as the guest is up; commands may be started from then on. Each is a
+ * session with an id of its own. Memory is bounded in both directions: output is
+ * handed over frame by frame straight from the receive buffer, and the owner stops the flow with
+ * agent_client_pause(); input is written into the send queue, and agent_exec_stdin_room() says
+ * when its owner should stop reading.
+ *
+ * Failures of the connection end it: closed() is called once, and no other callback after it.
+ * Whatever a guest sends is an ordinary error.
+ *
+ * All calls belong to the loop's thread. A callback may call anything here but
+ * agent_client_free().
+ */
+#ifndef SANDBOX_AGENT_CLIENT_H
+#define SANDBOX_AGENT_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "base/str.h"
+#include "sandbox/spec.h"
+#include "wire/agent_msg.h"
+
+/* Sessions at once of one client; `msb` needs one, an SDK a few. */
+#define AGENT_EXECS_MAX 64
+/* Largest piece of standard input sent at once: what a pipe holds. */
+#define AGENT_STDIN_CHUNK ((size_t)64 << 10)
+/* Bytes queued towards the agent from which on there is no room for more input. */
+#define AGENT_QUEUE_HIGH ((size_t)256 << 10)
+
+struct agent_client;
+struct agent_exec;
+
+struct agent_client_ops {
+	/* The guest is up. */
+	void (*ready)(void *arg, const struct msg_ready *ready);
+	/* The connection is over; @why says how. */
+	void (*closed)(void *arg, const struct err *why);
+};
+
+struct agent_exec_ops {
+	void (*started)(void *arg, uint32_t pid);
+	/* @stream is 1 or 2. The bytes are valid during the call only. */
+	void (*output)(void *arg, int stream, const void *p, size_t n);
+	/* There is room for input again. */
+	void (*stdin_room)(void *arg);
+	/* The command no longer reads its input. */
+	void (*stdin_closed)(void *arg);
+	/* One of these two comes last; the session is gone when it returns. */
+	void (*exited)(void *arg, int code);
+	void (*failed)(void *arg, const struct msg_exec_failed *why);
+};
+
+/* @fd, a connected stream socket, becomes the client's (also on failure). */
+int agent_client_new(struct agent_client **ret, struct loop *loop, int fd,
+		     const struct agent_client_ops *ops, void *arg, struct err *err);
+/* Ends the connection and, with it, its commands. NULL is fine; returns NULL. */
+struct agent_client *agent_client_free(struct agent_client *c);
+
+/* Stop or go on receiving. */
+void agent_client_pause(struct agent_client *c, bool pause);
+
+struct agent_exec_start {
+	const struct strv *argv; /* not empty */
+	const struct strv *env;  /* on top of the sandbox's; NULL: nothing */
+	const char *user, *workdir; /* NULL: the sandbox's */
+	const struct sandbox_rlimit *rlimits;
+	size_t nrlimits;
+	bool tty;
+	uint16_t rows, cols;
+};
+/* -ENOTCONN before ready(). */
+int agent_exec_new(struct agent_exec **ret, struct agent_client *c,
+		   const struct agent_exec_start *start, const struct agent_exec_ops *ops, void *arg,
+		   struct err *err);
+
+/* May input be added? When not, stdin_room() is called once it may. */
+bool agent_exec_stdin_room(struct agent_exec *e);
+/*
+ * Room for AGENT_STDIN_CHUNK bytes of input, NULL when out of memory; then say how many were put
+ * there, with nothing else sent in between. Zero leaves everything as it was.
+ */
+void *agent_exec_stdin_begin(struct agent_exec *e);
+void agent_exec_stdin_end(struct agent_exec *e, size_t n);
+/* End of input. */
+void agent_exec_stdin_eof(struct agent_exec *e);
+void agent_exec_resize(struct agent_exec *e, uint16_t rows, uint16_t cols);
+void agent_exec_signal(struct agent_exec *e, int sig);
+
+#endif

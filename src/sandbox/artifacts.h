@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where the parts of an installation are: the virtual machine program, the guest kernel, the
+ * agent, and the engine's own program.
+ *
+ * Searched in this order: $MSB_LIBDIR, the directory of the running executable (a build tree, or
+ * its parent for what is not built there), and ../lib/microsandbox beside it (an installation).
+ * Any thread.
+ */
+#ifndef SANDBOX_ARTIFACTS_H
+#define SANDBOX_ARTIFACTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+
+enum artifact { ARTIFACT_VM, ARTIFACT_AGENT, ARTIFACT_KERNEL, ARTIFACTS };
+
+/* The absolute path, the caller's to free. ERR_NOT_FOUND says where it should be from. */
+int artifact_find(enum artifact what, char **ret, struct err *err);
+/* Its name for people: "msb-vm", "guest/agentd", "vmlinux". */
+const char *artifact_name(enum artifact what);
+
+/* A program in $PATH or one of the system's directories; NULL when there is none. */
+char *artifact_program(const char *name);
+
+/*
+ * Decide what runs the CPU. @wanted is "auto", "kvm" or "qemu"; *ret is a static string.
+ * ERR_UNSUPPORTED or ERR_NOT_FOUND, with a hint, when it cannot be had here.
+ */
+int artifact_engine(const char *wanted, const char **ret, struct err *err);
+
+#endif

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/bootstrap.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "wire/frame.h"
+
+static int fill_env(const struct strv *from, struct wire_list *to)
+{
+	struct boot_env *env = calloc(from->n ? from->n : 1, sizeof(*env));
+
+	if (!env)
+		return -ENOMEM;
+	to->v = env;
+	to->n = from->n;
+	for (size_t i = 0; i < from->n; i++) {
+		size_t key = strcspn(from->v[i], "=");
+
+		env[i].key = strndup(from->v[i], key);
+		env[i].value = strdup(from->v[i][key] ? from->v[i] + key + 1 : "");
+		if (!env[i].key || !env[i].value)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int fill_rlimits(const struct sandbox_spec *s, struct wire_list *to)
+{
+	struct exec_rlimit *limits = calloc(SANDBOX_RLIMITS_MAX, sizeof(*limits));
+
+	if (!limits)
+		return -ENOMEM;
+	to->v = limits;
+	to->n = s->nrlimits;
+	for (size_t i = 0; i < s->nrlimits; i++) {
+		limits[i].resource = strdup(s->rlimits[i].resource);
+		limits[i].soft = s->rlimits[i].soft;
+		limits[i].hard = s->rlimits[i].hard;
+		if (!limits[i].resource)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int fill_root(const struct sandbox_spec *s, struct boot_root *root)
+{
+	root->kind = BOOT_ROOT_OCI_EROFS;
+	root->lower = strdup("serial:" SANDBOX_DISK_ROOT);
+	if (s->root == SANDBOX_ROOT_TMPFS) {
+		uint64_t size = s->root_size ? s->root_size : s->memory / 2;
+
+		root->upper.kind = BOOT_UPPER_TMPFS;
+		root->upper.has_size_mib = true;
+		root->upper.size_mib = (uint32_t)MIN(size >> 20, (uint64_t)UINT32_MAX);
+		return root->lower ? 0 : -ENOMEM;
+	}
+	root->upper.kind = BOOT_UPPER_DEVICE;
+	root->upper.device = strdup("serial:" SANDBOX_DISK_UPPER);
+	root->upper.fstype = strdup("ext4");
+	return root->lower && root->upper.device && root->upper.fstype ? 0 : -ENOMEM;
+}
+
+int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
+		      const struct sandbox_command *command, struct buf *b, struct err *err)
+{
+	struct msg_bootstrap m = {.has_block_root = true, .has_unix_time_nanos = true};
+	char hostname[SANDBOX_HOSTNAME_MAX + 1];
+	struct timespec now;
+	int r;
+
+	sandbox_hostname(s, name, hostname);
+	clock_gettime(CLOCK_REALTIME, &now);
+	m.unix_time_nanos = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	m.hostname = strdup(hostname);
+	m.user = command->user[0] ? strdup(command->user) : NULL;
+	m.default_cwd = strdup(command->workdir);
+	r = m.hostname && m.default_cwd && (m.user || !command->user[0]) ? 0 : -ENOMEM;
+	if (r == 0)
+		r = fill_root(s, &m.block_root);
+	if (r == 0)
+		r = fill_env(&command->env, &m.default_env);
+	if (r == 0)
+		r = fill_rlimits(s, &m.rlimits);
+	if (r == 0)
+		r = frame_put_msg(b, 0, MSG_BOOTSTRAP, &m);
+	msg_free(MSG_BOOTSTRAP, &m);
+	if (r == -EMSGSIZE)
+		return err_set(err, ERR_LIMIT, "the environment is too large");
+	return r < 0 ? err_set(err, r, "cannot write the boot message: %s", err_name(r)) : 0;
+}

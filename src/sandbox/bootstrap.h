@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The boot message of a sandbox: what its agent needs before anything else. Any thread. */
+#ifndef SANDBOX_BOOTSTRAP_H
+#define SANDBOX_BOOTSTRAP_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "sandbox/spec.h"
+
+/* By what the guest finds the disks. */
+#define SANDBOX_DISK_ROOT  "msb-root"
+#define SANDBOX_DISK_UPPER "msb-upper"
+
+/*
+ * Append the core.bootstrap frame of sandbox @name. @command supplies the defaults of commands:
+ * user, working directory, environment.
+ */
+int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
+		      const struct sandbox_command *command, struct buf *b, struct err *err);
+
+#endif

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/record.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+
+/* A record with the largest environment that a kernel would run is far smaller. */
+#define RECORD_MAX ((size_t)4 << 20)
+
+static void json_drop(json_t **j)
+{
+	json_decref(*j);
+}
+#define cleanup_json __attribute__((cleanup(json_drop)))
+
+void record_done(struct sandbox_record *r)
+{
+	free(r->name);
+	free(r->image);
+	free(r->image_id);
+	sandbox_spec_done(&r->spec);
+	memset(r, 0, sizeof(*r));
+}
+
+/* The texts of a spec, by JSON key. */
+static const struct {
+	const char *key;
+	size_t offset;
+} texts[] = {
+	{"user", offsetof(struct sandbox_spec, user)},
+	{"workdir", offsetof(struct sandbox_spec, workdir)},
+	{"entrypoint", offsetof(struct sandbox_spec, entrypoint)},
+	{"hostname", offsetof(struct sandbox_spec, hostname)},
+	{"kernel", offsetof(struct sandbox_spec, kernel)},
+	{"engine", offsetof(struct sandbox_spec, engine)},
+	{"log_level", offsetof(struct sandbox_spec, log_level)},
+};
+
+static char **text_at(const struct sandbox_spec *s, size_t i)
+{
+	return (char **)((uintptr_t)s + texts[i].offset);
+}
+
+/* JSON integers are signed; "unlimited" travels as -1. */
+static json_int_t limit_out(uint64_t v)
+{
+	return v > INT64_MAX ? -1 : (json_int_t)v;
+}
+
+static uint64_t limit_in(json_int_t v)
+{
+	return v < 0 ? UINT64_MAX : (uint64_t)v;
+}
+
+static json_t *spec_to_json(const struct sandbox_spec *s)
+{
+	json_t *o = json_object(), *env = json_array(), *limits = json_array();
+
+	json_object_set_new(o, "cpus", json_integer(s->cpus));
+	json_object_set_new(o, "memory", json_integer((json_int_t)s->memory));
+	json_object_set_new(o, "root_disk",
+			    json_string(s->root == SANDBOX_ROOT_TMPFS ? "tmpfs" : "disk"));
+	json_object_set_new(o, "root_size", json_integer((json_int_t)s->root_size));
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		const char *text = *text_at(s, i);
+
+		if (text)
+			json_object_set_new(o, texts[i].key, json_stringn_nocheck(text, strlen(text)));
+	}
+	for (size_t i = 0; i < s->env.n; i++)
+		json_array_append_new(env,
+				      json_stringn_nocheck(s->env.v[i], strlen(s->env.v[i])));
+	for (size_t i = 0; i < s->nrlimits; i++) {
+		const struct sandbox_rlimit *l = &s->rlimits[i];
+
+		json_array_append_new(limits, json_pack("{s:s,s:I,s:I}", "resource", l->resource,
+							"soft", limit_out(l->soft), "hard",
+							limit_out(l->hard)));
+	}
+	json_object_set_new(o, "env", env);
+	json_object_set_new(o, "rlimits", limits);
+	return o;
+}
+
+static int dump(const char *p, size_t n, void *arg)
+{
+	buf_add(arg, p, n);
+	return 0;
+}
+
+int record_encode(const struct sandbox_record *r, struct buf *b)
+{
+	cleanup_json json_t *o =
+		json_pack("{s:i,s:s,s:s,s:s,s:I,s:b,s:o}", "version", 1, "name", r->name, "image",
+			  r->image, "image_id", r->image_id, "created_at",
+			  (json_int_t)r->created_at, "ephemeral", r->ephemeral, "config",
+			  spec_to_json(&r->spec));
+
+	if (!o || json_dump_callback(o, dump, b, JSON_INDENT(2)) < 0)
+		return -ENOMEM;
+	buf_add_u8(b, '\n');
+	return buf_failed(b) ? -ENOMEM : 0;
+}
+
+static int spec_from_json(const json_t *o, struct sandbox_spec *s)
+{
+	json_int_t cpus = 0, memory = 0, size = 0;
+	const char *root = "";
+	json_t *env = NULL, *limits = NULL, *item;
+	size_t i;
+
+	if (json_unpack((json_t *)(uintptr_t)o, "{s:I,s:I,s:s,s:I,s:o,s:o}", "cpus", &cpus,
+			"memory", &memory, "root_disk", &root, "root_size", &size, "env", &env,
+			"rlimits", &limits) < 0)
+		return -ERR_CORRUPT;
+	if (cpus < 1 || cpus > SANDBOX_CPUS_MAX || memory <= 0 || size < 0)
+		return -ERR_CORRUPT;
+	s->cpus = (uint32_t)cpus;
+	s->memory = (uint64_t)memory;
+	s->root = str_eq(root, "tmpfs") ? SANDBOX_ROOT_TMPFS : SANDBOX_ROOT_DISK;
+	s->root_size = (uint64_t)size;
+	for (i = 0; i < ARRAY_SIZE(texts); i++) {
+		const char *text = json_string_value(json_object_get(o, texts[i].key));
+
+		if (text && !(*text_at(s, i) = strdup(text)))
+			return -ENOMEM;
+	}
+	json_array_foreach(env, i, item)
+	{
+		const char *text = json_string_value(item);
+
+		if (!text || !strchr(text, '='))
+			return -ERR_CORRUPT;
+		if (strv_env_set(&s->env, text) < 0)
+			return -ENOMEM;
+	}
+	json_array_foreach(limits, i, item)
+	{
+		const char *name = "";
+		json_int_t soft = 0, hard = 0;
+		cleanup_free char *text = NULL;
+
+		if (json_unpack(item, "{s:s,s:I,s:I}", "resource", &name, "soft", &soft, "hard",
+				&hard) < 0)
+			return -ERR_CORRUPT;
+		text = str_fmt("%s=unlimited", name);
+		if (!text)
+			return -ENOMEM;
+		if (sandbox_spec_rlimit(s, text, NULL) < 0)
+			return -ERR_CORRUPT;
+		s->rlimits[s->nrlimits - 1].soft = limit_in(soft);
+		s->rlimits[s->nrlimits - 1].hard = limit_in(hard);
+	}
+	return 0;
+}
+
+int record_decode(const void *p, size_t n, struct sandbox_record *ret, struct err *err)
+{
+	cleanup_json json_t *o = json_loadb(p, n, 0, NULL);
+	cleanup_record struct sandbox_record r = {0};
+	const char *name = "", *image = "", *id = "";
+	json_int_t created = 0;
+	json_t *config = NULL;
+	int ephemeral = 0, version = 0, ret_code;
+
+	if (!o || json_unpack(o, "{s:i,s:s,s:s,s:s,s:I,s:b,s:o}", "version", &version, "name",
+			      &name, "image", &image, "image_id", &id, "created_at", &created,
+			      "ephemeral", &ephemeral, "config", &config) < 0)
+		return err_set(err, ERR_CORRUPT, "it is not a sandbox's configuration");
+	if (version != 1)
+		return err_set(err, ERR_UNSUPPORTED, "it is of version %d, which we do not know",
+			       version);
+	ret_code = spec_from_json(config, &r.spec);
+	if (ret_code < 0)
+		return err_set(err, ret_code, "it is not a sandbox's configuration");
+	r.name = strdup(name);
+	r.image = strdup(image);
+	r.image_id = strdup(id);
+	r.created_at = created;
+	r.ephemeral = ephemeral;
+	if (!r.name || !r.image || !r.image_id)
+		return err_set(err, ENOMEM, "out of memory");
+	*ret = r;
+	memset(&r, 0, sizeof(r));
+	return 0;
+}
+
+int record_read(int dirfd, struct sandbox_record *ret, struct err *err)
+{
+	static const char *const names[] = {RECORD_KEPT, RECORD_EPHEMERAL};
+	int r = -ENOENT;
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		cleanup_close int fd = openat(dirfd, names[i], O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		cleanup_buf struct buf b = BUF_INIT;
+
+		if (fd < 0 && errno == ENOENT)
+			continue;
+		if (fd < 0)
+			return err_errno(err, "cannot read %s", names[i]);
+		r = io_read_fd(fd, RECORD_MAX, &b);
+		if (r < 0)
+			return err_set(err, r, "cannot read %s: %s", names[i], err_name(r));
+		r = record_decode(buf_ptr(&b), buf_size(&b), ret, err);
+		if (r < 0)
+			err_wrap(err, "%s", names[i]);
+		return r;
+	}
+	return err_set(err, ENOENT, "there is no configuration");
+}

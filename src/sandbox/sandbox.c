@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/proc.h"
+#include "image/image.h"
+#include "machine/vm_config.h"
+#include "sandbox/artifacts.h"
+#include "sandbox/bootstrap.h"
+#include "sandbox/record.h"
+#include "sandbox/sandbox_dir.h"
+#include "sandbox/upper.h"
+#include "store/store.h"
+
+#define AGENT_SOCKET "agent.sock"
+#define UPPER_FILE   "upper.ext4"
+#define LOG_DIR	     "logs"
+#define VM_LOG	     "logs/vm.log"
+#define KERNEL_LOG   "logs/kernel.log"
+
+/* The kernel's last words fit many times; the rest is in the file. */
+#define LOG_TAIL ((off_t)16 << 10)
+
+struct sandbox {
+	struct store *store;
+	struct sandbox_dir dir;
+	struct sandbox_record record;
+	struct image_info image;
+	const char *engine; /* static */
+	char *vm, *kernel, *agentd;
+	bool reused, ready, ending;
+	struct proc proc;
+	int owner;   /* closing it tells msb-vm that we have gone */
+	int startup; /* reports come here */
+	struct buf reports;
+};
+
+bool sandbox_reused(const struct sandbox *sb)
+{
+	return sb->reused;
+}
+
+bool sandbox_ephemeral(const struct sandbox *sb)
+{
+	return sb->record.ephemeral;
+}
+
+const char *sandbox_name(const struct sandbox *sb)
+{
+	return sb->record.name;
+}
+
+const char *sandbox_image(const struct sandbox *sb)
+{
+	return sb->record.image;
+}
+
+const struct sandbox_spec *sandbox_get_spec(const struct sandbox *sb)
+{
+	return &sb->record.spec;
+}
+
+const struct image_config *sandbox_get_config(const struct sandbox *sb)
+{
+	return &sb->image.config;
+}
+
+static int find_image(struct sandbox *sb, const char *ref, struct err *err)
+{
+	static const char host[] =
+#if defined(__x86_64__)
+		"amd64";
+#elif defined(__aarch64__)
+		"arm64";
+#else
+#error "which GOARCH is this?"
+#endif
+	int r = image_find(sb->store, ref, &sb->image, err);
+
+	if (r < 0) {
+		if (r == -ERR_NOT_FOUND)
+			err_hint(err, "`msb image ls` shows what there is; `msb load -i FILE` or "
+				      "`msb image bootstrap debian:bookworm` add to it");
+		return r;
+	}
+	if (!str_eq(sb->image.config.architecture, host)) {
+		err_set(err, ERR_UNSUPPORTED, "image %s is for %s, and this host is %s", ref,
+			sb->image.config.architecture, host);
+		return err_hint(err, "load the image for linux/%s", host);
+	}
+	return 0;
+}
+
+/* More memory than there is would only end in the middle of something. */
+static int check_memory(const struct sandbox_spec *spec, struct err *err)
+{
+	struct sysinfo si;
+	char asked[24], there[24];
+	uint64_t total;
+
+	if (sysinfo(&si) < 0)
+		return 0;
+	total = ((uint64_t)si.totalram + si.totalswap) * si.mem_unit;
+	if (spec->memory <= total)
+		return 0;
+	err_set(err, ENOMEM, "%s of memory are more than this host has (%s)",
+		str_size(spec->memory, asked), str_size(total, there));
+	return err_hint(err, "lower --memory");
+}
+
+static int find_parts(struct sandbox *sb, struct err *err)
+{
+	const struct sandbox_spec *spec = &sb->record.spec;
+	int r = artifact_engine(spec->engine ? spec->engine : "auto", &sb->engine, err);
+
+	if (r == 0)
+		r = check_memory(spec, err);
+	if (r == 0)
+		r = artifact_find(ARTIFACT_VM, &sb->vm, err);
+	if (r == 0)
+		r = artifact_find(ARTIFACT_AGENT, &sb->agentd, err);
+	if (r < 0)
+		return r;
+	if (!spec->kernel)
+		return artifact_find(ARTIFACT_KERNEL, &sb->kernel, err);
+	sb->kernel = realpath(spec->kernel, NULL);
+	if (!sb->kernel) {
+		err_errno(err, "cannot open kernel %s", spec->kernel);
+		return err_hint(err, "leave --kernel out to use ours");
+	}
+	return 0;
+}
+
+/* Take the directory of a sandbox without a name: a new one. */
+static int take_random(struct sandbox *sb, struct err *err)
+{
+	char name[16];
+	int r;
+
+	do {
+		r = sandbox_name_random(name, err);
+		if (r == 0)
+			r = sandbox_dir_take(sb->store, name, true, &sb->dir, err);
+		if (r == 0 && sb->dir.kept) {
+			sandbox_dir_done(&sb->dir);
+			r = -EBUSY;
+		}
+	} while (r == -EBUSY);
+	return r;
+}
+
+static int open_kept(struct sandbox *sb, struct err *err)
+{
+	int r;
+
+	record_done(&sb->record);
+	r = record_read(sb->dir.fd, &sb->record, err);
+	if (r < 0) {
+		err_wrap(err, "sandbox \"%s\"", sb->dir.name);
+		return err_hint(err, "remove it with `msb rm %s`", sb->dir.name);
+	}
+	sb->reused = true;
+	r = find_image(sb, sb->record.image_id, err);
+	if (r == -ERR_NOT_FOUND) {
+		err_set(err, ERR_NOT_FOUND, "the image %s of sandbox \"%s\" is gone",
+			sb->record.image, sb->dir.name);
+		return err_hint(err, "load it again, or remove the sandbox with `msb rm %s`",
+				sb->dir.name);
+	}
+	return r < 0 ? r : find_parts(sb, err);
+}
+
+static int write_record(struct sandbox *sb, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	cleanup_free char *path = str_fmt("%s/%s", sb->dir.path, RECORD_KEPT);
+	int r = path ? record_encode(&sb->record, &b) : -ENOMEM;
+
+	if (r < 0)
+		return err_set(err, r, "cannot write down the sandbox: %s", err_name(r));
+	r = store_use_image(sb->store, sb->record.name, sb->record.image_id, err);
+	if (r == 0)
+		r = io_write_file_atomic(path, buf_ptr(&b), buf_size(&b), 0600, err);
+	return r;
+}
+
+static int open_new(struct sandbox *sb, struct err *err)
+{
+	struct sandbox_record *rec = &sb->record;
+	int r = 0;
+
+	rec->name = strdup(sb->dir.name);
+	rec->image_id = strdup(sb->image.id);
+	rec->created_at = time(NULL);
+	if (!rec->name || !rec->image_id)
+		return err_set(err, ENOMEM, "cannot create a sandbox: out of memory");
+	if (rec->spec.root == SANDBOX_ROOT_DISK)
+		r = upper_create(sb->store, sb->dir.fd, UPPER_FILE, rec->spec.root_size,
+				 !rec->ephemeral, err);
+	if (r == 0 && mkdirat(sb->dir.fd, LOG_DIR, 0700) < 0)
+		r = err_errno(err, "cannot create %s/%s", sb->dir.path, LOG_DIR);
+	if (r == 0 && !rec->ephemeral) {
+		r = write_record(sb, err);
+		sb->dir.kept = r == 0;
+	}
+	return r;
+}
+
+int sandbox_open(struct sandbox **ret, struct store *s, struct sandbox_spec *spec,
+		 const char *image, struct err *err)
+{
+	struct sandbox *sb = calloc(1, sizeof(*sb));
+	int r;
+
+	if (!sb)
+		return err_set(err, ENOMEM, "cannot create a sandbox: out of memory");
+	sb->store = s;
+	sb->dir = (struct sandbox_dir)SANDBOX_DIR_INIT;
+	sb->proc = (struct proc)PROC_INIT;
+	sb->owner = sb->startup = -1;
+	sb->record.ephemeral = !spec->name;
+	sb->record.spec = *spec;
+	memset(spec, 0, sizeof(*spec));
+	sb->record.image = strdup(image);
+	r = sb->record.image ? sandbox_spec_check(&sb->record.spec, err)
+			     : err_set(err, ENOMEM, "cannot create a sandbox: out of memory");
+	if (r == 0 && sb->record.spec.name) {
+		r = sandbox_dir_take(s, sb->record.spec.name, true, &sb->dir, err);
+		if (r == 0 && sb->dir.kept) {
+			r = open_kept(sb, err);
+			goto out;
+		}
+	}
+	/* What can be missing is looked for before anything is made. */
+	if (r == 0)
+		r = find_image(sb, image, err);
+	if (r == 0)
+		r = find_parts(sb, err);
+	if (r == 0 && sb->record.ephemeral)
+		r = take_random(sb, err);
+	if (r == 0)
+		r = open_new(sb, err);
+out:
+	if (r < 0) {
+		sandbox_free(sb);
+		return r;
+	}
+	*ret = sb;
+	return 0;
+}
+
+static void set_disks(const struct sandbox *sb, struct vm_disk disks[2], struct vm_extent *upper,
+		      struct vm_config *c)
+{
+	_Static_assert(sizeof(struct vm_extent) == sizeof(struct image_extent) &&
+			       offsetof(struct vm_extent, path) ==
+				       offsetof(struct image_extent, path) &&
+			       offsetof(struct vm_extent, offset) ==
+				       offsetof(struct image_extent, file_offset) &&
+			       offsetof(struct vm_extent, blocks) ==
+				       offsetof(struct image_extent, blocks),
+		       "an image's extents can be handed on as they are");
+	const struct sandbox_spec *spec = &sb->record.spec;
+
+	disks[0] = (struct vm_disk){
+		.serial = (char *)(uintptr_t)SANDBOX_DISK_ROOT,
+		.extents = {sb->image.extents, sb->image.extent_count},
+		.read_only = true,
+	};
+	upper->blocks = (spec->root_size >> 20 << 20) / IMAGE_BLOCK;
+	disks[1] = (struct vm_disk){
+		.serial = (char *)(uintptr_t)SANDBOX_DISK_UPPER,
+		.extents = {upper, 1},
+		.volatile_data = sb->record.ephemeral,
+	};
+	c->disks = (struct wire_list){disks, spec->root == SANDBOX_ROOT_DISK ? 2 : 1};
+}
+
+/* The message for msb-vm, in a memory file. */
+static int make_config(const struct sandbox *sb, struct err *err)
+{
+	const struct sandbox_spec *spec = &sb->record.spec;
+	const char *level = spec->log_level ? spec->log_level : "info";
+	cleanup_command struct sandbox_command command = {0};
+	cleanup_buf struct buf boot = BUF_INIT, b = BUF_INIT;
+	cleanup_free char *upper_path = str_fmt("%s/%s", sb->dir.path, UPPER_FILE);
+	struct vm_extent upper = {.path = upper_path};
+	struct vm_disk disks[2];
+	struct vm_config c = {
+		.name = sb->record.name,
+		.dir = sb->dir.path,
+		.engine = (char *)(uintptr_t)sb->engine,
+		.kernel = sb->kernel,
+		.agentd = sb->agentd,
+		.cmdline = (char *)(uintptr_t)"",
+		.log_level = (char *)(uintptr_t)level,
+		.cpus = spec->cpus,
+		.memory = spec->memory,
+		.owned = true,
+		.remove_dir = sb->record.ephemeral,
+		.verbose_kernel = str_eq(level, "debug") || str_eq(level, "trace"),
+	};
+	int r = sandbox_command_resolve(spec, &sb->image.config, NULL, 0, &command, err);
+
+	if (r == 0)
+		r = sandbox_bootstrap(spec, sb->record.name, &command, &boot, err);
+	if (r < 0)
+		return r;
+	set_disks(sb, disks, &upper, &c);
+	c.bootstrap = (struct wire_bytes){buf_ptr(&boot), buf_size(&boot)};
+	vm_config_encode(&c, &b);
+	if (!upper_path || buf_failed(&b))
+		return err_set(err, ENOMEM, "cannot describe the machine: out of memory");
+	return io_memfd("vm-config", buf_ptr(&b), buf_size(&b), err);
+}
+
+int sandbox_start(struct sandbox *sb, struct err *err)
+{
+	cleanup_close int config = make_config(sb, err), agent = -1, log = -1;
+	cleanup_close int startup_rd = -1, startup_wr = -1, owner_rd = -1, owner_wr = -1;
+	const char *const argv[] = {"msb-vm", sb->record.name, NULL};
+	int startup[2], owner[2], r;
+
+	if (config < 0)
+		return config;
+	agent = sandbox_socket_listen(sb->dir.fd, AGENT_SOCKET, err);
+	if (agent < 0)
+		return agent;
+	log = openat(sb->dir.fd, VM_LOG, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (log < 0)
+		return err_errno(err, "cannot open %s/%s", sb->dir.path, VM_LOG);
+	if (pipe2(startup, O_CLOEXEC) < 0)
+		return err_errno(err, "cannot start a machine");
+	startup_rd = startup[0];
+	startup_wr = startup[1];
+	if (pipe2(owner, O_CLOEXEC) < 0)
+		return err_errno(err, "cannot start a machine");
+	owner_rd = owner[0];
+	owner_wr = owner[1];
+	r = io_set_nonblock(startup_rd, true);
+	if (r < 0)
+		return err_set(err, r, "cannot start a machine: %s", err_name(r));
+	const struct proc_fd fds[] = {
+		{config, VM_FD_CONFIG},	   {startup_wr, VM_FD_STARTUP}, {owner_rd, VM_FD_PARENT},
+		{sb->dir.lock, VM_FD_LOCK}, {agent, VM_FD_AGENT},	 {log, VM_FD_LOG},
+	};
+	r = proc_spawn(&sb->proc,
+		       &(struct proc_spec){
+			       .path = sb->vm,
+			       .argv = argv,
+			       .fds = fds,
+			       .nfds = ARRAY_SIZE(fds),
+			       .new_session = true,
+		       },
+		       err);
+	if (r < 0)
+		return r;
+	sb->startup = take_fd(&startup_rd);
+	sb->owner = take_fd(&owner_wr);
+	(void)sandbox_dir_set_pid(&sb->dir, sb->proc.pid);
+	return 0;
+}
+
+int sandbox_report_fd(const struct sandbox *sb)
+{
+	return sb->startup;
+}
+
+int sandbox_pidfd(const struct sandbox *sb)
+{
+	return sb->proc.pidfd;
+}
+
+static int take_report(struct sandbox *sb, struct err *err)
+{
+	struct vm_report report = {0};
+	int r = vm_report_decode(&sb->reports, &report, err);
+
+	if (r < 0)
+		return err_wrap(err, "msb-vm reports what we do not understand");
+	if (r == 0)
+		return 0;
+	if (report.ok && !sb->ready) {
+		sb->ready = true;
+		r = 1;
+	} else if (report.ok) {
+		r = err_set(err, ESHUTDOWN, "the machine was shut down");
+	} else {
+		r = err_set(err, report.code ? (int)report.code : ERR_GUEST, "%s",
+			    report.message && report.message[0] ? report.message
+								: "the machine failed");
+		/* The files of an ephemeral one are gone by the time that anybody could look. */
+		if (report.hint && sb->record.ephemeral && strstr(report.hint, sb->dir.path))
+			err_hint(err, "run it again with --debug to see what the machine said");
+		else if (report.hint && report.hint[0])
+			err_hint(err, "%s", report.hint);
+	}
+	vm_report_done(&report);
+	return r;
+}
+
+int sandbox_report(struct sandbox *sb, struct err *err)
+{
+	/* No report has reason to be longer than its message and hint. */
+	enum { REPORT_CHUNK = 4096 };
+	int r = take_report(sb, err);
+	void *to;
+	ssize_t n;
+
+	if (r != 0 || sb->startup < 0)
+		return r;
+	to = buf_reserve(&sb->reports, REPORT_CHUNK);
+	n = to ? read(sb->startup, to, REPORT_CHUNK) : -1;
+	if (n > 0) {
+		buf_commit(&sb->reports, (size_t)n);
+		return take_report(sb, err);
+	}
+	if (n < 0 && to && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	sb->startup = close_fd(sb->startup);
+	if (sb->ending)
+		return err_set(err, ESHUTDOWN, "the machine was shut down");
+	return err_set(err, ERR_GUEST, "the machine's process (msb-vm) ended without a word");
+}
+
+int sandbox_connect(struct sandbox *sb, struct err *err)
+{
+	return sandbox_socket_connect(sb->dir.fd, AGENT_SOCKET, err);
+}
+
+void sandbox_note(struct sandbox *sb)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	cleanup_close int fd = -1;
+
+	if (!sb->record.ephemeral || record_encode(&sb->record, &b) < 0)
+		return;
+	fd = openat(sb->dir.fd, RECORD_EPHEMERAL ".tmp", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd >= 0 && io_write_full(fd, buf_ptr(&b), buf_size(&b)) == 0)
+		(void)renameat(sb->dir.fd, RECORD_EPHEMERAL ".tmp", sb->dir.fd, RECORD_EPHEMERAL);
+}
+
+void sandbox_logs(const struct sandbox *sb, struct buf *b)
+{
+	static const char *const names[] = {KERNEL_LOG, VM_LOG};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		cleanup_close int fd = openat(sb->dir.fd, names[i], O_RDONLY | O_CLOEXEC);
+		struct stat st;
+
+		if (fd < 0 || fstat(fd, &st) < 0 || st.st_size == 0)
+			continue;
+		if (st.st_size > LOG_TAIL && lseek(fd, -LOG_TAIL, SEEK_END) < 0)
+			continue;
+		buf_addf(b, "--- %s\n", names[i]);
+		(void)io_read_fd(fd, (size_t)LOG_TAIL, b);
+	}
+}
+
+static int end_machine(struct sandbox *sb, struct err *err)
+{
+	int r;
+
+	if (sb->proc.pidfd < 0)
+		return 0;
+	sb->ending = true;
+	if (!sb->record.ephemeral && sb->ready) {
+		proc_kill(&sb->proc, SIGTERM);
+		r = proc_wait(&sb->proc, SANDBOX_STOP_TIMEOUT_MS);
+		if (r != -ETIMEDOUT)
+			return 0;
+		err_set(err, ETIMEDOUT, "sandbox \"%s\" did not stop in %d seconds and was killed",
+			sb->record.name, SANDBOX_STOP_TIMEOUT_MS / 1000);
+		proc_destroy(&sb->proc);
+		return -ETIMEDOUT;
+	}
+	proc_destroy(&sb->proc);
+	return 0;
+}
+
+int sandbox_end(struct sandbox *sb, struct err *err)
+{
+	int r = end_machine(sb, err);
+
+	sb->owner = close_fd(sb->owner);
+	/* A new one that never came up is not worth keeping: its settings may be why. */
+	if (sb->dir.fd >= 0 && sb->dir.kept && !sb->reused && !sb->ready) {
+		(void)store_unuse_image(sb->store, sb->record.name, NULL);
+		sb->dir.kept = false;
+	}
+	if (sb->dir.fd >= 0 && !sb->dir.kept) {
+		int removed = sandbox_dir_remove(&sb->dir, r < 0 ? NULL : err);
+
+		return r < 0 ? r : removed;
+	}
+	if (sb->dir.fd >= 0)
+		(void)unlinkat(sb->dir.fd, AGENT_SOCKET, 0);
+	sandbox_dir_done(&sb->dir);
+	return r;
+}
+
+struct sandbox *sandbox_free(struct sandbox *sb)
+{
+	if (!sb)
+		return NULL;
+	proc_destroy(&sb->proc);
+	(void)sandbox_end(sb, NULL);
+	close_fd(sb->startup);
+	buf_done(&sb->reports);
+	record_done(&sb->record);
+	image_info_done(&sb->image);
+	free(sb->vm);
+	free(sb->kernel);
+	free(sb->agentd);
+	free(sb);
+	return NULL;
+}

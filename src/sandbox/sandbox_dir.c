@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/sandbox_dir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/loop.h"
+#include "base/str.h"
+#include "sandbox/record.h"
+#include "sandbox/spec.h"
+#include "store/store.h"
+
+#define LOCK_NAME "lock"
+#define GONE      ".gone-"
+
+/* How often a wait for another process's lock looks again: it cannot be waited for with a limit. */
+#define TAKE_RETRY_NS 5000000
+
+/* The lock on sandboxes/ itself; see the header. */
+static int names_lock(struct store *s, bool wait)
+{
+	cleanup_close int fd = openat(store_dirfd(s, STORE_SANDBOXES), ".",
+				      O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = io_flock(fd, true, wait);
+	return r < 0 ? r : take_fd(&fd);
+}
+
+static bool has(int dirfd, const char *name)
+{
+	return faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+void sandbox_dir_done(struct sandbox_dir *d)
+{
+	free(d->name);
+	free(d->path);
+	close_fd(d->fd);
+	close_fd(d->lock);
+	*d = (struct sandbox_dir)SANDBOX_DIR_INIT;
+}
+
+/* Delete everything in the directory but the lock. */
+static int empty(const struct sandbox_dir *d)
+{
+	cleanup_dir DIR *dir = NULL;
+	struct dirent *de;
+	int fd = openat(d->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir) {
+		int r = -errno;
+
+		close_fd(fd);
+		return r;
+	}
+	while ((de = readdir(dir))) {
+		cleanup_free char *path = NULL;
+		int r;
+
+		if (str_eq(de->d_name, ".") || str_eq(de->d_name, "..") ||
+		    str_eq(de->d_name, LOCK_NAME))
+			continue;
+		path = str_fmt("%s/%s", d->path, de->d_name);
+		r = path ? io_remove_tree(path, NULL) : -ENOMEM;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int sandbox_dir_take(struct store *s, const char *name, bool create, struct sandbox_dir *ret,
+		     struct err *err)
+{
+	cleanup_close int names = names_lock(s, true);
+	cleanup_sandbox_dir struct sandbox_dir d = SANDBOX_DIR_INIT;
+	char path[4096];
+	int at = store_dirfd(s, STORE_SANDBOXES), r;
+
+	if (names < 0)
+		return err_set(err, names, "cannot lock %s/sandboxes: %s", store_home(s),
+			       err_name(names));
+	r = store_path(s, STORE_SANDBOXES, name, path, sizeof(path), err);
+	if (r < 0)
+		return r;
+	d.store = s;
+	d.name = strdup(name);
+	d.path = strdup(path);
+	if (!d.name || !d.path)
+		return err_set(err, ENOMEM, "cannot open sandbox %s: out of memory", name);
+	if (create && mkdirat(at, name, 0700) < 0 && errno != EEXIST)
+		return err_errno(err, "cannot create %s", path);
+	d.fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (d.fd < 0 && errno == ENOENT) {
+		r = err_set(err, ERR_NOT_FOUND, "there is no sandbox \"%s\"", name);
+		err_hint(err, "`msb ls` shows what there is");
+		return r;
+	}
+	if (d.fd < 0)
+		return err_errno(err, "cannot open %s", path);
+	d.lock = openat(d.fd, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (d.lock < 0)
+		return err_errno(err, "cannot open %s/%s", path, LOCK_NAME);
+	r = io_flock(d.lock, true, false);
+	if (r == -EWOULDBLOCK) {
+		r = err_set(err, EBUSY, "sandbox \"%s\" is already running", name);
+		err_hint(err, "stop it with `msb stop %s`, or choose another --name", name);
+		return r;
+	}
+	if (r < 0)
+		return err_set(err, r, "cannot lock sandbox \"%s\": %s", name, err_name(r));
+	d.kept = has(d.fd, RECORD_KEPT);
+	if (!d.kept) {
+		r = empty(&d);
+		if (r < 0)
+			return err_set(err, r, "cannot clean %s: %s", path, err_name(r));
+	}
+	(void)unlinkat(d.fd, "agent.sock", 0);
+	(void)!ftruncate(d.lock, 0);
+	*ret = d;
+	d = (struct sandbox_dir)SANDBOX_DIR_INIT;
+	return 0;
+}
+
+int sandbox_dir_take_wait(struct store *s, const char *name, int timeout_ms,
+			  struct sandbox_dir *ret, struct err *err)
+{
+	uint64_t end = now_ns() + (uint64_t)timeout_ms * 1000000u;
+
+	for (;;) {
+		int r = sandbox_dir_take(s, name, false, ret, err);
+
+		if (r != -EBUSY || now_ns() >= end)
+			return r;
+		nanosleep(&(struct timespec){.tv_nsec = TAKE_RETRY_NS}, NULL);
+	}
+}
+
+int sandbox_dir_remove(struct sandbox_dir *d, struct err *err)
+{
+	cleanup_sandbox_dir struct sandbox_dir mine = *d;
+	cleanup_free char *gone = NULL;
+	uint32_t v = 0;
+	int r;
+
+	*d = (struct sandbox_dir)SANDBOX_DIR_INIT;
+	(void)!getrandom(&v, sizeof(v), 0);
+	gone = str_fmt("%s/sandboxes/" GONE "%s-%08x", store_home(mine.store), mine.name, v);
+	if (!gone)
+		return err_set(err, ENOMEM, "cannot remove %s: out of memory", mine.path);
+	{
+		cleanup_close int names = names_lock(mine.store, true);
+
+		/* Should that fail, it goes under its own name. */
+		r = names < 0 || rename(mine.path, gone) < 0 ? -errno : 0;
+	}
+	if (r == -ENOENT)
+		return 0;
+	return io_remove_tree(r < 0 ? mine.path : gone, err);
+}
+
+int sandbox_dir_set_pid(const struct sandbox_dir *d, pid_t pid)
+{
+	char text[24];
+	int n = snprintf(text, sizeof(text), "%d\n", pid);
+
+	return pwrite(d->lock, text, (size_t)n, 0) == n ? 0 : -EIO;
+}
+
+static pid_t read_pid(int lock)
+{
+	char text[24];
+	ssize_t n = pread(lock, text, sizeof(text) - 1, 0);
+	uint64_t v = 0;
+
+	if (n <= 1)
+		return 0;
+	text[n - 1] = '\0';
+	return str_to_u64(text, INT32_MAX, &v) < 0 ? 0 : (pid_t)v;
+}
+
+/* Open the directory of an entry of sandboxes/; -1 when it is none. */
+static int open_entry(int at, const struct dirent *de, int *lock)
+{
+	int fd;
+
+	if (str_eq(de->d_name, ".") || str_eq(de->d_name, ".."))
+		return -1;
+	fd = openat(at, de->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0)
+		*lock = openat(fd, LOCK_NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	return fd;
+}
+
+void sandbox_dir_heal(struct store *s)
+{
+	cleanup_dir DIR *dir = NULL;
+	int names = names_lock(s, false);
+	struct dirent *de;
+
+	dir = names < 0 ? NULL : fdopendir(names);
+	if (!dir) {
+		close_fd(names);
+		return;
+	}
+	while ((de = readdir(dir))) {
+		cleanup_close int lock = -1;
+		cleanup_close int fd = open_entry(names, de, &lock);
+		char path[4096];
+
+		if (fd < 0 || (lock < 0 && errno != ENOENT))
+			continue;
+		if (lock >= 0 && io_flock(lock, true, false) < 0)
+			continue;
+		if (de->d_name[0] != '.' && has(fd, RECORD_KEPT))
+			(void)unlinkat(fd, "agent.sock", 0);
+		else if (store_path(s, STORE_SANDBOXES, de->d_name, path, sizeof(path), NULL) >= 0)
+			(void)io_remove_tree(path, NULL);
+	}
+}
+
+void sandbox_list_done(struct sandbox_list *l)
+{
+	for (size_t i = 0; i < l->count; i++) {
+		record_done(l->items[i].record);
+		free(l->items[i].record);
+	}
+	free(l->items);
+	l->items = NULL;
+	l->count = 0;
+}
+
+static int list_add(struct sandbox_list *l, const struct sandbox_entry *e)
+{
+	struct sandbox_entry *p = reallocarray(l->items, l->count + 1, sizeof(*p));
+
+	if (!p)
+		return -ENOMEM;
+	l->items = p;
+	p[l->count++] = *e;
+	return 0;
+}
+
+static int newest_first(const void *a, const void *b)
+{
+	const struct sandbox_record *x = ((const struct sandbox_entry *)a)->record;
+	const struct sandbox_record *y = ((const struct sandbox_entry *)b)->record;
+
+	if (x->created_at != y->created_at)
+		return x->created_at < y->created_at ? 1 : -1;
+	return strcmp(x->name, y->name);
+}
+
+int sandbox_dir_list(struct store *s, const char *name, struct sandbox_list *ret, struct err *err)
+{
+	cleanup_sandbox_list struct sandbox_list l = {0};
+	cleanup_dir DIR *dir = NULL;
+	int names = names_lock(s, true);
+	struct dirent *de;
+
+	dir = names < 0 ? NULL : fdopendir(names);
+	if (!dir) {
+		int r = names < 0 ? names : -errno;
+
+		close_fd(names);
+		return err_set(err, r, "cannot list %s/sandboxes: %s", store_home(s), err_name(r));
+	}
+	while ((de = readdir(dir))) {
+		cleanup_close int lock = -1, fd = -1;
+		struct sandbox_record record = {0};
+		struct sandbox_entry e = {0};
+
+		if (de->d_name[0] == '.' || (name && !str_eq(name, de->d_name)))
+			continue;
+		fd = open_entry(names, de, &lock);
+		/* One that has no record yet (or no longer) is only just being made (or removed). */
+		if (fd < 0 || lock < 0 || record_read(fd, &record, NULL) < 0)
+			continue;
+		e.running = io_flock(lock, true, false) == -EWOULDBLOCK;
+		e.pid = e.running ? read_pid(lock) : 0;
+		/* Those that only await being healed are gone for everybody but us. */
+		if (!e.running && record.ephemeral) {
+			record_done(&record);
+			continue;
+		}
+		e.record = malloc(sizeof(*e.record));
+		if (e.record)
+			*e.record = record;
+		if (!e.record || list_add(&l, &e) < 0) {
+			record_done(&record);
+			free(e.record);
+			return err_set(err, ENOMEM, "cannot list sandboxes: out of memory");
+		}
+	}
+	if (name && !l.count) {
+		int r = err_set(err, ERR_NOT_FOUND, "there is no sandbox \"%s\"", name);
+
+		err_hint(err, "`msb ls` shows what there is");
+		return r;
+	}
+	if (l.count)
+		qsort(l.items, l.count, sizeof(*l.items), newest_first);
+	*ret = l;
+	l = (struct sandbox_list){0};
+	return 0;
+}
+
+/* sun_path holds 108 bytes; a path through /proc is short whatever the directory's own is. */
+static int make_address(int dirfd, const char *name, struct sockaddr_un *sa)
+{
+	int n;
+
+	*sa = (struct sockaddr_un){.sun_family = AF_UNIX};
+	n = snprintf(sa->sun_path, sizeof(sa->sun_path), "/proc/self/fd/%d/%s", dirfd, name);
+	return n < (int)sizeof(sa->sun_path) ? 0 : -ENAMETOOLONG;
+}
+
+static int make_socket(int dirfd, const char *name, struct sockaddr_un *sa, int *ret)
+{
+	int r = make_address(dirfd, name, sa);
+
+	if (r < 0)
+		return r;
+	*ret = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	return *ret < 0 ? -errno : 0;
+}
+
+int sandbox_socket_listen(int dirfd, const char *name, struct err *err)
+{
+	cleanup_close int fd = -1;
+	struct sockaddr_un sa;
+	int r = make_socket(dirfd, name, &sa, &fd);
+
+	if (r == 0 && (bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
+		       fchmodat(dirfd, name, 0600, 0) < 0 || listen(fd, 64) < 0))
+		r = -errno;
+	if (r < 0)
+		return err_set(err, r, "cannot listen on %s: %s", name, err_name(r));
+	return take_fd(&fd);
+}
+
+int sandbox_socket_connect(int dirfd, const char *name, struct err *err)
+{
+	cleanup_close int fd = -1;
+	struct sockaddr_un sa;
+	int r = make_socket(dirfd, name, &sa, &fd);
+
+	if (r == 0 && connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
+		r = -errno;
+	if (r < 0)
+		return err_set(err, r, "cannot connect to %s: %s", name, err_name(r));
+	return take_fd(&fd);
+}

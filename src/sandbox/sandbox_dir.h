@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The directories of sandboxes, $MSB_HOME/sandboxes/NAME/:
+ *
+ *	lock            flock()ed by whoever runs the sandbox; holds the pid of its msb-vm
+ *	agent.sock      the relay's socket, while it runs
+ *	upper.ext4      the writable disk, unless that is in memory
+ *	config.json     what a kept sandbox is; its presence is what keeps the directory
+ *	ephemeral.json  the same of one that is thrown away, for listings
+ *	logs/           vm.log, kernel.log
+ *
+ * Theory of operation. The lock is an open file description shared by msb and its msb-vm: it is
+ * free exactly when both have gone. A directory whose lock is free and that has no config.json
+ * belongs to nobody and is removed by the next command (sandbox_dir_heal()).
+ *
+ * Taking or even probing a lock, making a directory and giving one up happen under a lock on
+ * sandboxes/ itself, held for microseconds: a directory that was just made is never mistaken for a
+ * leftover, and a probe never makes somebody else's attempt fail. A directory is given up by
+ * renaming it to ".gone-…" first, so its name is free while its files are deleted. (msb-vm deletes
+ * an ephemeral directory without that when its owner was killed; nobody else uses its name.)
+ *
+ * Any thread; a struct sandbox_dir belongs to one at a time.
+ */
+#ifndef SANDBOX_SANDBOX_DIR_H
+#define SANDBOX_SANDBOX_DIR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+
+struct store;
+struct sandbox_record;
+
+struct sandbox_dir {
+	struct store *store;
+	char *name, *path; /* path is absolute */
+	int fd;            /* the directory */
+	int lock;          /* locked, or -1 when only opened */
+	bool kept;         /* it has a config.json */
+};
+#define SANDBOX_DIR_INIT {.fd = -1, .lock = -1}
+
+/*
+ * Lock the directory of @name, making it when @create. What an earlier owner left is cleaned: all
+ * of a leftover, the socket of a kept one. -EBUSY: it is running. -ERR_NOT_FOUND: !@create, and
+ * there is none.
+ */
+int sandbox_dir_take(struct store *s, const char *name, bool create, struct sandbox_dir *ret,
+		     struct err *err);
+/* Take, trying again until @timeout_ms have gone while it is running. */
+int sandbox_dir_take_wait(struct store *s, const char *name, int timeout_ms,
+			  struct sandbox_dir *ret, struct err *err);
+/* Unlock and forget; the files stay. Harmless on an empty one. */
+void sandbox_dir_done(struct sandbox_dir *d);
+#define cleanup_sandbox_dir __attribute__((cleanup(sandbox_dir_done)))
+/* Delete a directory that was taken, and forget it. */
+int sandbox_dir_remove(struct sandbox_dir *d, struct err *err);
+
+/* Write the pid of msb-vm into the lock file. */
+int sandbox_dir_set_pid(const struct sandbox_dir *d, pid_t pid);
+
+/* Remove what killed processes left. Does nothing when another command is at it. */
+void sandbox_dir_heal(struct store *s);
+
+struct sandbox_entry {
+	struct sandbox_record *record;
+	bool running;
+	pid_t pid; /* of msb-vm, when it runs and is known; else 0 */
+};
+struct sandbox_list {
+	struct sandbox_entry *items;
+	size_t count;
+};
+/* All sandboxes, or only @name (-ERR_NOT_FOUND), newest first. */
+int sandbox_dir_list(struct store *s, const char *name, struct sandbox_list *ret, struct err *err);
+void sandbox_list_done(struct sandbox_list *l);
+#define cleanup_sandbox_list __attribute__((cleanup(sandbox_list_done)))
+
+/*
+ * A unix socket by directory and name, with no regard to how long the path is: listening (the
+ * name must be free), or connected. Returns the descriptor.
+ */
+int sandbox_socket_listen(int dirfd, const char *name, struct err *err);
+int sandbox_socket_connect(int dirfd, const char *name, struct err *err);
+
+#endif

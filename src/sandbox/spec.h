@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a sandbox is: the wishes of whoever makes it, checked, and how they combine with what the
+ * image says.
+ *
+ * A struct sandbox_spec owns its strings. Absent text is NULL and means the image's or our
+ * default. Any thread, on its own objects.
+ */
+#ifndef SANDBOX_SPEC_H
+#define SANDBOX_SPEC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/str.h"
+
+struct image_config;
+
+#define SANDBOX_NAME_MAX     128 /* bytes; the peer's limit */
+#define SANDBOX_HOSTNAME_MAX 64  /* __NEW_UTS_LEN of Linux */
+#define SANDBOX_CPUS_DEFAULT 1
+#define SANDBOX_CPUS_MAX     64
+#define SANDBOX_MEMORY_DEFAULT ((uint64_t)512 << 20)
+#define SANDBOX_MEMORY_MIN     ((uint64_t)64 << 20) /* kernel, agent and room to run something */
+#define SANDBOX_MEMORY_MAX     ((uint64_t)16 << 40)
+#define SANDBOX_ROOT_DEFAULT   ((uint64_t)8 << 30)
+#define SANDBOX_RLIMITS_MAX    16 /* the resources there are */
+
+struct sandbox_rlimit {
+	const char *resource; /* static */
+	uint64_t soft, hard;  /* UINT64_MAX is unlimited */
+};
+
+enum sandbox_root {
+	SANDBOX_ROOT_DISK,
+	SANDBOX_ROOT_TMPFS, /* size 0: half of the memory */
+};
+
+struct sandbox_spec {
+	char *name; /* NULL: a random one, and the sandbox is thrown away at its end */
+	char *user, *workdir, *entrypoint, *hostname;
+	char *kernel; /* NULL: ours */
+	char *engine; /* "auto" when NULL */
+	char *log_level;
+	struct strv env; /* "K=V" */
+	uint32_t cpus;
+	uint64_t memory; /* bytes, a multiple of 2 MiB */
+	enum sandbox_root root;
+	uint64_t root_size; /* bytes */
+	struct sandbox_rlimit rlimits[SANDBOX_RLIMITS_MAX];
+	size_t nrlimits;
+};
+
+/* Fill in the defaults. */
+void sandbox_spec_init(struct sandbox_spec *s);
+void sandbox_spec_done(struct sandbox_spec *s);
+#define cleanup_spec __attribute__((cleanup(sandbox_spec_done)))
+
+/*
+ * One field from the words of a person. ERR_USAGE with a hint; the spec is untouched then.
+ */
+/* "K=V", or "K" for the host's value of it. */
+int sandbox_spec_env(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_cpus(struct sandbox_spec *s, const char *text, struct err *err);
+/* A bare number is in MiB; rounded up to 2 MiB. */
+int sandbox_spec_memory(struct sandbox_spec *s, const char *text, struct err *err);
+/* "SIZE" or "tmpfs[:SIZE]". */
+int sandbox_spec_root(struct sandbox_spec *s, const char *text, struct err *err);
+/* "RESOURCE=SOFT[:HARD]", numbers or "unlimited"; a later one of a resource replaces the former. */
+int sandbox_spec_rlimit(struct sandbox_spec *s, const char *text, struct err *err);
+
+/* Names: at most 128 bytes, a letter or digit and then those and "._-". */
+int sandbox_name_check(const char *name, struct err *err);
+/* "msb-" and 8 random hexadecimal digits. */
+int sandbox_name_random(char ret[16], struct err *err);
+/*
+ * The hostname of a sandbox: what was asked for, else its name made fit for one (a long one is cut
+ * and a hash put behind).
+ */
+void sandbox_hostname(const struct sandbox_spec *s, const char *name,
+		      char ret[SANDBOX_HOSTNAME_MAX + 1]);
+
+/* Everything that can be judged without an image or the host. */
+int sandbox_spec_check(const struct sandbox_spec *s, struct err *err);
+
+/*
+ * A command as the guest runs it. OCI rules: entrypoint (ours or the image's), then the given
+ * arguments or else the image's cmd; an entrypoint of ours drops the image's cmd as well.
+ * Environment: the image's, then the sandbox's; the agent supplies HOME, and PATH if it is missing.
+ */
+struct sandbox_command {
+	struct strv argv; /* empty: nothing to run */
+	struct strv env;
+	char *user;    /* "" is root */
+	char *workdir; /* never empty */
+};
+int sandbox_command_resolve(const struct sandbox_spec *s, const struct image_config *image,
+			    const char *const *args, size_t nargs, struct sandbox_command *ret,
+			    struct err *err);
+void sandbox_command_done(struct sandbox_command *c);
+#define cleanup_command __attribute__((cleanup(sandbox_command_done)))
+
+#endif
