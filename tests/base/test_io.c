@@ -43,7 +43,8 @@ static void a_file_appears_whole_or_not_at_all(void **state)
 	assert_int_equal(mkdir(scratch_path(state, "d"), 0700), 0);
 	assert_int_equal(io_write_file_atomic(scratch_path(state, "d"), "x", 1, 0600, &e), -EISDIR);
 	assert_int_equal(entries(dir), 2);
-	assert_int_equal(io_write_file_atomic(scratch_path(state, "no/f"), "x", 1, 0600, &e), -ENOENT);
+	assert_int_equal(io_write_file_atomic(scratch_path(state, "no/f"), "x", 1, 0600, &e),
+			 -ENOENT);
 	assert_true(e.msg[0]);
 }
 
@@ -76,7 +77,8 @@ static void trees_go_and_links_are_not_followed(void **state)
 	cleanup_close int fd = -1;
 
 	assert_int_equal(io_mkdir_p(scratch_path(state, "keep/deep"), 0755, &e), 0);
-	assert_int_equal(io_write_file_atomic(scratch_path(state, "keep/deep/f"), "x", 1, 0600, &e), 0);
+	assert_int_equal(io_write_file_atomic(scratch_path(state, "keep/deep/f"), "x", 1, 0600, &e),
+			 0);
 	assert_int_equal(io_mkdir_p(scratch_path(state, "t/a/b/c"), 0755, &e), 0);
 	assert_int_equal(io_mkdir_p(scratch_path(state, "t/a/b/c"), 0755, &e), 0);
 	assert_int_equal(symlink("../keep", scratch_path(state, "t/link")), 0);

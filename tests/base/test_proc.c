@@ -19,8 +19,8 @@ static int spawn(struct proc *p, const char *script, const struct proc_fd *fds, 
 	struct err e = ERR_INIT;
 
 	*p = (struct proc)PROC_INIT;
-	return proc_spawn(p, &(struct proc_spec){.path = "/bin/sh", .argv = argv, .fds = fds, .nfds = n},
-			  &e);
+	return proc_spawn(
+		p, &(struct proc_spec){.path = "/bin/sh", .argv = argv, .fds = fds, .nfds = n}, &e);
 }
 
 static int run(const char *script)
@@ -62,10 +62,10 @@ static void descriptors_are_placed(void **state)
 	assert_int_equal(write(in[1], "word\n", 5), 5);
 	close(in[1]);
 	/* The targets collide with the sources on purpose: each gets the other's number. */
-	assert_int_equal(spawn(&p, "read x; echo $x >&7; echo err >&2; echo nine >&9",
-			       (struct proc_fd[]){{in[0], 0}, {out[1], 7}, {swap[1], 9}, {swap[1], 2}},
-			       4),
-			 0);
+	assert_int_equal(
+		spawn(&p, "read x; echo $x >&7; echo err >&2; echo nine >&9",
+		      (struct proc_fd[]){{in[0], 0}, {out[1], 7}, {swap[1], 9}, {swap[1], 2}}, 4),
+		0);
 	close(in[0]);
 	close(out[1]);
 	close(swap[1]);
@@ -91,8 +91,7 @@ static void descriptors_may_change_places(void **state)
 	if (a[1] > 9 || b[1] > 9)
 		skip();
 	snprintf(script, sizeof(script), "echo A >&%d; echo B >&%d", a[1], b[1]);
-	assert_int_equal(
-		spawn(&p, script, (struct proc_fd[]){{a[1], b[1]}, {b[1], a[1]}}, 2), 0);
+	assert_int_equal(spawn(&p, script, (struct proc_fd[]){{a[1], b[1]}, {b[1], a[1]}}, 2), 0);
 	close(a[1]);
 	close(b[1]);
 	read_all(a[0], text, sizeof(text));
@@ -112,15 +111,16 @@ static void nothing_else_is_inherited(void **state)
 
 	(void)state;
 	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
-	assert_int_equal(spawn(&p, "cd /proc/self/fd && echo *", (struct proc_fd[]){{out[1], 1}}, 1), 0);
+	assert_int_equal(
+		spawn(&p, "cd /proc/self/fd && echo *", (struct proc_fd[]){{out[1], 1}}, 1), 0);
 	close(out[1]);
 	read_all(out[0], text, sizeof(text));
 	/* The shell itself may hold the directory it lists. */
 	if (strcmp(text, "0 1 2\n") && strcmp(text, "0 1 2 3\n"))
 		fail_msg("child has descriptors %s", text);
 	assert_int_equal(proc_wait(&p, LONG), 0);
-	assert_int_equal(run("test /proc/self/fd/0 -ef /dev/null && test /proc/self/fd/2 -ef /dev/null"),
-			 0);
+	assert_int_equal(
+		run("test /proc/self/fd/0 -ef /dev/null && test /proc/self/fd/2 -ef /dev/null"), 0);
 	close(out[0]);
 	close(leak);
 	close(high);
@@ -135,7 +135,8 @@ static void the_environment_is_as_given(void **state)
 	(void)state;
 	setenv("HOME", "/x", 1);
 	assert_int_equal(
-		proc_spawn(&p, &(struct proc_spec){.path = "/bin/sh", .argv = argv, .envp = envp}, NULL),
+		proc_spawn(&p, &(struct proc_spec){.path = "/bin/sh", .argv = argv, .envp = envp},
+			   NULL),
 		0);
 	assert_int_equal(proc_wait(&p, LONG), 0);
 }
@@ -159,7 +160,8 @@ static void a_failing_exec_is_reported(void **state)
 		struct err e = ERR_INIT;
 
 		assert_int_equal(
-			proc_spawn(&p, &(struct proc_spec){.path = cases[i].path, .argv = argv}, &e),
+			proc_spawn(&p, &(struct proc_spec){.path = cases[i].path, .argv = argv},
+				   &e),
 			-cases[i].code);
 		assert_non_null(strstr(e.msg, cases[i].path));
 		assert_int_equal(p.pidfd, -1);
@@ -219,10 +221,11 @@ static void a_session_of_its_own(void **state)
 	(void)state;
 	if (access("/bin/ps", X_OK) < 0)
 		skip();
-	assert_int_equal(
-		proc_spawn(&p,
-			   &(struct proc_spec){.path = "/bin/sh", .argv = argv, .new_session = true}, NULL),
-		0);
+	assert_int_equal(proc_spawn(&p,
+				    &(struct proc_spec){
+					    .path = "/bin/sh", .argv = argv, .new_session = true},
+				    NULL),
+			 0);
 	assert_int_equal(proc_wait(&p, LONG), 0);
 }
 

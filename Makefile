@@ -1,0 +1,58 @@
+# The fixed entry points; meson and ninja do the building.
+#
+#   make               build/msb, build/msb-vm, build/guest/agentd, build/vmlinux
+#   make quickstart    install what is missing, build, make an image, run Python in a virtual machine
+#   make check         everything that CI checks
+#   make bench         the figures of docs/benchmarks.md on this machine
+#   make fuzz          every fuzz target for FUZZ_SECONDS
+#   make install       PREFIX=/usr/local DESTDIR=
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+FUZZ_SECONDS ?= 60
+MESON_ARGS ?=
+
+.DEFAULT_GOAL := all
+.PHONY: all programs kernel check quickstart bench fuzz install format lint clean
+
+all: programs kernel
+
+build/build.ninja:
+	meson setup build $(MESON_ARGS)
+
+programs: build/build.ninja
+	ninja -C build
+
+# Cached outside the tree by the hash of its inputs; building it takes some minutes, once.
+kernel:
+	@mkdir -p build
+	kernel/build.sh build/vmlinux
+
+check:
+	scripts/check.sh
+
+quickstart:
+	scripts/quickstart.sh
+
+bench: all
+	scripts/deps.sh build run bench
+	bench/bench.py
+
+fuzz:
+	scripts/deps.sh build test
+	scripts/fuzz.sh $(FUZZ_SECONDS)
+
+install: all
+	install -D -m 0755 -s build/msb $(DESTDIR)$(PREFIX)/bin/msb
+	install -D -m 0755 -s build/msb-vm $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-vm
+	install -D -m 0755 build/guest/agentd $(DESTDIR)$(PREFIX)/lib/microsandbox/guest/agentd
+	install -D -m 0644 build/vmlinux $(DESTDIR)$(PREFIX)/lib/microsandbox/vmlinux
+
+format:
+	git ls-files -co --exclude-standard '*.[ch]' | xargs clang-format -i
+
+lint:
+	scripts/lint.sh
+
+clean:
+	rm -rf build build-*

@@ -1,0 +1,401 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Measure this build on this machine and print the tables of docs/benchmarks.md.
+
+    bench/bench.py [--runs N] [--only NAME,...] [-o FILE]
+
+What is compared is run in turn, A B A B..., and judged by the ratio of medians; seconds alone say
+more about the machine than about the program. A part whose other side is missing is skipped and
+says why.
+"""
+import argparse
+import datetime
+import glob
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
+import harness
+
+BUILD = os.path.join(ROOT, "build")
+MSB = os.path.join(BUILD, "msb")
+VMLINUX = os.path.join(BUILD, "vmlinux")
+QEMU = os.environ.get("MSB_QEMU", "qemu-system-x86_64")
+PEER = "@superradcompany/microsandbox-linux-x64-gnu@0.6.18"
+COMMAND = ["python3", "-c", "print(6*7)"]
+
+
+class Skip(Exception):
+    pass
+
+
+class Bench:
+    def __init__(self, runs, work):
+        self.runs, self.work = runs, work
+        self.home = os.path.join(work, "home")
+        self.env = harness.environment(self.home)
+        self.lines = []
+
+    def say(self, text=""):
+        print(text, flush=True)
+        self.lines.append(text)
+
+    def row(self, *cells):
+        self.say("| " + " | ".join(str(c) for c in cells) + " |")
+
+    def head(self, *cells):
+        self.row(*cells)
+        self.row(*["---"] * len(cells))
+
+    def msb(self, *args, **how):
+        return subprocess.run([MSB] + list(args), env=self.env, check=True,
+                              **dict(dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE), **how))
+
+    def prepare(self):
+        self.image = harness.python_image(self.work)
+        self.msb("load", "-i", self.image)
+
+    def rootfs(self):
+        """The same files on ext4, for the plain recipe."""
+        disk = os.path.join(self.work, "plain.ext4")
+        if not os.path.exists(disk):
+            with tempfile.TemporaryDirectory(dir=self.work) as top:
+                layout = os.path.join(top, "layout")
+                os.mkdir(layout)
+                subprocess.run(["tar", "-xf", self.image, "-C", layout], check=True)
+                root = os.path.join(top, "root")
+                os.mkdir(root)
+                index = json.load(open(layout + "/index.json"))
+
+                def blob(digest):
+                    return os.path.join(layout, "blobs", digest.replace(":", "/"))
+                manifest = json.load(open(blob(index["manifests"][0]["digest"])))
+                for layer in manifest["layers"]:
+                    subprocess.run(["tar", "-xf", blob(layer["digest"]), "-C", root], check=True)
+                with open(root + "/plain-init", "w") as f:
+                    # When the shell ends the kernel panics and, with -no-reboot, so ends the machine.
+                    f.write("#!/bin/sh\nmount -t proc proc /proc\nmount -t sysfs sys /sys\n"
+                            "mount -t tmpfs tmp /tmp\nexport PATH=/usr/local/bin:/usr/bin:/bin\n"
+                            + " ".join(f"'{w}'" for w in COMMAND) + "\n")
+                os.chmod(root + "/plain-init", 0o755)
+                with open(disk + ".tmp", "wb") as f:
+                    f.truncate(1 << 30)
+                subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", root, disk + ".tmp"], check=True)
+                os.rename(disk + ".tmp", disk)
+        return disk
+
+    def plain(self, extra=()):
+        disk = self.rootfs()
+        argv = [QEMU, "-M", "microvm,acpi=off", "-accel", "tcg", "-cpu", "max", "-m", "512", "-nodefaults",
+                "-no-reboot", "-display", "none", "-serial", "stdio", "-kernel", VMLINUX,
+                "-append", "console=ttyS0 quiet panic=-1 reboot=t root=/dev/vda ro init=/plain-init",
+                "-global", "virtio-mmio.force-legacy=false",
+                "-drive", f"if=none,id=d,file={disk},format=raw,snapshot=on",
+                "-device", "virtio-blk-device,drive=d"] + list(extra)
+        return subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              timeout=120).stdout
+
+    def in_turn(self, sides, runs=None):
+        """Times of alternating runs; the first round warms caches and does not count."""
+        times = {name: [] for name in sides}
+        for turn in range((runs or self.runs) + 1):
+            for name, run in sides.items():
+                began = time.monotonic()
+                run()
+                if turn:
+                    times[name].append(time.monotonic() - began)
+        return times
+
+    def compare(self, times, ours, theirs):
+        self.head("", "median s", "min", "max", "n")
+        for name, t in times.items():
+            self.row(name, f"{statistics.median(t):.3f}", f"{min(t):.3f}", f"{max(t):.3f}", len(t))
+        ratio = statistics.median(times[ours]) / statistics.median(times[theirs])
+        self.say()
+        self.say(f"Ratio of medians: {ratio:.2f}")
+
+    # ---- the parts ----
+
+    def start(self):
+        """msb run IMG -- python3 -c 'print(6*7)' against the plain QEMU recipe"""
+        def ours():
+            out = self.msb("run", "--engine", "qemu", "python", "--", *COMMAND).stdout
+            assert out == b"42\n", out
+
+        def theirs():
+            out = self.plain()
+            assert b"42" in out, out
+        self.compare(self.in_turn({"msb run": ours, "plain recipe": theirs}), "msb run", "plain recipe")
+
+    def instructions(self):
+        """Guest instructions from kernel entry to the agent's ready, by -icount"""
+        env = dict(self.env, MSB_QEMU_ARGS="-accel tcg,thread=single -icount shift=0,sleep=off")
+        done = subprocess.run([MSB, "run", "--engine", "qemu", "--trace", "python", "--", "true"], env=env,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True, timeout=300)
+        found = dict(re.findall(r"(\w+_time_ns)[=: ]+(\d+)", done.stdout))
+        if "ready_time_ns" not in found:
+            raise Skip("the log of msb names no ready_time_ns:\n" + done.stdout[-1000:])
+        last = 0
+        self.head("stage", "M instructions", "M in all")
+        for key, label in (("boot_time_ns", "kernel, to the agent's first instruction"),
+                           ("init_time_ns", "agent: mounts and set-up"), ("ready_time_ns", "agent: ready")):
+            value = int(found.get(key, last))
+            self.row(label, f"{(value - last) / 1e6:.1f}", f"{value / 1e6:.1f}")
+            last = value
+
+    def streams(self):
+        """1 GiB through stdout and through stdin, with a hash, beside QEMU's virtio-serial"""
+        size = int(os.environ.get("BENCH_STREAM_MIB", "1024")) << 20
+        block = os.urandom(1 << 20)
+        expected = hashlib.sha256()
+        for _ in range(size >> 20):
+            expected.update(block)
+        expected = expected.hexdigest()
+        program = ("import sys\nb=sys.stdin.buffer.read(1<<20)\n"
+                   f"for _ in range({size >> 20}): sys.stdout.buffer.write(b)\n")
+        self.head("", "MiB", "seconds", "MB/s", "hash")
+
+        def report(name, began, good):
+            seconds = time.monotonic() - began
+            self.row(name, size >> 20, f"{seconds:.1f}", f"{size / seconds / 1e6:.1f}", "equal" if good else "DIFFERS")
+
+        # Out: the guest sends the same random block again and again.
+        child = subprocess.Popen([MSB, "run", "-m", "1G", "python", "--", "python3", "-c", program], env=self.env,
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child.stdin.write(block)
+        child.stdin.flush()
+        digest, first, got = hashlib.sha256(), None, 0
+        while True:
+            data = child.stdout.read1(1 << 20)
+            if not data:
+                break
+            first = first or time.monotonic()
+            got += len(data)
+            digest.update(data)
+        child.stdin.close()
+        child.wait()
+        report("stdout", first or time.monotonic(), digest.hexdigest() == expected)
+
+        # In: the guest counts and answers with what it got; a hash in an emulated CPU would be the
+        # thing measured, so the content is verified by a second, untimed and shorter run.
+        reader = "import os\nn=0\nos.write(1,b'.')\nwhile 1:\n b=os.read(0,1<<20)\n if not b: break\n n+=len(b)\nprint(n)"
+        child = subprocess.Popen([MSB, "run", "-m", "1G", "python", "--", "python3", "-c", reader], env=self.env,
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child.stdout.read(1)
+        began = time.monotonic()
+        for _ in range(size >> 20):
+            child.stdin.write(block)
+        child.stdin.close()
+        answer = child.stdout.read().strip()
+        child.wait()
+        report("stdin (counted)", began, answer == str(size).encode())
+        hasher = ("import sys,hashlib\nh=hashlib.sha256()\nwhile 1:\n b=sys.stdin.buffer.read(1<<20)\n if not b: break\n"
+                  " h.update(b)\nprint(h.hexdigest())")
+        began = time.monotonic()
+        child = subprocess.Popen([MSB, "run", "-m", "1G", "python", "--", "python3", "-c", hasher], env=self.env,
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(size >> 20):
+            child.stdin.write(block)
+        child.stdin.close()
+        answer = child.stdout.read().strip()
+        child.wait()
+        report("stdin (hashed by the guest)", began, answer == expected.encode())
+        self.serial(size, report)
+
+    def serial(self, size, report):
+        """The same out of QEMU's own virtio-serial port."""
+        disk = self.rootfs()
+        path = os.path.join(self.work, "serial.sock")
+        import socket
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen(1)
+        init = ("#!/usr/bin/python3\nimport os,time\n"
+                "while not (p:=[n for n in os.listdir('/dev') if n.startswith('vport')]): time.sleep(.1)\n"
+                "f=os.open('/dev/'+p[0],os.O_RDWR)\nb=os.urandom(1<<20)\n"
+                f"for _ in range({size >> 20}):\n v=memoryview(b)\n while v: v=v[os.write(f,v):]\n"
+                "time.sleep(1000)\n")
+        script = os.path.join(self.work, "serial.py")
+        with open(script, "w") as f:
+            f.write(init)
+        os.chmod(script, 0o755)
+        copy = os.path.join(self.work, "serial.ext4")
+        shutil.copyfile(disk, copy)
+        subprocess.run(["debugfs", "-w", "-R", f"write {script} serial.py", copy], check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(
+            [QEMU, "-M", "microvm,acpi=off", "-accel", "tcg", "-cpu", "max", "-m", "1024", "-nodefaults", "-no-reboot",
+             "-display", "none", "-serial", "stdio", "-kernel", VMLINUX, "-global", "virtio-mmio.force-legacy=false", "-append",
+             "console=ttyS0 quiet panic=-1 reboot=t root=/dev/vda rw init=/serial.py",
+             "-drive", f"if=none,id=d,file={copy},format=raw", "-device", "virtio-blk-device,drive=d",
+             "-device", "virtio-serial-device", "-chardev", f"socket,id=c,path={path}",
+             "-device", "virtserialport,chardev=c"], stdin=subprocess.DEVNULL)
+        try:
+            listener.settimeout(60)
+            link = listener.accept()[0]
+            link.settimeout(120)
+            got, first = 0, None
+            while got < size:
+                data = link.recv(1 << 20)
+                if not data:
+                    break
+                first = first or time.monotonic()
+                got += len(data)
+            if not got:
+                raise Skip("no byte came out of virtio-serial")
+            report("QEMU virtio-serial, out", first, got == size)
+        except OSError as why:
+            self.row("QEMU virtio-serial, out", "-", "-", "-", f"skipped: {why}")
+        finally:
+            child.kill()
+            child.wait()
+            listener.close()
+
+    def memory(self):
+        """Memory private to msb-vm while a sandbox idles (guest memory is shared and not in it)"""
+        child = subprocess.Popen([MSB, "run", "python", "--", "sh", "-c", "echo up; read x"], env=self.env,
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            child.stdout.readline()
+            self.head("process", "private MiB", "PSS MiB")
+            for pid, line in sorted(harness.machines_of(self.home).items()):
+                sums = dict(re.findall(r"^(\w+):\s+(\d+) kB", open(f"/proc/{pid}/smaps_rollup").read(), re.M))
+                private = int(sums["Private_Clean"]) + int(sums["Private_Dirty"])
+                self.row(os.path.basename(line.split()[0]), f"{private / 1024:.1f}", f"{int(sums['Pss']) / 1024:.1f}")
+        finally:
+            child.stdin.close()
+            child.wait()
+
+    def version(self):
+        """msb --version"""
+        times = []
+        for _ in range(60):
+            began = time.monotonic()
+            subprocess.run([MSB, "--version"], stdout=subprocess.DEVNULL)
+            times.append((time.monotonic() - began) * 1e3)
+        self.head("", "median ms", "min", "n")
+        self.row("msb --version, started from Python", f"{statistics.median(times):.2f}", f"{min(times):.2f}", len(times))
+
+    def sizes(self):
+        """Sizes of the programs, stripped as installed"""
+        self.head("program", "KiB")
+        for name in ("msb", "msb-vm", "guest/agentd", "vmlinux"):
+            path = os.path.join(self.work, "stripped")
+            shutil.copyfile(os.path.join(BUILD, name), path)
+            if name.startswith("msb"):
+                subprocess.run(["strip", path], check=True)
+            self.row(name, f"{os.path.getsize(path) / 1024:.0f}")
+
+    def load(self):
+        """msb load of the Debian and Python image against the peer's, natively"""
+        peer = self.peer()
+        peaks = {}
+
+        def loader(name, program, variables):
+            def run():
+                home = os.path.join(self.work, "load-" + name.split()[0])
+                shutil.rmtree(home, ignore_errors=True)
+                os.makedirs(home)
+                env = dict(harness.environment(home), HOME=home, TMPDIR=home, **variables)
+                # A process of its own measures the peak of its child.
+                done = subprocess.run([sys.executable, "-c", "import subprocess,sys,resource\n"
+                                       "r=subprocess.run(sys.argv[1:],stdin=subprocess.DEVNULL,stdout=subprocess.DEVNULL).returncode\n"
+                                       "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\nsys.exit(r)",
+                                       program, "load", "-i", self.image], env=env, stdout=subprocess.PIPE)
+                if done.returncode:
+                    raise Skip(f"{name} failed with {done.returncode}")
+                peaks.setdefault(name, []).append(int(done.stdout) / 1024)
+            return run
+        sides = {"msb load": loader("msb load", MSB, {})}
+        if peer:
+            sides["peer's msb load"] = loader("peer's msb load", peer, {})
+        times = self.in_turn(sides)
+        self.head("", "median s", "min", "max", "n", "peak MiB")
+        for name, t in times.items():
+            self.row(name, f"{statistics.median(t):.3f}", f"{min(t):.3f}", f"{max(t):.3f}", len(t),
+                     f"{statistics.median(peaks[name]):.0f}")
+        self.say()
+        if peer:
+            ratio = statistics.median(times["msb load"]) / statistics.median(times["peer's msb load"])
+            self.say(f"Ratio of medians: {ratio:.2f}")
+        else:
+            self.say("The peer was skipped: " + self.no_peer)
+
+    def peer(self):
+        """The peer's published program from npm, kept in the cache."""
+        cache = os.path.join(os.path.dirname(harness.CACHE), "peer")
+        found = glob.glob(cache + "/package/**/msb", recursive=True)
+        if not found:
+            npm = shutil.which("npm")
+            if not npm:
+                self.no_peer = "there is no npm"
+                return None
+            os.makedirs(cache, exist_ok=True)
+            done = subprocess.run([npm, "pack", "--silent", PEER], cwd=cache, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            packs = glob.glob(cache + "/*.tgz")
+            if done.returncode or not packs:
+                self.no_peer = "npm pack failed: " + done.stdout.strip()[-200:]
+                return None
+            subprocess.run(["tar", "-xzf", packs[0], "-C", cache], check=True)
+            found = glob.glob(cache + "/package/**/msb", recursive=True)
+            if not found:
+                self.no_peer = "the package holds no msb"
+                return None
+        os.chmod(found[0], 0o755)
+        return found[0]
+
+
+PARTS = ["start", "instructions", "streams", "memory", "version", "sizes", "load"]
+
+
+def machine():
+    cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
+    memory = int(re.search(r"MemTotal:\s+(\d+)", open("/proc/meminfo").read()).group(1)) / 1048576
+    qemu = subprocess.run([QEMU, "--version"], stdout=subprocess.PIPE, text=True).stdout.splitlines()[0]
+    return (f"{datetime.date.today()}, {os.cpu_count()} CPUs ({cpu.group(1) if cpu else '?'}), {memory:.0f} GiB, "
+            f"Linux {platform.release()}, {qemu}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--only", default=",".join(PARTS), help="of: " + ", ".join(PARTS))
+    parser.add_argument("-o", "--output", help="also write what is printed to this file")
+    args = parser.parse_args()
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="msb-bench-") as work:
+        b = Bench(args.runs, work)
+        b.say(f"Machine: {machine()}")
+        b.prepare()
+        for name in args.only.split(","):
+            part = getattr(b, name)
+            b.say()
+            b.say("### " + part.__doc__)
+            b.say()
+            try:
+                part()
+            except Skip as why:
+                b.say(f"Skipped: {why}")
+            except (AssertionError, subprocess.SubprocessError, OSError) as why:
+                failed += 1
+                b.say(f"FAILED: {why!r}")
+    if args.output:
+        with open(args.output, "w") as f:
+            f.write("\n".join(b.lines) + "\n")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

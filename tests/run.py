@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Run tests, one line each, and end with "N passed, N failed, N skipped".
+
+    tests/run.py unit BUILD_DIR...   the cmocka programs of a build directory, each test counted
+    tests/run.py fuzz BUILD_DIR      every fuzz target: its seeds, then --seconds of new inputs
+    tests/run.py e2e [NAME...]       end-to-end tests against $MSB on the engine $MSB_ENGINE
+    tests/run.py cmd NAME COMMAND... one command; exit code 77 means skipped
+
+Several of these may follow each other, separated by "--". Each test runs in its own process group
+under a deadline. Output of a test goes to --logs; of a failed one the end is shown.
+"""
+import argparse
+import concurrent.futures
+import glob
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+E2E = os.path.join(ROOT, "tests", "e2e")
+SKIP_CODE = 77
+SANITIZERS = {
+    "ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1:abort_on_error=0",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+}
+
+
+class Test:
+    """One process to run. `tap`: its output is TAP and holds many tests."""
+
+    def __init__(self, name, argv, env=None, deadline=120, tap=False, alone=False):
+        self.name, self.argv, self.env = name, argv, env or {}
+        self.deadline, self.tap, self.alone = deadline, tap, alone
+
+
+class Result:
+    def __init__(self):
+        self.passed, self.failed, self.skipped = 0, 0, 0
+
+    def add(self, other):
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+
+    def __str__(self):
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+def unit_tests(build):
+    listed = json.loads(subprocess.check_output(["meson", "introspect", "--tests", build]))
+    label = os.path.basename(os.path.abspath(build))
+    for t in listed:
+        env = dict(t["env"], CMOCKA_MESSAGE_OUTPUT="TAP", **SANITIZERS)
+        name = f"{label}/{t['suite'][0].split(':')[-1]}/{t['name']}"
+        yield Test(name, t["cmd"], env, t["timeout"], tap=True)
+
+
+def fuzz_tests(build, seconds):
+    for program in sorted(glob.glob(os.path.join(build, "tests", "fuzz_*"))):
+        if not os.access(program, os.X_OK) or os.path.isdir(program):
+            continue
+        name = os.path.basename(program)[len("fuzz_"):]
+        seeds = glob.glob(os.path.join(ROOT, "tests", "*", "seeds", name))
+        corpus = os.path.join(build, "corpus", name)
+        found = os.path.join(build, "found", name) + os.sep
+        os.makedirs(corpus, exist_ok=True)
+        os.makedirs(found, exist_ok=True)
+        argv = [program, f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=2048",
+                "-print_final_stats=1", f"-artifact_prefix={found}", corpus] + seeds
+        yield Test(f"fuzz/{name}", argv, SANITIZERS, seconds + 120)
+
+
+def e2e_tests(names):
+    sys.path.insert(0, E2E)
+
+    def walk(suite):
+        for t in suite:
+            if isinstance(t, unittest.TestSuite):
+                yield from walk(t)
+            else:
+                yield t
+
+    loader = unittest.TestLoader()
+    for t in walk(loader.discover(E2E, pattern="test_*.py", top_level_dir=E2E)):
+        name = t.id()
+        if names and not any(re.search(n, name) for n in names):
+            continue
+        method = getattr(t, t._testMethodName)
+        argv = [sys.executable, os.path.join(E2E, "harness.py"), name]
+        yield Test("e2e/" + name, argv, deadline=getattr(method, "deadline", 300),
+                   alone=getattr(method, "alone", False))
+
+
+class Runner:
+    def __init__(self, logs, jobs):
+        self.logs, self.jobs = logs, jobs
+        self.result = Result()
+        self.lock = threading.Lock()
+        os.makedirs(logs, exist_ok=True)
+
+    def start(self, test):
+        log = os.path.join(self.logs, re.sub(r"[^\w.-]+", "_", test.name) + ".log")
+        began = time.monotonic()
+        late = False
+        if not os.path.exists(test.argv[0]) and os.sep in test.argv[0]:
+            self.report(test, 1, False, test.argv[0] + " is not there\n", 0, log)
+            return
+        with open(log, "wb") as out:
+            child = subprocess.Popen(test.argv, stdin=subprocess.DEVNULL, stdout=out,
+                                     stderr=subprocess.STDOUT, env=dict(os.environ, **test.env),
+                                     cwd=ROOT, start_new_session=True)
+            try:
+                code = child.wait(test.deadline)
+            except subprocess.TimeoutExpired:
+                late = True
+            # Whatever the test started and left in its group goes with it.
+            try:
+                os.killpg(child.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            if late:
+                code = child.wait()
+        text = open(log, errors="replace").read()
+        self.report(test, code, late, text, time.monotonic() - began, log)
+
+    def report(self, test, code, late, text, seconds, log):
+        r, lines = Result(), []
+        if test.tap and re.search(r"^1\.\.\d+", text, re.M):
+            bad = re.findall(r"^not ok \d+ - (.*)$", text, re.M)
+            skipped = re.findall(r"^ok \d+ (?:- )?(\S+)?.*# SKIP(.*)$", text, re.M | re.I)
+            r.skipped = len(skipped)
+            r.passed = len(re.findall(r"^ok \d+", text, re.M)) - r.skipped
+            r.failed = len(bad)
+            lines += [f"         {b}" for b in bad]
+            lines += [f"         skipped {name}:{why}" for name, why in skipped]
+            if (code or late) and not r.failed:
+                r.failed = 1
+        elif code == SKIP_CODE:
+            r.skipped = 1
+        else:
+            r.passed, r.failed = (0, 1) if code else (1, 0)
+        word = "FAILED" if r.failed else "skipped" if r.skipped and not r.passed else "ok"
+        count = f" ({r.passed} tests)" if test.tap and r.passed else ""
+        reason = ""
+        if late:
+            reason = f": no end after {test.deadline} s"
+        elif code and r.failed:
+            reason = f": exit code {code}"
+        elif word == "skipped":
+            reason = ": " + (text.strip().splitlines() or ["no reason given"])[-1]
+        with self.lock:
+            self.result.add(r)
+            print(f"{word:8} {seconds:7.2f}s  {test.name}{count}{reason}", flush=True)
+            for line in lines:
+                print(line)
+            if r.failed:
+                print(f"         ---- end of {os.path.relpath(log, ROOT)}")
+                for line in text.splitlines()[-40:]:
+                    print("         | " + line)
+            sys.stdout.flush()
+
+    def run(self, tests):
+        tests = list(tests)
+        with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
+            list(pool.map(self.start, [t for t in tests if not t.alone]))
+        for t in tests:
+            if t.alone:
+                self.start(t)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--logs", default=os.path.join(ROOT, "build", "test-logs"))
+    parser.add_argument("--seconds", type=int, default=3, help="per fuzz target")
+    parser.add_argument("what", nargs=argparse.REMAINDER)
+    args = parser.parse_args()
+    runner = Runner(args.logs, args.jobs)
+    group, groups = [], []
+    for word in args.what + ["--"]:
+        if word == "--":
+            if group:
+                groups.append(group)
+            group = []
+        else:
+            group.append(word)
+    if not groups:
+        parser.error("nothing to run")
+    # What needs no virtual machine first, all of it side by side.
+    plain, machines = [], []
+    for kind, *rest in groups:
+        if kind == "unit":
+            plain += [t for build in rest for t in unit_tests(build)]
+        elif kind == "fuzz":
+            plain += fuzz_tests(rest[0], args.seconds)
+        elif kind == "cmd":
+            plain.append(Test(rest[0], rest[1:], deadline=600))
+        elif kind == "e2e":
+            machines += e2e_tests(rest)
+        else:
+            parser.error(f"unknown kind {kind}")
+    runner.run(plain)
+    if machines:
+        sys.path.insert(0, E2E)
+        import harness
+        try:
+            with harness.prepared() as env:
+                os.environ.update(env)
+                runner.run(machines)
+        except harness.NotReady as why:
+            print(f"FAILED   {'':8}  e2e: {why}")
+            runner.result.failed += 1
+    print(runner.result)
+    return 1 if runner.result.failed or not runner.result.passed else 0
+
+
+sys.exit(main())
