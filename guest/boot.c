@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -84,19 +83,6 @@ static int set_clock(const struct msg_bootstrap *b, struct err *err)
 	return 0;
 }
 
-static int set_limits(const struct msg_bootstrap *b, struct err *err)
-{
-	const struct exec_rlimit *l = b->rlimits.v;
-	int r = rlimits_check(&b->rlimits, err);
-
-	for (size_t i = 0; i < b->rlimits.n && !r; i++) {
-		r = rlimit_set(&l[i]);
-		if (r < 0)
-			err_set(err, r, "cannot set the limit '%s': %s", l[i].resource, err_name(r));
-	}
-	return r;
-}
-
 int boot_guest(const struct msg_bootstrap *b, struct err *err)
 {
 	int r;
@@ -119,10 +105,12 @@ int boot_guest(const struct msg_bootstrap *b, struct err *err)
 	if (!r && b->has_network)
 		r = net_configure(&b->network, err);
 	if (!r)
-		r = set_limits(b, err);
-	if (!r)
-		etc_write(b);
-	return r;
+		r = rlimits_check(&b->rlimits, err);
+	if (r < 0)
+		return r;
+	rlimit_raise_files();
+	etc_write(b);
+	return 0;
 }
 
 int boot_cgroup(void)

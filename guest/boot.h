@@ -23,6 +23,8 @@ int boot_cgroup(void);
 int mount_root(const struct msg_bootstrap *b, struct err *err);
 int mount_system(const struct msg_bootstrap *b, struct err *err);
 int mount_volumes(const struct msg_bootstrap *b, struct err *err);
+/* At the end: the root and the layer under it read-only, so that no journal is left to replay. */
+void mount_seal(void);
 /* mount(2), making the mount point when it is missing. */
 int mount_at(const char *source, const char *target, const char *type, unsigned long flags,
 	     const char *options, struct err *err);

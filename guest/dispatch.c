@@ -41,8 +41,8 @@ static void do_clock_sync(struct conn *c, uint32_t id, const void *msg)
 	};
 
 	if (clock_settime(CLOCK_REALTIME, &ts) < 0)
-		conn_error(c, id, CORE_INVALID_PAYLOAD, "core.clock.sync", "cannot set the clock: %s",
-			   strerror(errno));
+		conn_error(c, id, CORE_INVALID_PAYLOAD, "core.clock.sync",
+			   "cannot set the clock: %s", strerror(errno));
 }
 
 static void do_ping(struct conn *c, uint32_t id, const void *msg)
@@ -214,7 +214,8 @@ static bool check_envelope(struct conn *c, const struct frame *f, const struct e
 	char name[64];
 
 	if (!e->type) {
-		snprintf(name, sizeof(name), "%.*s", (int)MIN(e->name_len, sizeof(name) - 1), e->name);
+		snprintf(name, sizeof(name), "%.*s", (int)MIN(e->name_len, sizeof(name) - 1),
+			 e->name);
 		conn_error(c, f->id, CORE_UNSUPPORTED_MESSAGE_TYPE, name, "unknown message type");
 		return false;
 	}

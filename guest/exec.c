@@ -31,6 +31,7 @@ struct exec {
 	struct inlet out[OUTPUTS];
 	uint64_t owed[OUTPUTS]; /* out[i].total at which all output of the command has been read */
 	struct loop_timer grace;
+	unsigned graces;
 };
 
 static void exec_abandon(struct stream *s);
@@ -165,10 +166,28 @@ static void on_output(struct inlet *in)
 		finish_if_done(x);
 }
 
+/*
+ * What a pipe held when the command exited is known (owed). A terminal's buffers are not all
+ * visible, so there the session ends after a grace in which nothing came and nothing was held back
+ * by a slow client; a daemon that goes on talking is cut off after EXEC_TTY_GRACES of them.
+ */
+static bool terminal_busy(struct exec *x)
+{
+	struct inlet *in = &x->out[OUT];
+	bool moved = in->total != x->owed[OUT];
+
+	if (!x->tty || !inlet_open(in))
+		return false;
+	x->owed[OUT] = in->total;
+	return inlet_waiting(in) || (moved && x->graces++ < EXEC_TTY_GRACES);
+}
+
 static void on_grace(struct loop_timer *t)
 {
 	struct exec *x = container_of(t, struct exec, grace);
 
+	if (terminal_busy(x) && !loop_timer_in(x->st.conn->sv->loop, t, EXEC_GRACE_MS * 1000000ull))
+		return;
 	x->graced = true;
 	finish_if_done(x);
 }
@@ -183,7 +202,8 @@ static void on_command_exit(struct child *child, int status)
 	for (int i = 0; i < OUTPUTS; i++) {
 		int n = 0;
 
-		if (inlet_open(&x->out[i]) && ioctl(x->out[i].src.fd, FIONREAD, &n) == 0 && n > 0)
+		if (!x->tty && inlet_open(&x->out[i]) &&
+		    ioctl(x->out[i].src.fd, FIONREAD, &n) == 0 && n > 0)
 			x->owed[i] = x->out[i].total + (uint64_t)n;
 	}
 	x->grace.fn = on_grace;
@@ -286,12 +306,15 @@ void exec_signal(struct stream *s, const struct msg_exec_signal *m)
 /* The start of a session */
 
 struct stdio {
-	int ours[3];   /* ends for stdin, stdout, stderr; with a terminal the first two are one */
+	int ours[3]; /* ends for stdin, stdout, stderr; with a terminal the first two are one */
 	int theirs[3];
 };
 #define STDIO_INIT                                                                                 \
 	{                                                                                          \
-		{-1, -1, -1}, {-1, -1, -1}                                                         \
+		{-1, -1, -1},                                                                      \
+		{                                                                                  \
+			-1, -1, -1                                                                 \
+		}                                                                                  \
 	}
 
 static void stdio_close(struct stdio *io)
@@ -317,8 +340,7 @@ static int open_pipes(struct stdio *io)
 	return 0;
 }
 
-static int open_terminal(struct stdio *io, const struct msg_exec_request *req,
-			 const struct user *u)
+static int open_terminal(struct stdio *io, const struct msg_exec_request *req, const struct user *u)
 {
 	struct winsize ws = {.ws_row = req->rows, .ws_col = req->cols};
 	int unlock = 0;
@@ -363,8 +385,8 @@ static void fail_spawn(struct conn *c, uint32_t id, const struct spawn *s)
 	char text[512];
 	const char *what = s->kind == EXEC_BAD_CWD ? s->cwd : s->cmd;
 
-	snprintf(text, sizeof(text), "cannot run '%.128s': %s%s%.128s%s: %s%s%s%s", s->cmd, s->stage,
-		 what == s->cmd ? "" : " '", what == s->cmd ? "" : what,
+	snprintf(text, sizeof(text), "cannot run '%.128s': %s%s%.128s%s: %s%s%s%s", s->cmd,
+		 s->stage, what == s->cmd ? "" : " '", what == s->cmd ? "" : what,
 		 what == s->cmd ? "" : "'", strerror(s->error), s->detail ? " (" : "",
 		 s->detail ? s->detail : "", s->detail ? ")" : "");
 	send_failed(c, id, s->kind, s->stage, s->error, text);
@@ -404,8 +426,8 @@ static int attach(struct exec *x, struct stdio *io)
 	return r;
 }
 
-static void run(struct conn *c, uint32_t id, const struct msg_exec_request *req,
-		struct spawn *s, struct exec *x)
+static void run(struct conn *c, uint32_t id, const struct msg_exec_request *req, struct spawn *s,
+		struct exec *x)
 {
 	const struct msg_bootstrap *boot = c->sv->defaults.boot;
 	struct msg_exec_started started;
@@ -451,7 +473,11 @@ void exec_request(struct conn *c, uint32_t id, const struct msg_exec_request *re
 {
 	const struct msg_bootstrap *boot = c->sv->defaults.boot;
 	struct err err = ERR_INIT;
-	struct spawn s = {.cmd = req->cmd, .rlimits = &req->rlimits};
+	struct spawn s = {
+		.cmd = req->cmd,
+		.sandbox_rlimits = &boot->rlimits,
+		.rlimits = &req->rlimits,
+	};
 	cleanup_free char **argv = NULL;
 	cleanup_free char **envp = NULL;
 	struct exec *x;

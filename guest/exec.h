@@ -14,6 +14,7 @@
 
 enum {
 	EXEC_GRACE_MS = 100,
+	EXEC_TTY_GRACES = 20,
 	EXEC_CHUNK_MAX = 256 << 10,
 	EXEC_ARGS_MAX = 32768, /* arguments plus environment entries of one command */
 };

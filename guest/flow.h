@@ -40,6 +40,11 @@ static inline bool inlet_open(const struct inlet *in)
 {
 	return in->src.fd >= 0;
 }
+/* Is it held back because the connection is full? */
+static inline bool inlet_waiting(const struct inlet *in)
+{
+	return in->room.next != NULL;
+}
 
 struct outlet {
 	struct conn *conn;

@@ -296,7 +296,8 @@ static void reply_list(struct conn *c, uint32_t id, DIR *d, const char *path, si
 	}
 	free(res.list.v);
 	if (r == -EOVERFLOW)
-		fs_fail(c, id, "readdir: too many entries for one answer; open it and read in parts");
+		fs_fail(c, id,
+			"readdir: too many entries for one answer; open it and read in parts");
 	else
 		fs_fail_errno(c, id, "readdir", r);
 }

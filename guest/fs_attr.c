@@ -50,8 +50,8 @@ int fs_set_path(const char *path, bool follow, const struct fs_attrs *a, const c
 	struct stat st;
 
 	if (a->has_size) {
-		cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK |
-							  (follow ? 0 : O_NOFOLLOW));
+		cleanup_close int fd =
+			open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK | (follow ? 0 : O_NOFOLLOW));
 
 		*step = "truncate";
 		if (fd < 0 || ftruncate(fd, (off_t)a->size) < 0)

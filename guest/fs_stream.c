@@ -136,8 +136,8 @@ bool fs_data(struct stream *s, const uint8_t *p, size_t n)
 		return true;
 	}
 	while (n) {
-		ssize_t w = t->h->append ? write(t->h->fd, p, n) :
-					   pwrite(t->h->fd, p, n, (off_t)t->offset);
+		ssize_t w = t->h->append ? write(t->h->fd, p, n)
+					 : pwrite(t->h->fd, p, n, (off_t)t->offset);
 
 		if (w < 0 && errno == EINTR)
 			continue;

@@ -76,8 +76,8 @@ static void on_signal(struct loop_source *src, uint32_t events)
 
 static int watch_signals(struct err *err)
 {
-	static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPWR,
-				      SIGUSR1, SIGUSR2};
+	static const int signals[] = {SIGCHLD, SIGTERM, SIGINT,	 SIGHUP,
+				      SIGQUIT, SIGPWR,	SIGUSR1, SIGUSR2};
 	sigset_t set;
 	int r;
 

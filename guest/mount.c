@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 #include "boot.h"
 
 static const char root_dir[] = "/root";
+static int upper_fd = -1; /* the upper layer's directory, for mount_seal() */
 
 /* mkdir -p of the parents and the directory itself. */
 static int make_dirs(const char *path, mode_t mode)
@@ -95,6 +97,7 @@ static int mount_overlay(const struct boot_root *root, struct err *err)
 		r = mount_upper(&root->upper, err);
 	if (r < 0)
 		return r;
+	upper_fd = open("/upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if ((mkdir("/upper/upper", 0755) < 0 && errno != EEXIST) ||
 	    (mkdir("/upper/work", 0755) < 0 && errno != EEXIST))
 		return err_errno(err, "cannot make the overlay's directories on the upper layer");
@@ -243,6 +246,30 @@ static int mount_file(const struct msg_bootstrap *b, const struct boot_file_moun
 	if (!r && flags && mount(NULL, m->guest_path, NULL, MS_BIND | MS_REMOUNT | flags, NULL) < 0)
 		r = err_errno(err, "cannot restrict the mount on %.200s", m->guest_path);
 	return r;
+}
+
+/* Make a whole file system read-only, by descriptor: its mount may be hidden, /proc may be gone. */
+static void seal(int fd)
+{
+	/* From <linux/mount.h>, which cannot stand beside <sys/mount.h>. */
+	enum { EMPTY_PATH = 8, SET_FLAG = 0, RECONFIGURE = 7, CLOEXEC = 1 };
+	int fs = (int)syscall(SYS_fspick, fd, "", EMPTY_PATH | CLOEXEC);
+
+	if (fs < 0)
+		return;
+	(void)syscall(SYS_fsconfig, fs, SET_FLAG, "ro", NULL, 0);
+	(void)syscall(SYS_fsconfig, fs, RECONFIGURE, NULL, NULL, 0);
+	close(fs);
+}
+
+void mount_seal(void)
+{
+	int fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	seal(fd);
+	close_fd(fd);
+	if (upper_fd >= 0)
+		seal(upper_fd);
 }
 
 int mount_volumes(const struct msg_bootstrap *b, struct err *err)

@@ -11,7 +11,7 @@
 enum { REAP_BUDGET = 64 /* children per turn */ };
 
 struct child {
-	pid_t pid; /* 0 when not watched */
+	pid_t pid;				     /* 0 when not watched */
 	void (*exited)(struct child *c, int status); /* no longer watched when called */
 	struct child *next;
 };

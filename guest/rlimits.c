@@ -13,22 +13,20 @@ static const struct {
 	const char *name;
 	int resource;
 } names[] = {
-	{"cpu", RLIMIT_CPU},
-	{"fsize", RLIMIT_FSIZE},
-	{"data", RLIMIT_DATA},
-	{"stack", RLIMIT_STACK},
-	{"core", RLIMIT_CORE},
-	{"rss", RLIMIT_RSS},
-	{"nproc", RLIMIT_NPROC},
-	{"nofile", RLIMIT_NOFILE},
-	{"memlock", RLIMIT_MEMLOCK},
-	{"as", RLIMIT_AS},
-	{"locks", RLIMIT_LOCKS},
-	{"sigpending", RLIMIT_SIGPENDING},
-	{"msgqueue", RLIMIT_MSGQUEUE},
-	{"nice", RLIMIT_NICE},
-	{"rtprio", RLIMIT_RTPRIO},
-	{"rttime", RLIMIT_RTTIME},
+	{"cpu", RLIMIT_CPU},	       {"fsize", RLIMIT_FSIZE},
+	{"data", RLIMIT_DATA},	       {"stack", RLIMIT_STACK},
+	{"core", RLIMIT_CORE},	       {"rss", RLIMIT_RSS},
+	{"nproc", RLIMIT_NPROC},       {"nofile", RLIMIT_NOFILE},
+	{"memlock", RLIMIT_MEMLOCK},   {"as", RLIMIT_AS},
+	{"locks", RLIMIT_LOCKS},       {"sigpending", RLIMIT_SIGPENDING},
+	{"msgqueue", RLIMIT_MSGQUEUE}, {"nice", RLIMIT_NICE},
+	{"rtprio", RLIMIT_RTPRIO},     {"rttime", RLIMIT_RTTIME},
+};
+
+enum {
+	AGENT_FILES = 1 << 20, /* fs.nr_open's default */
+	COMMAND_FILES_SOFT = 1024,
+	COMMAND_FILES_HARD = 512 << 10,
 };
 
 int rlimit_find(const char *name)
@@ -62,4 +60,26 @@ int rlimit_set(const struct exec_rlimit *l)
 	} v = {l->soft, l->hard};
 
 	return syscall(SYS_prlimit64, 0, rlimit_find(l->resource), &v, NULL) < 0 ? -errno : 0;
+}
+
+struct limit64 {
+	uint64_t soft, hard;
+};
+
+void rlimit_raise_files(void)
+{
+	struct limit64 v = {AGENT_FILES, AGENT_FILES};
+
+	(void)syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &v, NULL);
+}
+
+void rlimit_default_files(void)
+{
+	struct limit64 v;
+
+	if (syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &v) < 0)
+		return;
+	v.hard = MIN(v.hard, (uint64_t)COMMAND_FILES_HARD);
+	v.soft = MIN(v.hard, (uint64_t)COMMAND_FILES_SOFT);
+	(void)syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &v, NULL);
 }

@@ -15,4 +15,11 @@ int rlimits_check(const struct wire_list *limits, struct err *err);
 /* Set one for this process by a bare system call: usable where memory is shared with a parent. */
 int rlimit_set(const struct exec_rlimit *l);
 
+/*
+ * Descriptors: our own clients may need many, whatever the sandbox's limit is; a command starts
+ * with what programs expect, soft 1024 and a hard limit that lets them ask for more.
+ */
+void rlimit_raise_files(void);
+void rlimit_default_files(void);
+
 #endif

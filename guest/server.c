@@ -332,8 +332,20 @@ static void on_listener(struct loop_source *src, uint32_t events)
 	int fd = accept4(src->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	(void)events;
-	if (fd >= 0)
+	if (fd >= 0) {
 		server_adopt(sv, fd, false);
+	} else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+		/* The client keeps waiting; asking again at once would only spin. */
+		loop_mod(src, 0);
+		(void)loop_timer_in(sv->loop, &sv->listen_again, LISTEN_PAUSE_MS * 1000000ull);
+	}
+}
+
+static void on_listen_again(struct loop_timer *t)
+{
+	struct server *sv = container_of(t, struct server, listen_again);
+
+	loop_mod(&sv->listener, EPOLLIN);
 }
 
 int server_init(struct server *sv, const struct msg_bootstrap *boot, struct err *err)
@@ -357,6 +369,7 @@ int server_listen(struct server *sv, int fd, struct err *err)
 	int r;
 
 	sv->listener.fn = on_listener;
+	sv->listen_again.fn = on_listen_again;
 	sv->listener.fd = fd;
 	r = loop_add(sv->loop, &sv->listener, EPOLLIN);
 	if (r < 0) {
@@ -426,6 +439,7 @@ void server_done(struct server *sv)
 		conn_close(c);
 	sv->dirty = NULL;
 	bury(sv);
+	loop_timer_stop(&sv->listen_again);
 	loop_del(&sv->listener);
 	sv->listener.fd = close_fd(sv->listener.fd);
 	sv->loop = loop_free(sv->loop);

@@ -32,6 +32,7 @@ enum {
 	CONNS_MAX = FRAME_CLIENTS_MAX + 8,
 	STREAMS_MAX = 1024, /* per connection */
 	STREAM_BUCKETS = 64,
+	LISTEN_PAUSE_MS = 100, /* after running out of descriptors */
 	/* Late frames for these are silently dropped: the client could not know yet. */
 	CONN_ENDED_IDS = 64,
 };
@@ -88,6 +89,7 @@ struct server {
 	struct conn *conns, *dirty;
 	unsigned nconns;
 	struct loop_source listener;
+	struct loop_timer listen_again;
 	struct work ready; /* list of work for this turn */
 	struct session_defaults defaults;
 	uint64_t activity_seq;

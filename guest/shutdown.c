@@ -6,13 +6,13 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/loop.h"
+#include "boot.h"
 #include "reaper.h"
 
 /* Reap until nobody is left: kernel threads are not our children. False at the deadline. */
@@ -58,8 +58,6 @@ void shutdown_machine(int sigfd)
 		}
 	}
 	sync();
-	/* "/" is the overlay; what it stands on cannot be named any more but is synced already. */
-	mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
-	sync();
+	mount_seal();
 	shutdown_now();
 }

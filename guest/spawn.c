@@ -152,10 +152,20 @@ static int exec_program(struct spawn *s)
 	return fail_exec(s, s->cmd, error);
 }
 
+static int set_limits(const struct wire_list *limits)
+{
+	const struct exec_rlimit *l = limits->v;
+
+	for (size_t i = 0; i < limits->n; i++) {
+		if (rlimit_set(&l[i]) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int child(void *arg)
 {
 	struct spawn *s = arg;
-	const struct exec_rlimit *l = s->rlimits->v;
 	struct sigaction dfl = {.sa_handler = SIG_DFL};
 	sigset_t none;
 
@@ -167,10 +177,9 @@ static int child(void *arg)
 		if (dup2(s->stdio[i], i) < 0)
 			return fail(s, "stdio", EXEC_OTHER);
 	}
-	for (size_t i = 0; i < s->rlimits->n; i++) {
-		if (rlimit_set(&l[i]) < 0)
-			return fail(s, "rlimit", EXEC_RESOURCE_LIMIT);
-	}
+	rlimit_default_files();
+	if (set_limits(s->sandbox_rlimits) < 0 || set_limits(s->rlimits) < 0)
+		return fail(s, "rlimit", EXEC_RESOURCE_LIMIT);
 	if (s->restricted && drop_privileges(s))
 		return 127;
 	if (become(s))
@@ -202,8 +211,8 @@ static long clone_child(struct clone_args *a, size_t size, int (*fn)(void *), vo
 			 "hlt\n\t"
 			 "1:"
 			 : "=a"(ret)
-			 : "0"((long)SYS_clone3), "D"(a), "S"(size), "r"(r8), "r"(r9),
-			   [exit] "i"(SYS_exit)
+			 : "0"((long)SYS_clone3), "D"(a), "S"(size), "r"(r8),
+			   "r"(r9), [exit] "i"(SYS_exit)
 			 : "rcx", "r11", "memory", "cc");
 	return ret;
 }
@@ -261,11 +270,11 @@ const char *errno_name(int error)
 		const char *name;
 	} names[] = {
 #define E(x) {x, #x}
-		E(E2BIG),   E(EACCES), E(EAGAIN),  E(EBADF),   E(EBUSY),   E(EEXIST),
-		E(EFAULT),  E(EINTR),  E(EINVAL),  E(EIO),     E(EISDIR),  E(ELIBBAD),
-		E(ELOOP),   E(EMFILE), E(ENAMETOOLONG),        E(ENFILE),  E(ENODEV),
-		E(ENOENT),  E(ENOEXEC), E(ENOMEM), E(ENOSPC),  E(ENOSYS),  E(ENOTDIR),
-		E(ENOTTY),  E(ENXIO),  E(EPERM),   E(EPIPE),   E(EROFS),   E(ETXTBSY),
+		E(E2BIG),   E(EACCES), E(EAGAIN),	E(EBADF),  E(EBUSY),   E(EEXIST),
+		E(EFAULT),  E(EINTR),  E(EINVAL),	E(EIO),	   E(EISDIR),  E(ELIBBAD),
+		E(ELOOP),   E(EMFILE), E(ENAMETOOLONG), E(ENFILE), E(ENODEV),  E(ENOENT),
+		E(ENOEXEC), E(ENOMEM), E(ENOSPC),	E(ENOSYS), E(ENOTDIR), E(ENOTTY),
+		E(ENXIO),   E(EPERM),  E(EPIPE),	E(EROFS),  E(ETXTBSY),
 #undef E
 	};
 

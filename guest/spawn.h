@@ -21,14 +21,16 @@ struct spawn {
 	char *const *argv, *const *envp;
 	const char *path; /* where to look for a @cmd without a slash */
 	struct user user;
-	const struct wire_list *rlimits;
+	/* Limits are set in this order: the sandbox's, then the request's. We ourselves have none.
+	 */
+	const struct wire_list *sandbox_rlimits, *rlimits;
 	int stdio[3]; /* for 0, 1 and 2; close-on-exec */
 	bool tty;     /* stdio[0] becomes the controlling terminal */
 	bool restricted;
 	int cgroup_fd; /* -1: stay in ours */
 	/* out, on failure */
 	const char *stage;
-	int error;           /* errno */
+	int error; /* errno */
 	enum exec_fail kind;
 	const char *detail; /* may be NULL */
 };

@@ -189,7 +189,8 @@ static void try_next(struct tcp *t)
 			return;
 		}
 		t->last_error = errno;
-		if (errno == EINPROGRESS && !loop_add(t->st.conn->sv->loop, &t->connecting, EPOLLOUT))
+		if (errno == EINPROGRESS &&
+		    !loop_add(t->st.conn->sv->loop, &t->connecting, EPOLLOUT))
 			return;
 		t->connecting.fd = close_fd(fd);
 	}

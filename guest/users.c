@@ -173,7 +173,8 @@ static int read_text(const char *path, char **ret, size_t *ret_n, struct err *er
 	*ret = NULL;
 	*ret_n = 0;
 	if (fd < 0)
-		return errno == ENOENT || errno == ENOTDIR ? 0 : err_errno(err, "cannot read %s", path);
+		return errno == ENOENT || errno == ENOTDIR ? 0
+							   : err_errno(err, "cannot read %s", path);
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return err_set(err, EINVAL, "%s is not a regular file", path);
 	if (st.st_size > USER_FILE_MAX)

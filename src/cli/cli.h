@@ -43,8 +43,8 @@ struct verb {
 	const struct verb *subs; /* verbs below this one; then run is NULL */
 	size_t nsubs;
 	int (*run)(struct cli *cli, int argc, char **argv);
-	size_t operands;  /* more of them start the rest; SIZE_MAX: only `--` does */
-	int usage_code;	  /* exit code for wrong words */
+	size_t operands; /* more of them start the rest; SIZE_MAX: only `--` does */
+	int usage_code;	 /* exit code for wrong words */
 };
 
 struct cli {

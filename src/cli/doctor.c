@@ -173,10 +173,9 @@ static json_t *to_json(const struct report *r, bool healthy)
 	for (size_t i = 0; i < r->n; i++) {
 		const struct check *c = &r->checks[i];
 
-		json_array_append_new(checks,
-				      json_pack("{s:s,s:s,s:s,s:s}", "name", c->name, "status",
-						states[c->state], "detail", c->detail, "hint",
-						c->hint));
+		json_array_append_new(checks, json_pack("{s:s,s:s,s:s,s:s}", "name", c->name,
+							"status", states[c->state], "detail",
+							c->detail, "hint", c->hint));
 	}
 	return json_pack("{s:b,s:o}", "healthy", healthy, "checks", checks);
 }
@@ -189,8 +188,8 @@ static void print_report(const struct report *r)
 		const struct check *c = &r->checks[i];
 		const char *colour = c->state == CHECK_BAD ? cli_red(stdout) : "";
 
-		printf("%s%-8s%s%-10s%s\n", colour, marks[c->state], *colour ? cli_reset(stdout) : "",
-		       c->name, c->detail);
+		printf("%s%-8s%s%-10s%s\n", colour, marks[c->state],
+		       *colour ? cli_reset(stdout) : "", c->name, c->detail);
 		if (c->hint[0])
 			printf("%-18s→ %s\n", "", c->hint);
 	}

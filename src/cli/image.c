@@ -40,9 +40,9 @@ struct progress {
 static void show_progress(void *arg, const struct image_progress *p)
 {
 	static const char *const what[] = {
-		[IMAGE_STAGE_READ] = "reading",	      [IMAGE_STAGE_LAYER] = "converting",
+		[IMAGE_STAGE_READ] = "reading",		[IMAGE_STAGE_LAYER] = "converting",
 		[IMAGE_STAGE_LAYER_DONE] = "converted", [IMAGE_STAGE_LAYER_HAVE] = "have",
-		[IMAGE_STAGE_MERGE] = "merging",      [IMAGE_STAGE_BOOTSTRAP] = "installing",
+		[IMAGE_STAGE_MERGE] = "merging",	[IMAGE_STAGE_BOOTSTRAP] = "installing",
 	};
 	struct progress *state = arg;
 	unsigned percent = p->total ? (unsigned)(p->done * 100 / p->total) : 0;
@@ -78,7 +78,8 @@ static const struct opt load_opts[] = {
 	 offsetof(struct load_args, input), 0},
 	{'t', "tag", "REFERENCE", "Call the image this (repeatable)", opt_add_text,
 	 offsetof(struct load_args, tags), 0},
-	{'q', "quiet", NULL, "Show no progress", opt_set_flag, offsetof(struct load_args, quiet), 0},
+	{'q', "quiet", NULL, "Show no progress", opt_set_flag, offsetof(struct load_args, quiet),
+	 0},
 };
 
 static void print_loaded(const struct image_info *i)
@@ -135,7 +136,7 @@ static int load(struct cli *cli, int argc, char **argv)
 
 #define LOAD                                                                                       \
 	.name = "load", .group = "Images", .args = "[OPTIONS]",                                    \
-	.summary = "Load images from an OCI layout or a `docker save` archive", .opts = load_opts,  \
+	.summary = "Load images from an OCI layout or a `docker save` archive", .opts = load_opts, \
 	.nopts = ARRAY_SIZE(load_opts), .run = load
 
 const struct verb verb_load = {LOAD};
@@ -176,11 +177,12 @@ static json_t *list_json(const struct image_list *l)
 		for (size_t n = 0; (ref = reference(im, n)); n++)
 			json_array_append_new(
 				out,
-				json_pack("{s:s,s:s,s:I,s:s,s:s,s:I,s:s}", "reference", ref, "digest",
+				json_pack("{s:s,s:s,s:I,s:s,s:s,s:I,s:s}", "reference", ref,
+					  "digest",
 					  im->manifest_digest[0] ? im->manifest_digest : im->id,
 					  "size_bytes", (json_int_t)im->size, "architecture",
-					  im->config.architecture, "os", im->config.os, "layer_count",
-					  (json_int_t)im->layer_count, "created_at",
+					  im->config.architecture, "os", im->config.os,
+					  "layer_count", (json_int_t)im->layer_count, "created_at",
 					  cli_time(im->loaded_at, created)));
 	}
 	return out;
@@ -265,11 +267,10 @@ static json_t *inspect_json(const struct image_info *i)
 	for (size_t k = 0; k < i->layer_count; k++) {
 		const struct image_layer_info *l = &i->layers[k];
 
-		json_array_append_new(layers,
-				      json_pack("{s:s,s:I,s:I,s:I}", "diff_id", l->diff_id,
-						"size_bytes", (json_int_t)l->bytes, "entries",
-						(json_int_t)l->entries, "stored_bytes",
-						(json_int_t)l->stored));
+		json_array_append_new(layers, json_pack("{s:s,s:I,s:I,s:I}", "diff_id", l->diff_id,
+							"size_bytes", (json_int_t)l->bytes,
+							"entries", (json_int_t)l->entries,
+							"stored_bytes", (json_int_t)l->stored));
 	}
 	return json_pack("{s:s,s:s,s:o,s:s,s:s,s:I,s:I,s:I,s:s,s:o,s:o?}", "id", i->id, "digest",
 			 i->manifest_digest[0] ? i->manifest_digest : i->id, "references",

@@ -54,7 +54,8 @@ void opt_help(const struct opt *opts, size_t n, struct buf *b);
 
 /* Ready-made setters. */
 int opt_set_flag(const struct opt *o, void *target, const char *value, struct err *err); /* bool */
-int opt_set_text(const struct opt *o, void *target, const char *value, struct err *err); /* const char * */
+int opt_set_text(const struct opt *o, void *target, const char *value,
+		 struct err *err); /* const char * */
 int opt_add_text(const struct opt *o, void *target, const char *value, struct err *err); /* strv */
 /* "json" sets a bool; "table" leaves it. */
 int opt_set_format(const struct opt *o, void *target, const char *value, struct err *err);

@@ -139,8 +139,8 @@ const char *cli_age(int64_t unix_seconds, char b[32])
 		const char *name;
 		int64_t seconds;
 	} units[] = {
-		{"year", 31536000}, {"month", 2592000}, {"week", 604800}, {"day", 86400},
-		{"hour", 3600},	    {"minute", 60},
+		{"year", 31536000}, {"month", 2592000}, {"week", 604800},
+		{"day", 86400},	    {"hour", 3600},	{"minute", 60},
 	};
 	int64_t age = time(NULL) - unix_seconds;
 

@@ -27,8 +27,8 @@ struct run_args {
 typedef int spec_fn(struct sandbox_spec *s, const char *text, struct err *err);
 
 static spec_fn *const spec_fns[] = {
-	sandbox_spec_env, sandbox_spec_cpus, sandbox_spec_memory, sandbox_spec_root,
-	sandbox_spec_rlimit,
+	sandbox_spec_env,  sandbox_spec_cpus,	sandbox_spec_memory,
+	sandbox_spec_root, sandbox_spec_rlimit,
 };
 enum { SPEC_ENV, SPEC_CPUS, SPEC_MEMORY, SPEC_ROOT, SPEC_RLIMIT };
 
@@ -106,15 +106,16 @@ static const struct opt run_opts[] = {
 	{'t', "tty", NULL, "Give the command a terminal [when stdin and stdout are terminals]",
 	 opt_set_flag, ARGS(tty), 0},
 	{0, "no-tty", NULL, "Give it none", opt_set_flag, ARGS(no_tty), 0},
-	{0, "timeout", "DURATION", "Kill the command after this time, as in 30s or 5m; exit code 124",
-	 set_timeout, 0, 0},
+	{0, "timeout", "DURATION",
+	 "Kill the command after this time, as in 30s or 5m; exit code 124", set_timeout, 0, 0},
 	{'n', "name", "NAME", "Keep the sandbox under this name, and use it again next time",
 	 set_name, SPEC(name), 1},
 	{'H', "hostname", "NAME", "Host name in the guest [from the sandbox's name]", set_text,
 	 SPEC(hostname), 0},
 	{0, "rlimit", "RES=SOFT[:HARD]", "Resource limit, as in nofile=1024:4096 (repeatable)",
 	 set_spec, 0, SPEC_RLIMIT},
-	{0, "kernel", "PATH", "Boot this kernel (an uncompressed vmlinux)", set_text, SPEC(kernel), 0},
+	{0, "kernel", "PATH", "Boot this kernel (an uncompressed vmlinux)", set_text, SPEC(kernel),
+	 0},
 	{0, "engine", "auto|kvm|qemu", "What runs the CPU [auto]", set_text, SPEC(engine), 0},
 	{0, "log-level", "LEVEL", "Log level of the sandbox's process", set_log_level,
 	 SPEC(log_level), 1},
@@ -258,9 +259,11 @@ const struct verb verb_run = {
 	.group = "Sandboxes",
 	.args = "[OPTIONS] IMAGE [-- COMMAND…]",
 	.summary = "Run a command in a new sandbox",
-	.details = "COMMAND takes the place of the image's command; its entrypoint stays. The exit code is\n"
-		   "the command's, 128+N if signal N ended it, 124 after --timeout, 126 or 127 if it\n"
-		   "cannot be executed or is not there, 125 if the sandbox itself failed.",
+	.details =
+		"COMMAND takes the place of the image's command; its entrypoint stays. The exit "
+		"code is\n"
+		"the command's, 128+N if signal N ended it, 124 after --timeout, 126 or 127 if it\n"
+		"cannot be executed or is not there, 125 if the sandbox itself failed.",
 	.opts = run_opts,
 	.nopts = ARRAY_SIZE(run_opts),
 	.run = run,

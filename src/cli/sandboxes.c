@@ -23,7 +23,8 @@ struct ls_args {
 };
 
 static const struct opt ls_opts[] = {
-	{0, "running", NULL, "Only those that run", opt_set_flag, offsetof(struct ls_args, running), 0},
+	{0, "running", NULL, "Only those that run", opt_set_flag, offsetof(struct ls_args, running),
+	 0},
 	{0, "stopped", NULL, "Only those that do not", opt_set_flag,
 	 offsetof(struct ls_args, stopped), 0},
 	{0, "format", "json|table", "How to show them [table]", opt_set_format,
@@ -145,13 +146,15 @@ static const struct opt stop_opts[] = {
 	{'f', "force", NULL, "At once, without the guest's own shutdown", opt_set_flag,
 	 offsetof(struct end_args, force), 0},
 	{'t', "timeout", "SECONDS", "How long to wait before using force [10]", set_seconds, 0, 0},
-	{'q', "quiet", NULL, "Do not print names", opt_set_flag, offsetof(struct end_args, quiet), 0},
+	{'q', "quiet", NULL, "Do not print names", opt_set_flag, offsetof(struct end_args, quiet),
+	 0},
 };
 
 static const struct opt rm_opts[] = {
 	{'f', "force", NULL, "Stop those that run", opt_set_flag, offsetof(struct end_args, force),
 	 0},
-	{'q', "quiet", NULL, "Do not print names", opt_set_flag, offsetof(struct end_args, quiet), 0},
+	{'q', "quiet", NULL, "Do not print names", opt_set_flag, offsetof(struct end_args, quiet),
+	 0},
 };
 
 /* stop and rm: the same for each name; one that fails does not keep the others from it. */

@@ -21,7 +21,7 @@
 #include "image/load.h"
 #include "image/reference.h"
 
-#define BOOTSTRAP_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define BOOTSTRAP_PATH	"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define BOOTSTRAP_LAYER "layer.tar"
 /* Of the tool's messages, for the error. */
 #define BOOTSTRAP_LINE 400u
@@ -41,8 +41,8 @@ static const struct distribution {
 static const struct {
 	const char *go, *debian;
 } architectures[] = {
-	{"amd64", "amd64"}, {"arm64", "arm64"},	    {"386", "i386"},
-	{"arm", "armhf"},   {"ppc64le", "ppc64el"}, {"riscv64", "riscv64"}, {"s390x", "s390x"},
+	{"amd64", "amd64"},	{"arm64", "arm64"},	{"386", "i386"},    {"arm", "armhf"},
+	{"ppc64le", "ppc64el"}, {"riscv64", "riscv64"}, {"s390x", "s390x"},
 };
 
 struct bootstrap {
@@ -98,7 +98,8 @@ static int choose_epoch(struct bootstrap *b, struct err *err)
 		return 0;
 	if (text && *text) {
 		if (str_to_u64(text, INT64_MAX, &v) < 0)
-			return err_set(err, ERR_USAGE, "SOURCE_DATE_EPOCH is not a number: %.40s", text);
+			return err_set(err, ERR_USAGE, "SOURCE_DATE_EPOCH is not a number: %.40s",
+				       text);
 		b->epoch = (int64_t)v;
 		return 0;
 	}
@@ -233,12 +234,14 @@ static int pump(struct bootstrap *b, int out, int messages, struct hasher *h, st
 			}
 			total += (uint64_t)n;
 			if (total > IMAGE_LAYER_BYTES_MAX)
-				return err_set(err, ERR_LIMIT, "the file system is larger than %llu bytes",
+				return err_set(err, ERR_LIMIT,
+					       "the file system is larger than %llu bytes",
 					       (unsigned long long)IMAGE_LAYER_BYTES_MAX);
 			hasher_add(h, buf, (size_t)n);
 			r = io_write_full(b->tar.fd, buf, (size_t)n);
 			if (r < 0)
-				return err_set(err, r, "cannot write to the store: %s", err_name(-r));
+				return err_set(err, r, "cannot write to the store: %s",
+					       err_name(-r));
 		}
 	}
 	return 0;
@@ -311,11 +314,12 @@ static char *make_config(const struct bootstrap *b)
 		       b->suite);
 }
 
-static int make_image(struct bootstrap *b, struct store *s, const char *tag,
-		      struct image_info *ret, struct err *err)
+static int make_image(struct bootstrap *b, struct store *s, const char *tag, struct image_info *ret,
+		      struct err *err)
 {
 	const char *tags[] = {tag, NULL};
-	struct image_load_options o = {.tags = tags, .limits = b->o->limits,
+	struct image_load_options o = {.tags = tags,
+				       .limits = b->o->limits,
 				       .progress = b->o->progress,
 				       .progress_arg = b->o->progress_arg};
 	cleanup_source struct source *src = NULL;
@@ -323,11 +327,16 @@ static int make_image(struct bootstrap *b, struct store *s, const char *tag,
 	cleanup_free char *config = make_config(b);
 	struct oci_layer layer = {.name = (char *)BOOTSTRAP_LAYER,
 				  .media_type = (char *)"application/vnd.oci.image.layer.v1.tar",
-				  .has_digest = true, .digest = b->diff_id,
-				  .diff_id = b->diff_id, .size = UINT64_MAX};
+				  .has_digest = true,
+				  .digest = b->diff_id,
+				  .diff_id = b->diff_id,
+				  .size = UINT64_MAX};
 	char *no_names[] = {NULL};
-	struct oci_image img = {.manifest_digest = (char *)"", .config_json = config,
-				.names = no_names, .layers = &layer, .layer_count = 1};
+	struct oci_image img = {.manifest_digest = (char *)"",
+				.config_json = config,
+				.names = no_names,
+				.layers = &layer,
+				.layer_count = 1};
 	const struct oci_images images = {&img, 1};
 	int r;
 

@@ -142,10 +142,12 @@ static int add_layers(struct store *s, const struct oci_image *img, const struct
 		      const char *id, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *layer = NULL, *use = NULL;
-	int r = store_prepare(s, &layer, "INSERT OR REPLACE INTO layers VALUES(?1,?2,?3,?4,?5)", err);
+	int r = store_prepare(s, &layer, "INSERT OR REPLACE INTO layers VALUES(?1,?2,?3,?4,?5)",
+			      err);
 
 	if (r >= 0)
-		r = store_prepare(s, &use, "INSERT OR REPLACE INTO image_layers VALUES(?1,?2,?3,?4,?5,?6)",
+		r = store_prepare(s, &use,
+				  "INSERT OR REPLACE INTO image_layers VALUES(?1,?2,?3,?4,?5,?6)",
 				  err);
 	for (size_t i = 0; r >= 0 && i < img->layer_count; i++) {
 		const struct oci_layer *l = &img->layers[i];
@@ -283,8 +285,8 @@ static int read_row(struct store *s, sqlite3_stmt *st, bool disk, struct image_i
 	i.loaded_at = sqlite3_column_int64(st, 5);
 	r = oci_parse_config(json, strlen(json), &i.config, NULL, NULL, err);
 	if (r >= 0 && disk)
-		r = read_disk(s, &i, sqlite3_column_blob(st, 6), (size_t)sqlite3_column_bytes(st, 6),
-			      err);
+		r = read_disk(s, &i, sqlite3_column_blob(st, 6),
+			      (size_t)sqlite3_column_bytes(st, 6), err);
 	if (r < 0)
 		return r;
 	*ret = i;
@@ -317,7 +319,8 @@ static int find_where(struct store *s, const char *where, const char *a, const c
 	if (r == 0)
 		return 1;
 	image_info_done(ret);
-	return r < 0 ? r : err_set(err, ERR_USAGE, "several images fit \"%s\"; give more of the id", a);
+	return r < 0 ? r
+		     : err_set(err, ERR_USAGE, "several images fit \"%s\"; give more of the id", a);
 }
 
 /* "sha256:ab12" or "ab12" to its bounds as an id; false if it cannot be one. */
@@ -347,11 +350,11 @@ int image_find(struct store *s, const char *ref, struct image_info *ret, struct 
 		return err_copy(err, &bad);
 	if (is_ref && !str_starts(ref, "sha256:")) {
 		reference_format(&parsed, full);
-		r = find_where(s, "JOIN refs r ON r.image_id = i.id WHERE r.reference = ?1", full, NULL,
-			       &i, err);
+		r = find_where(s, "JOIN refs r ON r.image_id = i.id WHERE r.reference = ?1", full,
+			       NULL, &i, err);
 		if (r == 0 && parsed.digest[0])
-			r = find_where(s, "WHERE i.manifest_digest = ?1 OR i.id = ?1", parsed.digest,
-				       NULL, &i, err);
+			r = find_where(s, "WHERE i.manifest_digest = ?1 OR i.id = ?1",
+				       parsed.digest, NULL, &i, err);
 	}
 	if (r == 0 && is_id)
 		r = find_where(s, "WHERE i.id >= ?1 AND i.id < ?2 LIMIT 2", lo, hi, &i, err);
@@ -359,7 +362,8 @@ int image_find(struct store *s, const char *ref, struct image_info *ret, struct 
 		return r;
 	if (r == 0) {
 		err_set(err, ERR_NOT_FOUND, "there is no image \"%.200s\" in the store", ref);
-		return err_hint(err, "`msb image ls` lists the images; `msb load -i FILE` brings one in");
+		return err_hint(
+			err, "`msb image ls` lists the images; `msb load -i FILE` brings one in");
 	}
 	*ret = i;
 	return 0;
@@ -369,7 +373,8 @@ static int fill_references(struct store *s, struct image_info *i, struct err *er
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
 	size_t n = 0;
-	int r = store_prepare(s, &st, "SELECT reference FROM refs WHERE image_id = ?1 ORDER BY 1", err);
+	int r = store_prepare(s, &st, "SELECT reference FROM refs WHERE image_id = ?1 ORDER BY 1",
+			      err);
 
 	if (r < 0)
 		return r;
@@ -391,10 +396,11 @@ static int fill_references(struct store *s, struct image_info *i, struct err *er
 static int fill_layers(struct store *s, struct image_info *i, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = store_prepare(s, &st,
-			      "SELECT l.diff_id, l.bytes, l.entries, l.stored FROM image_layers u"
-			      " JOIN layers l USING(diff_id) WHERE u.image_id = ?1 ORDER BY u.position",
-			      err);
+	int r = store_prepare(
+		s, &st,
+		"SELECT l.diff_id, l.bytes, l.entries, l.stored FROM image_layers u"
+		" JOIN layers l USING(diff_id) WHERE u.image_id = ?1 ORDER BY u.position",
+		err);
 
 	if (r < 0)
 		return r;
@@ -406,9 +412,11 @@ static int fill_layers(struct store *s, struct image_info *i, struct err *err)
 		if (!v)
 			return no_memory(err);
 		i->layers = v;
-		v[i->layer_count] = (struct image_layer_info){
-			column_dup(st, 0), (uint64_t)sqlite3_column_int64(st, 1),
-			(uint64_t)sqlite3_column_int64(st, 2), (uint64_t)sqlite3_column_int64(st, 3)};
+		v[i->layer_count] =
+			(struct image_layer_info){column_dup(st, 0),
+						  (uint64_t)sqlite3_column_int64(st, 1),
+						  (uint64_t)sqlite3_column_int64(st, 2),
+						  (uint64_t)sqlite3_column_int64(st, 3)};
 		if (!v[i->layer_count++].diff_id)
 			return no_memory(err);
 	}
@@ -484,7 +492,8 @@ int image_tag(struct store *s, const char *ref, const char *new_ref, struct err 
 static int check_unused(struct store *s, const char *id, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = store_prepare(s, &st, "SELECT sandbox FROM image_refs WHERE image_id = ?1 LIMIT 1", err);
+	int r = store_prepare(s, &st, "SELECT sandbox FROM image_refs WHERE image_id = ?1 LIMIT 1",
+			      err);
 
 	if (r < 0)
 		return r;

@@ -42,9 +42,10 @@ static void list_free(char **v)
 
 void oci_config_done(struct image_config *c)
 {
-	char **lists[] = {c->entrypoint, c->cmd, c->env, c->exposed, c->volumes, c->labels, c->shell};
-	char *texts[] = {c->user, c->workdir, c->stop_signal, c->architecture,
-			 c->variant, c->os, c->created, c->author};
+	char **lists[] = {c->entrypoint, c->cmd,    c->env,  c->exposed,
+			  c->volumes,	 c->labels, c->shell};
+	char *texts[] = {c->user,    c->workdir, c->stop_signal, c->architecture,
+			 c->variant, c->os,	 c->created,	 c->author};
 
 	for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
 		list_free(lists[i]);
@@ -120,7 +121,8 @@ static int get_keys(json_t *o, const char *key, bool values, char ***ret, struct
 	if (!list)
 		return err_set(err, ENOMEM, "out of memory");
 	*ret = list;
-	json_object_foreach(v, name, item) {
+	json_object_foreach(v, name, item)
+	{
 		if (values && !json_is_string(item))
 			return wrong(key, "an object of strings", err);
 		list[i] = values ? str_fmt("%s=%s", name, json_string_value(item)) : strdup(name);

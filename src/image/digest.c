@@ -17,8 +17,10 @@ int digest_parse(const char *text, const char *what, struct digest *ret, struct 
 		const char *colon = strchr(text, ':');
 
 		if (colon && colon != text)
-			return err_set(err, ERR_UNSUPPORTED, "%s uses the digest algorithm %.*s; only sha256 is supported",
-				       what, (int)MIN(colon - text, 32), text);
+			return err_set(
+				err, ERR_UNSUPPORTED,
+				"%s uses the digest algorithm %.*s; only sha256 is supported", what,
+				(int)MIN(colon - text, 32), text);
 		return err_set(err, ERR_CORRUPT, "%s is not a digest: %.80s", what, text);
 	}
 	if (strlen(text) != IMAGE_DIGEST_LEN)
@@ -103,8 +105,8 @@ static void crc_init(void)
 	}
 	for (uint32_t i = 0; i < 256; i++)
 		for (int t = 1; t < 8; t++)
-			crc_table[t][i] = crc_table[t - 1][i] >> 8 ^
-					  crc_table[0][crc_table[t - 1][i] & 0xff];
+			crc_table[t][i] =
+				crc_table[t - 1][i] >> 8 ^ crc_table[0][crc_table[t - 1][i] & 0xff];
 }
 
 static uint32_t crc32c_soft(uint32_t crc, const uint8_t *p, size_t n)

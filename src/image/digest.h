@@ -22,7 +22,8 @@ static inline bool digest_equal(const struct digest *a, const struct digest *b)
 	return memcmp(a->sha256, b->sha256, sizeof(a->sha256)) == 0;
 }
 
-/* "sha256:HEX" in lower case, nothing else: -ERR_UNSUPPORTED for another algorithm. @what is said. */
+/* "sha256:HEX" in lower case, nothing else: -ERR_UNSUPPORTED for another algorithm. @what is said.
+ */
 int digest_parse(const char *text, const char *what, struct digest *ret, struct err *err);
 /* "sha256:HEX" */
 char *digest_text(const struct digest *d, char out[IMAGE_DIGEST_LEN + 1]);

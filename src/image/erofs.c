@@ -13,15 +13,15 @@
 #include "image/digest.h"
 #include "image/erofs_internal.h"
 
-#define EROFS_MAGIC		 0xe0f5e1e2u
-#define EROFS_SUPER_OFFSET	 1024u
-#define EROFS_BLOCK_BITS	 12
-#define EROFS_COMPAT_SB_CHKSUM	 1u
-#define EROFS_COMPAT_MTIME	 2u
-#define EROFS_INODE_EXTENDED	 1u
-#define EROFS_LAYOUT_PLAIN	 0u
-#define EROFS_LAYOUT_INLINE	 2u
-#define EROFS_SLOT		 32u /* an inode number counts these */
+#define EROFS_MAGIC	       0xe0f5e1e2u
+#define EROFS_SUPER_OFFSET     1024u
+#define EROFS_BLOCK_BITS       12
+#define EROFS_COMPAT_SB_CHKSUM 1u
+#define EROFS_COMPAT_MTIME     2u
+#define EROFS_INODE_EXTENDED   1u
+#define EROFS_LAYOUT_PLAIN     0u
+#define EROFS_LAYOUT_INLINE    2u
+#define EROFS_SLOT	       32u /* an inode number counts these */
 
 /* Recent blocks that may still take an inode; and how many are kept before they are written. */
 #define PACK_WINDOW 64u
@@ -151,7 +151,8 @@ static int dir_prepare(struct erofs_tree *t, struct erofs_node *dir)
 static int tree_prepare(struct writer *w, struct err *err)
 {
 	struct erofs_tree *t = w->tree;
-	cleanup_free struct erofs_node **queue = malloc(t->node_count * sizeof(struct erofs_node *));
+	cleanup_free struct erofs_node **queue =
+		malloc(t->node_count * sizeof(struct erofs_node *));
 	size_t head = 0, tail = 0;
 
 	if (!queue)
@@ -397,9 +398,12 @@ static int emit_inode(struct writer *w, const struct erofs_node *n, uint32_t ino
 	const uint32_t tail = node_inline(n);
 	const uint64_t at = n->nid * EROFS_SLOT, size = node_size(n);
 	struct erofs_inode di = {
-		.i_format = htole16((uint16_t)(EROFS_INODE_EXTENDED |
-					       (tail ? EROFS_LAYOUT_INLINE : EROFS_LAYOUT_PLAIN) << 1)),
-		.i_xattr_icount = htole16(n->xattr_size ? (uint16_t)((n->xattr_size - EROFS_XATTR_HEADER) / 4 + 1) : 0),
+		.i_format =
+			htole16((uint16_t)(EROFS_INODE_EXTENDED |
+					   (tail ? EROFS_LAYOUT_INLINE : EROFS_LAYOUT_PLAIN) << 1)),
+		.i_xattr_icount = htole16(
+			n->xattr_size ? (uint16_t)((n->xattr_size - EROFS_XATTR_HEADER) / 4 + 1)
+				      : 0),
 		.i_mode = htole16((uint16_t)n->mode),
 		.i_size = htole64(size),
 		.i_ino = htole32(ino),
@@ -482,8 +486,8 @@ static int emit_super(struct writer *w, struct err *err)
 		return err_errno(err, "cannot read the image back");
 	memcpy(sb.uuid, w->o->uuid, sizeof(sb.uuid));
 	memcpy(block + EROFS_SUPER_OFFSET, &sb, sizeof(sb));
-	sb.checksum = htole32(crc32c(~0u, block + EROFS_SUPER_OFFSET,
-				     EROFS_BLOCK - EROFS_SUPER_OFFSET));
+	sb.checksum =
+		htole32(crc32c(~0u, block + EROFS_SUPER_OFFSET, EROFS_BLOCK - EROFS_SUPER_OFFSET));
 	return write_all(w->fd, (const uint8_t *)&sb, sizeof(sb), EROFS_SUPER_OFFSET, err);
 }
 

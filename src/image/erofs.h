@@ -26,9 +26,9 @@
 
 #include "base/err.h"
 
-#define EROFS_BLOCK	   4096u
-#define EROFS_INODE_SIZE   64u
-#define EROFS_NAME_MAX	   255u
+#define EROFS_BLOCK	 4096u
+#define EROFS_INODE_SIZE 64u
+#define EROFS_NAME_MAX	 255u
 /* i_xattr_icount is 16 bits of 4-byte units. */
 #define EROFS_XATTR_SIZE_MAX ((65535u - 1) * 4 + 12)
 

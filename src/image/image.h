@@ -51,54 +51,54 @@ struct image_limits {
 	uint32_t layers;
 	uint32_t path_bytes;
 	uint32_t depth;
-	uint32_t link_bytes;	/* symbolic link target */
-	uint32_t xattr_bytes;	/* names and values of one entry */
+	uint32_t link_bytes;  /* symbolic link target */
+	uint32_t xattr_bytes; /* names and values of one entry */
 };
 
-#define IMAGE_LAYER_BYTES_MAX	((uint64_t)10 << 30)
-#define IMAGE_FILE_BYTES_MAX	((uint64_t)5 << 30)
-#define IMAGE_ENTRIES_MAX	1000000u
-#define IMAGE_ALL_ENTRIES_MAX	4000000u
-#define IMAGE_LAYERS_MAX	512u /* Docker stops at 127; overlay stacks at 500 */
-#define IMAGE_PATH_MAX		4096u
-#define IMAGE_DEPTH_MAX		128u
-#define IMAGE_LINK_MAX		4095u /* the kernel's PATH_MAX without the NUL */
-#define IMAGE_XATTR_BYTES_MAX	65536u /* what Linux' listxattr() can list */
+#define IMAGE_LAYER_BYTES_MAX ((uint64_t)10 << 30)
+#define IMAGE_FILE_BYTES_MAX  ((uint64_t)5 << 30)
+#define IMAGE_ENTRIES_MAX     1000000u
+#define IMAGE_ALL_ENTRIES_MAX 4000000u
+#define IMAGE_LAYERS_MAX      512u /* Docker stops at 127; overlay stacks at 500 */
+#define IMAGE_PATH_MAX	      4096u
+#define IMAGE_DEPTH_MAX	      128u
+#define IMAGE_LINK_MAX	      4095u  /* the kernel's PATH_MAX without the NUL */
+#define IMAGE_XATTR_BYTES_MAX 65536u /* what Linux' listxattr() can list */
 
 /* Fill zero fields with the defaults. */
 void image_limits_default(struct image_limits *l);
 
 /* One stretch of the image disk. Stretches lie end to end from block 0. */
 struct image_extent {
-	char *path;	       /* absolute */
+	char *path;	      /* absolute */
 	uint64_t file_offset; /* bytes, multiple of IMAGE_BLOCK */
 	uint64_t blocks;      /* of IMAGE_BLOCK bytes */
 };
 #define IMAGE_BLOCK 4096u
 
 struct image_layer_info {
-	char *diff_id;	   /* "sha256:HEX" */
-	uint64_t bytes;	   /* sum of regular file sizes */
+	char *diff_id;	/* "sha256:HEX" */
+	uint64_t bytes; /* sum of regular file sizes */
 	uint64_t entries;
-	uint64_t stored;   /* bytes on disk, all files of the layer */
+	uint64_t stored; /* bytes on disk, all files of the layer */
 };
 
 /* What the OCI configuration says. Strings are never NULL unless said so. */
 struct image_config {
 	char **entrypoint; /* NULL-terminated, as all lists here; never NULL itself */
 	char **cmd;
-	char **env;	      /* "NAME=value" */
-	char **exposed;	      /* "80/tcp", sorted */
-	char **volumes;	      /* sorted */
-	char **labels;	      /* "name=value", sorted */
+	char **env;	/* "NAME=value" */
+	char **exposed; /* "80/tcp", sorted */
+	char **volumes; /* sorted */
+	char **labels;	/* "name=value", sorted */
 	char **shell;
-	char *user;	      /* "" if unset */
-	char *workdir;	      /* "" if unset */
-	char *stop_signal;    /* "" if unset */
-	char *architecture;   /* GOARCH spelling: amd64, arm64 */
+	char *user;	    /* "" if unset */
+	char *workdir;	    /* "" if unset */
+	char *stop_signal;  /* "" if unset */
+	char *architecture; /* GOARCH spelling: amd64, arm64 */
 	char *variant;
 	char *os;
-	char *created;	      /* RFC 3339 or "" */
+	char *created; /* RFC 3339 or "" */
 	char *author;
 };
 
@@ -108,14 +108,14 @@ struct image_info {
 	char **references;     /* sorted */
 	char *config_json;     /* the OCI configuration, verbatim */
 	struct image_config config;
-	uint64_t size;	       /* sum of regular file sizes over the layers */
-	uint64_t stored;       /* bytes on disk, layers shared with others included */
-	int64_t loaded_at;     /* Unix seconds */
+	uint64_t size;	   /* sum of regular file sizes over the layers */
+	uint64_t stored;   /* bytes on disk, layers shared with others included */
+	int64_t loaded_at; /* Unix seconds */
 	struct image_layer_info *layers;
 	size_t layer_count;
 	struct image_extent *extents; /* the disk */
 	size_t extent_count;
-	uint64_t blocks;	      /* of the disk */
+	uint64_t blocks; /* of the disk */
 };
 #define IMAGE_INFO_INIT                                                                            \
 	{                                                                                          \
@@ -142,7 +142,7 @@ enum image_stage {
 	IMAGE_STAGE_LAYER_DONE, /* done = uncompressed bytes */
 	IMAGE_STAGE_LAYER_HAVE, /* already in the store */
 	IMAGE_STAGE_MERGE,
-	IMAGE_STAGE_BOOTSTRAP,	/* text is a line of the package tool */
+	IMAGE_STAGE_BOOTSTRAP, /* text is a line of the package tool */
 };
 struct image_progress {
 	enum image_stage stage;
@@ -153,9 +153,9 @@ struct image_progress {
 typedef void image_progress_fn(void *arg, const struct image_progress *p);
 
 struct image_load_options {
-	const char *const *tags;	    /* extra references, NULL-terminated; NULL: those in the input */
-	const struct image_limits *limits;  /* NULL: defaults */
-	const char *architecture;	    /* GOARCH; NULL: the host's */
+	const char *const *tags; /* extra references, NULL-terminated; NULL: those in the input */
+	const struct image_limits *limits; /* NULL: defaults */
+	const char *architecture;	   /* GOARCH; NULL: the host's */
 	image_progress_fn *progress;
 	void *progress_arg;
 };
@@ -204,15 +204,15 @@ int image_remove(struct store *s, const char *ref, bool force, struct image_remo
 int image_verify(struct store *s, const char *ref, struct err *err);
 
 struct image_bootstrap_options {
-	const char *tag;		  /* NULL: the suite as given */
-	const char *const *include;	  /* package names, NULL-terminated; NULL: none */
-	const char *mirror;		  /* NULL: the host's own sources on Debian, else the default */
-	const char *architecture;	  /* GOARCH; NULL: the host's */
+	const char *tag;	    /* NULL: the suite as given */
+	const char *const *include; /* package names, NULL-terminated; NULL: none */
+	const char *mirror;	    /* NULL: the host's own sources on Debian, else the default */
+	const char *architecture;   /* GOARCH; NULL: the host's */
 	const struct image_limits *limits;
 	/*
 	 * No file is younger than this. < 0: $SOURCE_DATE_EPOCH, else last midnight UTC, so that
-	 * repeating it on the same day over the same packages gives the same bytes. Nothing earlier:
-	 * compiled Python files are valid only with the time stamps of their sources.
+	 * repeating it on the same day over the same packages gives the same bytes. Nothing
+	 * earlier: compiled Python files are valid only with the time stamps of their sources.
 	 */
 	int64_t source_date_epoch;
 	image_progress_fn *progress;

@@ -38,9 +38,9 @@ struct layer_writer {
 	struct store_temp data, tails, index;
 	struct frame records_frame, tails_frame;
 
-	uint8_t *buf;	     /* blocks not yet written */
+	uint8_t *buf; /* blocks not yet written */
 	size_t buf_len;
-	uint64_t buf_at;     /* file offset of buf, multiple of EROFS_BLOCK */
+	uint64_t buf_at; /* file offset of buf, multiple of EROFS_BLOCK */
 	uint64_t written_back;
 
 	struct layer_info info;
@@ -75,17 +75,21 @@ int layer_path_normalise(const char *path, const struct image_limits *l, char *o
 		}
 		if (n == 2 && p[0] == '.' && p[1] == '.') {
 			err_set(err, ERR_CORRUPT, "the path %.300s contains \"..\"", path);
-			return err_hint(err, "no honest tool writes such layers; do not trust this image");
+			return err_hint(
+				err, "no honest tool writes such layers; do not trust this image");
 		}
 		if (n > EROFS_NAME_MAX)
-			return err_set(err, ERR_LIMIT, "a file name of %zu bytes; at most %u are possible: %.60s...",
-				       n, EROFS_NAME_MAX, p);
+			return err_set(
+				err, ERR_LIMIT,
+				"a file name of %zu bytes; at most %u are possible: %.60s...", n,
+				EROFS_NAME_MAX, p);
 		if (at + n + 1 > max)
-			return err_set(err, ERR_LIMIT, "a path longer than %u bytes: %.100s...", max,
-				       path);
+			return err_set(err, ERR_LIMIT, "a path longer than %u bytes: %.100s...",
+				       max, path);
 		if (++depth > l->depth)
-			return err_set(err, ERR_LIMIT, "a path deeper than %u directories: %.100s...",
-				       l->depth, path);
+			return err_set(err, ERR_LIMIT,
+				       "a path deeper than %u directories: %.100s...", l->depth,
+				       path);
 		if (at)
 			out[at++] = '/';
 		memcpy(out + at, p, n);
@@ -152,7 +156,8 @@ static bool is_zero(const uint8_t *p, size_t n)
 	return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
 }
 
-static int write_at(struct layer_writer *w, const uint8_t *p, size_t n, uint64_t at, struct err *err)
+static int write_at(struct layer_writer *w, const uint8_t *p, size_t n, uint64_t at,
+		    struct err *err)
 {
 	while (n) {
 		ssize_t k = pwrite(w->data.fd, p, n, (off_t)at);
@@ -374,8 +379,8 @@ static int write_record(struct layer_writer *w, const struct layer_entry *e, str
 	return r;
 }
 
-static int convert_xattrs(struct layer_writer *w, const struct tar_entry *te,
-			  struct layer_entry *e, struct err *err)
+static int convert_xattrs(struct layer_writer *w, const struct tar_entry *te, struct layer_entry *e,
+			  struct err *err)
 {
 	size_t bytes = 0, n = 0;
 
@@ -436,8 +441,8 @@ static int convert_whiteout(struct layer_writer *w, struct layer_entry *e, struc
 	if (str_starts(base, WHITEOUT_META))
 		return 1;
 	if (base[prefix] == 0 || str_eq(base + prefix, ".") || str_eq(base + prefix, ".."))
-		return err_set(err, ERR_CORRUPT, "the whiteout %.300s names nothing that could be removed",
-			       w->path);
+		return err_set(err, ERR_CORRUPT,
+			       "the whiteout %.300s names nothing that could be removed", w->path);
 	e->type = LAYER_WHITEOUT;
 	memmove(base, base + prefix, strlen(base + prefix) + 1);
 	return 0;
@@ -445,8 +450,8 @@ static int convert_whiteout(struct layer_writer *w, struct layer_entry *e, struc
 
 static const enum layer_type layer_types[] = {
 	[TAR_FILE] = LAYER_FILE,       [TAR_HARDLINK] = LAYER_HARDLINK,
-	[TAR_SYMLINK] = LAYER_SYMLINK, [TAR_CHAR] = LAYER_CHAR,
-	[TAR_BLOCK] = LAYER_BLOCK,     [TAR_DIRECTORY] = LAYER_DIRECTORY,
+	[TAR_SYMLINK] = LAYER_SYMLINK, [TAR_CHARDEV] = LAYER_CHAR,
+	[TAR_BLOCKDEV] = LAYER_BLOCK,  [TAR_DIRECTORY] = LAYER_DIRECTORY,
 	[TAR_FIFO] = LAYER_FIFO,
 };
 
@@ -496,26 +501,30 @@ static int convert_entry(struct layer_writer *w, struct tar *t, const struct tar
 			err_set(err, ERR_LIMIT, "%.300s has %llu bytes; at most %llu are allowed",
 				te->path, (unsigned long long)e.size,
 				(unsigned long long)w->limits.file_bytes);
-			return err_hint(err, "if you trust the image, raise the limit on file size");
+			return err_hint(err,
+					"if you trust the image, raise the limit on file size");
 		}
 		w->info.bytes += e.size;
 		/* Holes cost nothing to send, so the stream's own limit does not cover them. */
 		if (w->info.bytes > w->limits.layer_bytes) {
 			err_set(err, ERR_LIMIT, "more than %llu bytes of files",
 				(unsigned long long)w->limits.layer_bytes);
-			return err_hint(err, "if you trust the image, raise the limit on layer size");
+			return err_hint(err,
+					"if you trust the image, raise the limit on layer size");
 		}
 		r = write_contents(w, t, &e, err);
 		break;
 	case LAYER_SYMLINK:
 		e.size = strlen(te->link);
 		if (e.size == 0)
-			return err_set(err, ERR_CORRUPT, "the symbolic link %.300s is empty", te->path);
+			return err_set(err, ERR_CORRUPT, "the symbolic link %.300s is empty",
+				       te->path);
 		if (e.size > MIN(w->limits.link_bytes, IMAGE_LINK_MAX))
-			return err_set(err, ERR_LIMIT,
-				       "the symbolic link %.300s has %llu bytes; at most %u are possible",
-				       te->path, (unsigned long long)e.size,
-				       MIN(w->limits.link_bytes, IMAGE_LINK_MAX));
+			return err_set(
+				err, ERR_LIMIT,
+				"the symbolic link %.300s has %llu bytes; at most %u are possible",
+				te->path, (unsigned long long)e.size,
+				MIN(w->limits.link_bytes, IMAGE_LINK_MAX));
 		memcpy(w->link, te->link, e.size + 1);
 		break;
 	case LAYER_HARDLINK:
@@ -570,8 +579,8 @@ int layer_write_tar(struct layer_writer *w, tar_read_fn *read, void *arg, struct
 	return r;
 }
 
-int layer_writer_new(struct layer_writer **ret, const struct store *s,
-		     const struct image_limits *l, struct err *err)
+int layer_writer_new(struct layer_writer **ret, const struct store *s, const struct image_limits *l,
+		     struct err *err)
 {
 	cleanup_layer_writer struct layer_writer *w = calloc(1, sizeof(*w));
 	int r;

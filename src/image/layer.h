@@ -56,8 +56,8 @@ struct layer_entry {
 	uint64_t size;
 	uint64_t data_block; /* first block in HEX.data */
 	uint64_t data_blocks;
-	uint32_t tail_len;   /* bytes in HEX.tails */
-	uint32_t crc;	     /* of all contents */
+	uint32_t tail_len; /* bytes in HEX.tails */
+	uint32_t crc;	   /* of all contents */
 	const struct erofs_xattr *xattrs;
 	size_t xattr_count;
 };
@@ -74,14 +74,15 @@ struct layer_info {
 uint32_t layer_tail_len(uint64_t size, size_t xattr_size);
 
 /* Path of an entry as layer_entry.path wants it, into @out of IMAGE_PATH_MAX + 1 bytes. */
-int layer_path_normalise(const char *path, const struct image_limits *l, char *out, struct err *err);
+int layer_path_normalise(const char *path, const struct image_limits *l, char *out,
+			 struct err *err);
 
 /* --- Writing --- */
 
 struct layer_writer;
 
-int layer_writer_new(struct layer_writer **ret, const struct store *s,
-		     const struct image_limits *l, struct err *err);
+int layer_writer_new(struct layer_writer **ret, const struct store *s, const struct image_limits *l,
+		     struct err *err);
 struct layer_writer *layer_writer_free(struct layer_writer *w);
 static inline void layer_writer_free_fn(struct layer_writer **w)
 {

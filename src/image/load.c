@@ -5,8 +5,9 @@
  * Holding the store's run lock shared, so that nothing made here is collected before it is in the
  * database: find the images; convert the layers that the store lacks, several at a time, each
  * under its own lock, so that two loads of one layer do the work once; merge each image under its
- * lock; register it. A failure leaves whole layers behind at most, which no row names: the next
- * load finds them, store_gc() deletes them.
+ * lock; register it. What a failure leaves are whole
+ * layers that no row names, collected at once; what a crash leaves is used by the next load or
+ * collected by the next store_gc().
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -82,7 +83,8 @@ static int check_result(const struct oci_layer *l, const struct stream_result *r
 		return err_hint(err, "fetch or copy the image again");
 	}
 	if (!digest_equal(&l->diff_id, &res->out_digest)) {
-		err_set(err, ERR_CORRUPT, "its contents have the digest %s, the configuration says %s",
+		err_set(err, ERR_CORRUPT,
+			"its contents have the digest %s, the configuration says %s",
 			digest_text(&res->out_digest, have), digest_text(&l->diff_id, want));
 		return err_hint(err, "fetch or copy the image again");
 	}
@@ -203,7 +205,8 @@ static void *load_thread(void *arg)
 static unsigned job_limit(unsigned count)
 {
 	cpu_set_t set;
-	unsigned cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+	unsigned cpus =
+		sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 
 	/* Decompression fills one processor, the rest of a conversion about half of another. */
 	cpus = MIN(cpus, LOAD_JOBS_MAX);
@@ -244,8 +247,8 @@ static int plan(struct load *l, const struct oci_images *images, struct err *err
 		for (size_t k = 0; k < img->layer_count; k++) {
 			unsigned j = 0;
 
-			while (j < l->count && !digest_equal(&l->jobs[j].layer->diff_id,
-							     &img->layers[k].diff_id))
+			while (j < l->count &&
+			       !digest_equal(&l->jobs[j].layer->diff_id, &img->layers[k].diff_id))
 				j++;
 			if (j == l->count)
 				l->jobs[l->count++].layer = &img->layers[k];
@@ -381,10 +384,9 @@ int load_images(struct store *s, const struct source *src, const struct oci_imag
 	return r;
 }
 
-int image_load(struct store *s, const char *input, const struct image_load_options *o,
-	       struct image_list *ret, struct err *err)
+static int load_input(struct store *s, const char *input, const struct image_load_options *o,
+		      struct image_list *ret, struct err *err)
 {
-	static const struct image_load_options none;
 	cleanup_source struct source *src = NULL;
 	cleanup_oci_images struct oci_images images = {0};
 	cleanup_close int hold = -1;
@@ -392,7 +394,6 @@ int image_load(struct store *s, const char *input, const struct image_load_optio
 	char ref[IMAGE_REFERENCE_MAX];
 	int r;
 
-	o = o ? o : &none;
 	if (o->limits)
 		limits = *o->limits;
 	image_limits_default(&limits);
@@ -407,8 +408,8 @@ int image_load(struct store *s, const char *input, const struct image_load_optio
 	r = source_open(&src, s, input, o, err);
 	if (r < 0)
 		return r;
-	r = oci_find_images(src, o->architecture ? o->architecture : oci_host_architecture(), &limits,
-			    &images, err);
+	r = oci_find_images(src, o->architecture ? o->architecture : oci_host_architecture(),
+			    &limits, &images, err);
 	if (r < 0)
 		return err_wrap(err, "%s", input);
 	if (o->tags && o->tags[0] && images.count > 1)
@@ -416,6 +417,19 @@ int image_load(struct store *s, const char *input, const struct image_load_optio
 			       images.count);
 	r = load_images(s, src, &images, o, ret, err);
 	return r < 0 ? err_wrap(err, "%s", input) : 0;
+}
+
+int image_load(struct store *s, const char *input, const struct image_load_options *o,
+	       struct image_list *ret, struct err *err)
+{
+	static const struct image_load_options none;
+	struct store_gc_result gc;
+	int r = load_input(s, input, o ? o : &none, ret, err);
+
+	/* Layers that were good may have been published; without their image they are waste. */
+	if (r < 0)
+		store_gc(s, &gc, NULL);
+	return r;
 }
 
 int image_verify(struct store *s, const char *ref, struct err *err)
@@ -454,14 +468,16 @@ int load_verify_meta(struct store *s, const struct image_info *i, struct err *er
 	if (r >= 0)
 		r = store_temp_new(s, &temp, err);
 	if (r >= 0)
-		r = merge_layers(s, diff_ids, i->layer_count, &limits, id.sha256, temp.fd, &res, err);
+		r = merge_layers(s, diff_ids, i->layer_count, &limits, id.sha256, temp.fd, &res,
+				 err);
 	if (r < 0)
 		return r;
 	fd = open(i->extents[0].path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return err_errno(err, "cannot open %s", i->extents[0].path);
 	for (uint64_t at = 0;; at += 65536) {
-		ssize_t n = pread(temp.fd, a, 65536, (off_t)at), m = pread(fd, a + 65536, 65536, (off_t)at);
+		ssize_t n = pread(temp.fd, a, 65536, (off_t)at),
+			m = pread(fd, a + 65536, 65536, (off_t)at);
 
 		if (n < 0 || m < 0)
 			return err_errno(err, "cannot read %s", i->extents[0].path);

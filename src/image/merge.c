@@ -90,7 +90,9 @@ static int walk(struct merge *m, struct erofs_node *cur, const char *path, size_
 			continue;
 		}
 		if (n > EROFS_NAME_MAX)
-			return create ? err_set(err, ERR_LIMIT, "a symbolic link leads to a name longer than %u bytes",
+			return create ? err_set(err, ERR_LIMIT,
+						"a symbolic link leads to a name longer than %u "
+						"bytes",
 						EROFS_NAME_MAX)
 				      : -ENOENT;
 		d = erofs_lookup(m->tree, cur, name, n);
@@ -98,7 +100,8 @@ static int walk(struct merge *m, struct erofs_node *cur, const char *path, size_
 			const char *target = d->node->target;
 
 			if (m->links-- == 0)
-				return err_set(err, ERR_CORRUPT, "too many symbolic links on the way");
+				return err_set(err, ERR_CORRUPT,
+					       "too many symbolic links on the way");
 			r = walk(m, *target == '/' ? erofs_tree_root(m->tree) : cur, target,
 				 strlen(target), create, &cur, err);
 			if (r < 0)
@@ -268,11 +271,13 @@ static int apply_hardlink(struct merge *m, const struct layer_entry *e, struct e
 	if (r >= 0 && *name)
 		d = erofs_lookup(m->tree, dir, name, strlen(name));
 	if (!d && *e->link)
-		return err_set(err, ERR_CORRUPT, "the hard link %.200s leads to %.200s, which does not exist",
+		return err_set(err, ERR_CORRUPT,
+			       "the hard link %.200s leads to %.200s, which does not exist",
 			       e->path, e->link);
 	if (!d || S_ISDIR(d->node->mode))
-		return err_set(err, ERR_CORRUPT, "the hard link %.200s leads to the directory /%.200s",
-			       e->path, e->link);
+		return err_set(err, ERR_CORRUPT,
+			       "the hard link %.200s leads to the directory /%.200s", e->path,
+			       e->link);
 	return put(m, e->path, d->node, err);
 }
 

@@ -14,7 +14,14 @@ static void json_done(json_t **j)
 }
 #define cleanup_json __attribute__((cleanup(json_done)))
 
-enum blob_kind { KIND_UNKNOWN, KIND_MANIFEST, KIND_INDEX, KIND_LAYER, KIND_FOREIGN, KIND_ENCRYPTED };
+enum blob_kind {
+	KIND_UNKNOWN,
+	KIND_MANIFEST,
+	KIND_INDEX,
+	KIND_LAYER,
+	KIND_FOREIGN,
+	KIND_ENCRYPTED
+};
 
 static const struct {
 	const char *media_type;
@@ -67,8 +74,8 @@ const char *oci_host_architecture(void)
 	static const struct {
 		const char *machine, *arch;
 	} map[] = {
-		{"x86_64", "amd64"},	{"aarch64", "arm64"}, {"armv7l", "arm"},
-		{"riscv64", "riscv64"}, {"ppc64le", "ppc64le"}, {"s390x", "s390x"},
+		{"x86_64", "amd64"},	{"aarch64", "arm64"},	    {"armv7l", "arm"},
+		{"riscv64", "riscv64"}, {"ppc64le", "ppc64le"},	    {"s390x", "s390x"},
 		{"i686", "386"},	{"loongarch64", "loong64"},
 	};
 	struct utsname u;
@@ -143,7 +150,8 @@ static int parse_descriptor(const json_t *j, const char *what, struct descriptor
 	/* containerd and Docker put the whole reference here and only the tag in the OCI one. */
 	d.name = json_string_value(json_object_get(notes, "io.containerd.image.name"));
 	if (!d.name)
-		d.name = json_string_value(json_object_get(notes, "org.opencontainers.image.ref.name"));
+		d.name = json_string_value(
+			json_object_get(notes, "org.opencontainers.image.ref.name"));
 	*ret = d;
 	return 0;
 }
@@ -170,16 +178,16 @@ static int read_blob(const struct source *src, const struct descriptor *d, size_
 	if (r < 0)
 		return err_wrap(err, "%s", what);
 	if (d->size != UINT64_MAX && d->size != buf_size(b))
-		return err_set(err, ERR_CORRUPT, "%s has %zu bytes instead of %llu", what, buf_size(b),
-			       (unsigned long long)d->size);
+		return err_set(err, ERR_CORRUPT, "%s has %zu bytes instead of %llu", what,
+			       buf_size(b), (unsigned long long)d->size);
 	r = digest_of(buf_ptr(b), buf_size(b), &is, err);
 	if (r < 0)
 		return r;
 	if (!digest_equal(&is, &d->digest)) {
 		char want[IMAGE_DIGEST_LEN + 1], have[IMAGE_DIGEST_LEN + 1];
 
-		return err_set(err, ERR_CORRUPT, "%s is damaged: its digest is %s instead of %s", what,
-			       digest_text(&is, have), digest_text(&d->digest, want));
+		return err_set(err, ERR_CORRUPT, "%s is damaged: its digest is %s instead of %s",
+			       what, digest_text(&is, have), digest_text(&d->digest, want));
 	}
 	return 0;
 }
@@ -189,8 +197,8 @@ static int check_platform(struct search *s, const struct image_config *c, struct
 	if (str_eq(c->os, "linux") && str_eq(c->architecture, s->architecture))
 		return 0;
 	err_set(err, ERR_UNSUPPORTED, "the image is for %s/%s, this machine runs linux/%s",
-		c->os[0] ? c->os : "(no system)", c->architecture[0] ? c->architecture : "(no architecture)",
-		s->architecture);
+		c->os[0] ? c->os : "(no system)",
+		c->architecture[0] ? c->architecture : "(no architecture)", s->architecture);
 	return err_hint(err, "get the image for linux/%s", s->architecture);
 }
 
@@ -207,8 +215,9 @@ static int take_config(struct search *s, struct buf *b, struct oci_image *img, s
 	if (r < 0)
 		return r;
 	if (n != img->layer_count)
-		return err_set(err, ERR_CORRUPT, "the configuration names %zu layers, the manifest %zu",
-			       n, img->layer_count);
+		return err_set(err, ERR_CORRUPT,
+			       "the configuration names %zu layers, the manifest %zu", n,
+			       img->layer_count);
 	for (size_t i = 0; i < n; i++)
 		img->layers[i].diff_id = diff_ids[i];
 	r = digest_of(buf_ptr(b), buf_size(b), &img->id, err);
@@ -284,15 +293,19 @@ static int parse_layer(const json_t *j, struct oci_layer *l, struct err *err)
 	case KIND_LAYER:
 		break;
 	case KIND_FOREIGN:
-		err_set(err, ERR_UNSUPPORTED, "a layer is foreign (%s): its contents are not part of the image",
+		err_set(err, ERR_UNSUPPORTED,
+			"a layer is foreign (%s): its contents are not part of the image",
 			d.media_type);
-		return err_hint(err, "Linux images have no such layers; this one is likely for Windows");
+		return err_hint(err,
+				"Linux images have no such layers; this one is likely for Windows");
 	case KIND_ENCRYPTED:
 		err_set(err, ERR_UNSUPPORTED, "a layer is encrypted (%s)", d.media_type);
-		return err_hint(err, "decrypt the image first, for example with skopeo copy --decryption-key");
+		return err_hint(
+			err,
+			"decrypt the image first, for example with skopeo copy --decryption-key");
 	default:
-		return err_set(err, ERR_UNSUPPORTED, "a layer has the unknown media type \"%.120s\"",
-			       d.media_type);
+		return err_set(err, ERR_UNSUPPORTED,
+			       "a layer has the unknown media type \"%.120s\"", d.media_type);
 	}
 	blob_name(&d.digest, name);
 	l->name = strdup(name);
@@ -383,7 +396,8 @@ static int visit(struct search *s, const struct descriptor *d, const char *name,
 	/* The descriptor's word counts; what the blob says must not contradict it. */
 	type = json_string_value(json_object_get(root, "mediaType"));
 	if (type && *d->media_type && !str_eq(type, d->media_type))
-		return err_set(err, ERR_CORRUPT, "a manifest calls itself \"%.100s\" but was announced as \"%.100s\"",
+		return err_set(err, ERR_CORRUPT,
+			       "a manifest calls itself \"%.100s\" but was announced as \"%.100s\"",
 			       type, d->media_type);
 	switch (kind_of(*d->media_type ? d->media_type : type ? type : "")) {
 	case KIND_INDEX:
@@ -394,8 +408,11 @@ static int visit(struct search *s, const struct descriptor *d, const char *name,
 	case KIND_MANIFEST:
 		return visit_manifest(s, root, d, name, err);
 	default:
-		return err_set(err, ERR_UNSUPPORTED, "a manifest has the unknown media type \"%.120s\"",
-			       *d->media_type ? d->media_type : type ? type : "");
+		return err_set(err, ERR_UNSUPPORTED,
+			       "a manifest has the unknown media type \"%.120s\"",
+			       *d->media_type ? d->media_type
+			       : type	      ? type
+					      : "");
 	}
 }
 
@@ -419,7 +436,8 @@ static int visit_index(struct search *s, const json_t *root, const char *name, u
 		if (r < 0)
 			return r;
 		if (d.platform_arch && d.platform_os &&
-		    (!str_eq(d.platform_os, "linux") || !str_eq(d.platform_arch, s->architecture))) {
+		    (!str_eq(d.platform_os, "linux") ||
+		     !str_eq(d.platform_arch, s->architecture))) {
 			note_other(s, &d);
 			continue;
 		}
@@ -443,8 +461,8 @@ static int nothing_found(struct search *s, struct err *err)
 	if (s->first_err.code)
 		return err_copy(err, &s->first_err);
 	if (s->others[0]) {
-		err_set(err, ERR_UNSUPPORTED, "the image is for %s, this machine runs linux/%s", s->others,
-			s->architecture);
+		err_set(err, ERR_UNSUPPORTED, "the image is for %s, this machine runs linux/%s",
+			s->others, s->architecture);
 		return err_hint(err, "get the image for linux/%s", s->architecture);
 	}
 	return err_set(err, ERR_NOT_FOUND, "there is no image in it");
@@ -483,7 +501,8 @@ static int visit_docker(struct search *s, const json_t *j, struct err *err)
 
 	b.max = OCI_CONFIG_MAX + 2;
 	if (!config || !json_is_array(layers))
-		return err_set(err, ERR_CORRUPT, "manifest.json names no configuration or no layers");
+		return err_set(err, ERR_CORRUPT,
+			       "manifest.json names no configuration or no layers");
 	r = alloc_layers(s, &img, json_array_size(layers), err);
 	if (r < 0)
 		return r;
@@ -518,8 +537,10 @@ static int visit_docker(struct search *s, const json_t *j, struct err *err)
 	digest_hex(&img.id, hex);
 	if ((name_digest(config, &named) && !digest_equal(&named, &img.id)) ||
 	    (strlen(config) == 69 && str_ends(config, ".json") && memcmp(config, hex, 64) != 0))
-		return err_set(err, ERR_CORRUPT, "the configuration is damaged: its digest is sha256:%s instead of %.200s",
-			       hex, config);
+		return err_set(
+			err, ERR_CORRUPT,
+			"the configuration is damaged: its digest is sha256:%s instead of %.200s",
+			hex, config);
 	img.manifest_digest = strdup("");
 	if (!img.manifest_digest)
 		return err_set(err, ENOMEM, "out of memory");
@@ -528,7 +549,8 @@ static int visit_docker(struct search *s, const json_t *j, struct err *err)
 
 static int find_in_archive(struct search *s, const struct buf *manifest, struct err *err)
 {
-	cleanup_json json_t *root = parse("manifest.json", buf_ptr(manifest), buf_size(manifest), err);
+	cleanup_json json_t *root =
+		parse("manifest.json", buf_ptr(manifest), buf_size(manifest), err);
 
 	if (!root)
 		return -ERR_CORRUPT;

@@ -10,7 +10,8 @@
 static int bad(const char *text, const char *why, struct err *err)
 {
 	err_set(err, ERR_USAGE, "\"%.200s\" is not an image reference: %s", text, why);
-	return err_hint(err, "write [REGISTRY/]NAME[:TAG][@sha256:DIGEST], for example python:3.12");
+	return err_hint(err,
+			"write [REGISTRY/]NAME[:TAG][@sha256:DIGEST], for example python:3.12");
 }
 
 static bool is_lower(char c)
@@ -114,7 +115,8 @@ int reference_parse(const char *text, struct reference *ret, struct err *err)
 	if (at) {
 		*at++ = 0;
 		if (digest_parse(at, "what follows the @", &d, NULL) < 0)
-			return bad(text, "after the @ must come sha256: and 64 lower-case hex digits",
+			return bad(text,
+				   "after the @ must come sha256: and 64 lower-case hex digits",
 				   err);
 		memcpy(r.digest, at, IMAGE_DIGEST_LEN + 1);
 	}
@@ -123,7 +125,8 @@ int reference_parse(const char *text, struct reference *ret, struct err *err)
 	if (colon) {
 		*colon++ = 0;
 		if (!tag_ok(colon))
-			return bad(text, "the tag has characters that tags cannot have, or too many",
+			return bad(text,
+				   "the tag has characters that tags cannot have, or too many",
 				   err);
 		memcpy(r.tag, colon, strlen(colon) + 1);
 	} else if (!at) {
@@ -151,11 +154,10 @@ int reference_parse(const char *text, struct reference *ret, struct err *err)
 	}
 	if (!r.domain[0] || str_eq(r.domain, "index.docker.io"))
 		snprintf(r.domain, sizeof(r.domain), "%s", REFERENCE_DEFAULT_DOMAIN);
-	len = strlen(r.domain) + strlen(path) + sizeof("/library/");
-	if (len > REFERENCE_NAME_MAX)
-		return bad(text, "the name is too long", err);
 	if (str_eq(r.domain, REFERENCE_DEFAULT_DOMAIN) && !strchr(path, '/'))
 		memcpy(r.path, "library/", sizeof("library/"));
+	if (strlen(r.domain) + 1 + strlen(r.path) + strlen(path) > REFERENCE_NAME_MAX)
+		return bad(text, "the name is too long", err);
 	memcpy(r.path + strlen(r.path), path, strlen(path) + 1);
 	*ret = r;
 	return 0;
@@ -163,8 +165,8 @@ int reference_parse(const char *text, struct reference *ret, struct err *err)
 
 char *reference_format(const struct reference *r, char out[IMAGE_REFERENCE_MAX])
 {
-	snprintf(out, IMAGE_REFERENCE_MAX, "%s/%s%s%s%s%s", r->domain, r->path, r->tag[0] ? ":" : "",
-		 r->tag, r->digest[0] ? "@" : "", r->digest);
+	snprintf(out, IMAGE_REFERENCE_MAX, "%s/%s%s%s%s%s", r->domain, r->path,
+		 r->tag[0] ? ":" : "", r->tag, r->digest[0] ? "@" : "", r->digest);
 	return out;
 }
 

@@ -21,7 +21,7 @@
 struct reference {
 	char domain[REFERENCE_NAME_MAX + 1];
 	char path[REFERENCE_NAME_MAX + 1];
-	char tag[REFERENCE_TAG_MAX + 1];       /* "" if only a digest was given */
+	char tag[REFERENCE_TAG_MAX + 1];   /* "" if only a digest was given */
 	char digest[IMAGE_DIGEST_LEN + 1]; /* "sha256:HEX" or "" */
 };
 

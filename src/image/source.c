@@ -90,7 +90,8 @@ static int add_entry(struct source *src, const struct tar_entry *e, struct err *
 			while (dir && path[--dir] != '/')
 				;
 		}
-		n = snprintf(link, sizeof(link), "%.*s%s%s", (int)dir, path, dir ? "/" : "", target);
+		n = snprintf(link, sizeof(link), "%.*s%s%s", (int)dir, path, dir ? "/" : "",
+			     target);
 		if (n < 0 || (size_t)n >= sizeof(link))
 			return 0;
 	}
@@ -174,8 +175,8 @@ static int spool(struct source *src, const struct store *s, int fd, const char *
 {
 	cleanup_stream struct stream *st = NULL;
 	struct spool_progress progress = {o, input, size};
-	struct stream_options so = {.fd = fd, .size = UINT64_MAX, .progress = spool_report,
-				    .progress_arg = &progress};
+	struct stream_options so = {
+		.fd = fd, .size = UINT64_MAX, .progress = spool_report, .progress_arg = &progress};
 	const uint8_t *p;
 	size_t n;
 	int r = store_temp_new(s, &src->spool, err);
@@ -216,8 +217,9 @@ static int open_archive(struct source *src, const struct store *s, const char *i
 	if (n == 0)
 		return err_set(err, ERR_CORRUPT, "%s is empty", input);
 	if (compression_unsupported(head, (size_t)n)) {
-		err_set(err, ERR_UNSUPPORTED, "%s is compressed with %s; only gzip and zstd are supported",
-			input, compression_unsupported(head, (size_t)n));
+		err_set(err, ERR_UNSUPPORTED,
+			"%s is compressed with %s; only gzip and zstd are supported", input,
+			compression_unsupported(head, (size_t)n));
 		return err_hint(err, "unpack it first");
 	}
 	if (compression_of(head, (size_t)n) != COMPRESSION_NONE) {

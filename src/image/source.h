@@ -24,7 +24,7 @@
 struct source;
 
 struct source_blob {
-	int fd;		/* owned; close it */
+	int fd; /* owned; close it */
 	uint64_t offset, size;
 };
 

@@ -11,9 +11,9 @@
 #include "image/stream.h"
 
 /* Small enough to stay in the second-level cache between the two threads, large for zlib. */
-#define STREAM_CHUNK	(128u << 10)
-#define STREAM_SLOTS	8u
-#define STREAM_REPORT	(1u << 20)
+#define STREAM_CHUNK  (128u << 10)
+#define STREAM_SLOTS  8u
+#define STREAM_REPORT (1u << 20)
 /* 2^27 is what zstd's own tool accepts without being asked: 128 MiB of window. */
 #define STREAM_ZSTD_WINDOW_LOG 27
 
@@ -63,7 +63,10 @@ enum compression compression_of(const uint8_t *p, size_t n)
 
 const char *compression_unsupported(const uint8_t *p, size_t n)
 {
-	if (n >= 6 && memcmp(p, "\xfd" "7zXZ\0", 6) == 0)
+	if (n >= 6 && memcmp(p,
+			     "\xfd"
+			     "7zXZ\0",
+			     6) == 0)
 		return "xz";
 	if (n >= 3 && memcmp(p, "BZh", 3) == 0)
 		return "bzip2";
@@ -122,7 +125,8 @@ static ssize_t in_read(struct stream *s, struct err *err)
 		want = (size_t)MIN((uint64_t)want, s->o.size - s->in);
 		n = io_pread_full(s->o.fd, s->input, want, s->o.offset + s->in);
 		if (n >= 0 && (size_t)n < want)
-			return err_set(err, ERR_CORRUPT, "the blob is cut off after %llu of %llu bytes",
+			return err_set(err, ERR_CORRUPT,
+				       "the blob is cut off after %llu of %llu bytes",
 				       (unsigned long long)(s->in + (uint64_t)n),
 				       (unsigned long long)s->o.size);
 	}
@@ -287,7 +291,8 @@ static void *stream_thread(void *arg)
 		s->compression = compression_of(s->input, (size_t)n);
 		if (unsupported)
 			r = err_set(&err, ERR_UNSUPPORTED,
-				    "%s compression is not supported, only gzip and zstd", unsupported);
+				    "%s compression is not supported, only gzip and zstd",
+				    unsupported);
 		else if (s->compression == COMPRESSION_GZIP)
 			r = gunzip_all(s, n, &err);
 		else if (s->compression == COMPRESSION_ZSTD)

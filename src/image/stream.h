@@ -28,9 +28,9 @@ struct stream;
 typedef void stream_progress_fn(void *arg, uint64_t done);
 
 struct stream_options {
-	int fd;		     /* borrowed; read with pread() */
+	int fd; /* borrowed; read with pread() */
 	uint64_t offset;
-	uint64_t size;	     /* UINT64_MAX: until the end, sequentially with read() */
+	uint64_t size; /* UINT64_MAX: until the end, sequentially with read() */
 	bool hash_input, hash_output;
 	stream_progress_fn *progress; /* from the thread, about every MiB of input; may be NULL */
 	void *progress_arg;

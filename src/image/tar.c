@@ -35,7 +35,7 @@ struct tar {
 	void *arg;
 	const uint8_t *p; /* unread rest of the last piece */
 	size_t n;
-	uint64_t pos;	  /* of p in the archive */
+	uint64_t pos; /* of p in the archive */
 	bool ended;
 
 	uint64_t data_left, pad_left;
@@ -266,12 +266,18 @@ static int tar_extension(struct tar *t, uint64_t size, struct buf *b, struct err
 	return tar_discard(t, -size & (TAR_BLOCK - 1), err);
 }
 
+static void add_text(struct buf *b, const char *p, size_t n)
+{
+	if (n)
+		buf_add(b, p, n);
+}
+
 static int set_text(struct tar *t, struct buf *b, const void *p, size_t n, struct err *err)
 {
 	if (memchr(p, 0, n))
 		return corrupt(t, "a name contains a zero byte", err);
 	buf_reset(b);
-	buf_add(b, p, n);
+	add_text(b, p, n);
 	return buf_failed(b) ? err_set(err, ENOMEM, "out of memory") : 0;
 }
 
@@ -357,7 +363,8 @@ static int add_xattr(struct tar *t, const char *name, size_t name_len, const cha
 			break;
 	if (i == t->xattr_count) {
 		if (t->xattr_count == TAR_XATTRS_MAX)
-			return err_set(err, ERR_LIMIT, "more than %u extended attributes on one file",
+			return err_set(err, ERR_LIMIT,
+				       "more than %u extended attributes on one file",
 				       TAR_XATTRS_MAX);
 		if (t->xattr_count == t->xattr_cap) {
 			size_t cap = t->xattr_cap ? t->xattr_cap * 2 : 8;
@@ -429,8 +436,15 @@ static int pax_record(struct tar *t, char *key, size_t key_len, const char *valu
 	}
 
 	static const char *const numbers[] = {
-		"size", "uid", "gid", "GNU.sparse.major", "GNU.sparse.minor", "GNU.sparse.realsize",
-		"GNU.sparse.size", "GNU.sparse.offset", "GNU.sparse.numbytes",
+		"size",
+		"uid",
+		"gid",
+		"GNU.sparse.major",
+		"GNU.sparse.minor",
+		"GNU.sparse.realsize",
+		"GNU.sparse.size",
+		"GNU.sparse.offset",
+		"GNU.sparse.numbytes",
 	};
 	size_t which = 0;
 
@@ -640,14 +654,14 @@ static int tar_fields(struct tar *t, const struct tar_header *h, struct tar_entr
 
 		buf_reset(&t->path);
 		if (ustar && !gnu && h->prefix[0]) {
-			buf_add(&t->path, h->prefix, strnlen(h->prefix, prefix));
+			add_text(&t->path, h->prefix, strnlen(h->prefix, prefix));
 			buf_add(&t->path, "/", 1);
 		}
-		buf_add(&t->path, h->name, strnlen(h->name, sizeof(h->name)));
+		add_text(&t->path, h->name, strnlen(h->name, sizeof(h->name)));
 	}
 	if (!t->has_link) {
 		buf_reset(&t->link);
-		buf_add(&t->link, h->link, strnlen(h->link, sizeof(h->link)));
+		add_text(&t->link, h->link, strnlen(h->link, sizeof(h->link)));
 	}
 	e->path = buf_cstr(&t->path);
 	e->link = buf_cstr(&t->link);
@@ -683,9 +697,9 @@ static int tar_type_of(char flag, const char *path)
 	case '2':
 		return TAR_SYMLINK;
 	case '3':
-		return TAR_CHAR;
+		return TAR_CHARDEV;
 	case '4':
-		return TAR_BLOCK;
+		return TAR_BLOCKDEV;
 	case '5':
 		return TAR_DIRECTORY;
 	case '6':
@@ -771,7 +785,7 @@ int tar_next(struct tar *t, struct tar_entry *ret, struct err *err)
 			struct buf *b = h.type == 'L' ? &t->path : &t->link;
 
 			r = tar_extension(t, size, b, err);
-			if (r >= 0)
+			if (r >= 0 && size)
 				b->len = b->head + strnlen((const char *)buf_ptr(b), buf_size(b));
 			if (h.type == 'L')
 				t->has_path = true;

@@ -41,8 +41,8 @@ enum tar_type {
 	TAR_FILE,
 	TAR_HARDLINK,
 	TAR_SYMLINK,
-	TAR_CHAR,
-	TAR_BLOCK,
+	TAR_CHARDEV,
+	TAR_BLOCKDEV,
 	TAR_DIRECTORY,
 	TAR_FIFO,
 };
@@ -57,13 +57,13 @@ struct tar_entry {
 	enum tar_type type;
 	const char *path; /* as written */
 	const char *link;
-	uint32_t mode;	  /* permission bits only */
+	uint32_t mode; /* permission bits only */
 	uint32_t uid, gid;
 	uint32_t major, minor;
 	int64_t mtime;
 	uint32_t mtime_ns;
-	uint64_t size;	  /* as the file system would show it */
-	uint64_t offset;  /* of the data in the archive, when not sparse */
+	uint64_t size;	 /* as the file system would show it */
+	uint64_t offset; /* of the data in the archive, when not sparse */
 	const struct tar_xattr *xattrs;
 	size_t xattr_count;
 };

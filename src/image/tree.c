@@ -197,7 +197,8 @@ struct erofs_dentry *erofs_lookup(struct erofs_tree *t, const struct erofs_node 
 {
 	const uint32_t hash = name_hash(t, dir, name, len);
 
-	for (size_t i = hash & (t->table_size - 1); t->table[i]; i = (i + 1) & (t->table_size - 1)) {
+	for (size_t i = hash & (t->table_size - 1); t->table[i];
+	     i = (i + 1) & (t->table_size - 1)) {
 		struct erofs_dentry *d = t->table[i];
 
 		if (d != &gone && d->hash == hash && d->dir == dir && d->len == len &&

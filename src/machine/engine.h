@@ -23,6 +23,7 @@ struct engine_ops {
 	struct engine *(*free)(struct engine *e);
 };
 
+extern const struct engine_ops engine_kvm;
 extern const struct engine_ops engine_qemu;
 
 /* NULL when there is no such engine. */

@@ -55,6 +55,7 @@ struct run {
 const struct engine_ops *engine_find(const char *name)
 {
 	static const struct engine_ops *const engines[] = {
+		&engine_kvm,
 		&engine_qemu,
 	};
 

@@ -13,7 +13,7 @@
 #include "wire/frame.h"
 
 enum {
-	GREETING = 8,            /* id_start, id_end */
+	GREETING = 8,		 /* id_start, id_end */
 	READ_CHUNK = 256 * 1024, /* one read; four socket buffers' worth */
 	/* Below this much queued, input may flow again: half, so that turns are long. */
 	QUEUE_LOW = AGENT_QUEUE_HIGH / 2,
@@ -186,7 +186,8 @@ static int on_exec(struct agent_exec *e, const struct envelope *env, struct err 
 	case MSG_ERROR:
 		break;
 	default:
-		log_debug("the agent sent %.*s in a command's session", (int)env->name_len, env->name);
+		log_debug("the agent sent %.*s in a command's session", (int)env->name_len,
+			  env->name);
 		return 0;
 	}
 	memset(&m, 0, sizeof(m));
@@ -443,8 +444,8 @@ static uint32_t next_id(struct agent_client *c)
 }
 
 int agent_exec_new(struct agent_exec **ret, struct agent_client *c,
-		   const struct agent_exec_start *start, const struct agent_exec_ops *ops, void *arg,
-		   struct err *err)
+		   const struct agent_exec_start *start, const struct agent_exec_ops *ops,
+		   void *arg, struct err *err)
 {
 	struct msg_exec_request m = {0};
 	struct agent_exec *e = NULL;

@@ -68,8 +68,8 @@ struct agent_client *agent_client_free(struct agent_client *c);
 void agent_client_pause(struct agent_client *c, bool pause);
 
 struct agent_exec_start {
-	const struct strv *argv; /* not empty */
-	const struct strv *env;  /* on top of the sandbox's; NULL: nothing */
+	const struct strv *argv;    /* not empty */
+	const struct strv *env;	    /* on top of the sandbox's; NULL: nothing */
 	const char *user, *workdir; /* NULL: the sandbox's */
 	const struct sandbox_rlimit *rlimits;
 	size_t nrlimits;
@@ -78,8 +78,8 @@ struct agent_exec_start {
 };
 /* -ENOTCONN before ready(). */
 int agent_exec_new(struct agent_exec **ret, struct agent_client *c,
-		   const struct agent_exec_start *start, const struct agent_exec_ops *ops, void *arg,
-		   struct err *err);
+		   const struct agent_exec_start *start, const struct agent_exec_ops *ops,
+		   void *arg, struct err *err);
 
 /* May input be added? When not, stdin_room() is called once it may. */
 bool agent_exec_stdin_room(struct agent_exec *e);

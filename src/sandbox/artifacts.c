@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "machine/kvm/probe.h"
 
 static const struct {
 	const char *name;
@@ -95,8 +96,13 @@ int artifact_engine(const char *wanted, const char **ret, struct err *err)
 	cleanup_free char *qemu = NULL;
 
 	if (str_eq(wanted, "kvm")) {
-		err_set(err, ERR_UNSUPPORTED, "the KVM engine is not in this version");
-		return err_hint(err, "use --engine qemu, which needs no hardware virtualisation");
+		struct kvm_probe probe;
+
+		kvm_probe(NULL, &probe);
+		if (probe.verdict != KVM_GOOD)
+			return err_copy(err, &probe.why);
+		*ret = "kvm";
+		return 0;
 	}
 	if (!str_eq(wanted, "auto") && !str_eq(wanted, "qemu")) {
 		err_set(err, ERR_USAGE, "there is no engine \"%s\"", wanted);

@@ -71,17 +71,17 @@ static json_t *spec_to_json(const struct sandbox_spec *s)
 		const char *text = *text_at(s, i);
 
 		if (text)
-			json_object_set_new(o, texts[i].key, json_stringn_nocheck(text, strlen(text)));
+			json_object_set_new(o, texts[i].key,
+					    json_stringn_nocheck(text, strlen(text)));
 	}
 	for (size_t i = 0; i < s->env.n; i++)
-		json_array_append_new(env,
-				      json_stringn_nocheck(s->env.v[i], strlen(s->env.v[i])));
+		json_array_append_new(env, json_stringn_nocheck(s->env.v[i], strlen(s->env.v[i])));
 	for (size_t i = 0; i < s->nrlimits; i++) {
 		const struct sandbox_rlimit *l = &s->rlimits[i];
 
-		json_array_append_new(limits, json_pack("{s:s,s:I,s:I}", "resource", l->resource,
-							"soft", limit_out(l->soft), "hard",
-							limit_out(l->hard)));
+		json_array_append_new(limits,
+				      json_pack("{s:s,s:I,s:I}", "resource", l->resource, "soft",
+						limit_out(l->soft), "hard", limit_out(l->hard)));
 	}
 	json_object_set_new(o, "env", env);
 	json_object_set_new(o, "rlimits", limits);
@@ -96,11 +96,10 @@ static int dump(const char *p, size_t n, void *arg)
 
 int record_encode(const struct sandbox_record *r, struct buf *b)
 {
-	cleanup_json json_t *o =
-		json_pack("{s:i,s:s,s:s,s:s,s:I,s:b,s:o}", "version", 1, "name", r->name, "image",
-			  r->image, "image_id", r->image_id, "created_at",
-			  (json_int_t)r->created_at, "ephemeral", r->ephemeral, "config",
-			  spec_to_json(&r->spec));
+	cleanup_json json_t *o = json_pack("{s:i,s:s,s:s,s:s,s:I,s:b,s:o}", "version", 1, "name",
+					   r->name, "image", r->image, "image_id", r->image_id,
+					   "created_at", (json_int_t)r->created_at, "ephemeral",
+					   r->ephemeral, "config", spec_to_json(&r->spec));
 
 	if (!o || json_dump_callback(o, dump, b, JSON_INDENT(2)) < 0)
 		return -ENOMEM;

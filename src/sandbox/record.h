@@ -12,13 +12,13 @@
 #include "base/err.h"
 #include "sandbox/spec.h"
 
-#define RECORD_KEPT      "config.json"
+#define RECORD_KEPT	 "config.json"
 #define RECORD_EPHEMERAL "ephemeral.json"
 
 struct sandbox_record {
 	char *name;
-	char *image;    /* as it was asked for */
-	char *image_id; /* what that was then: "sha256:…" */
+	char *image;	    /* as it was asked for */
+	char *image_id;	    /* what that was then: "sha256:…" */
 	int64_t created_at; /* Unix seconds */
 	bool ephemeral;
 	struct sandbox_spec spec;

@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "base/cleanup.h"
@@ -31,6 +33,8 @@
 
 /* The kernel's last words fit many times; the rest is in the file. */
 #define LOG_TAIL ((off_t)16 << 10)
+
+enum { VANISH_WAIT_MS = 1000 };
 
 struct sandbox {
 	struct store *store;
@@ -263,14 +267,13 @@ out:
 static void set_disks(const struct sandbox *sb, struct vm_disk disks[2], struct vm_extent *upper,
 		      struct vm_config *c)
 {
-	_Static_assert(sizeof(struct vm_extent) == sizeof(struct image_extent) &&
-			       offsetof(struct vm_extent, path) ==
-				       offsetof(struct image_extent, path) &&
-			       offsetof(struct vm_extent, offset) ==
-				       offsetof(struct image_extent, file_offset) &&
-			       offsetof(struct vm_extent, blocks) ==
-				       offsetof(struct image_extent, blocks),
-		       "an image's extents can be handed on as they are");
+	_Static_assert(
+		sizeof(struct vm_extent) == sizeof(struct image_extent) &&
+			offsetof(struct vm_extent, path) == offsetof(struct image_extent, path) &&
+			offsetof(struct vm_extent, offset) ==
+				offsetof(struct image_extent, file_offset) &&
+			offsetof(struct vm_extent, blocks) == offsetof(struct image_extent, blocks),
+		"an image's extents can be handed on as they are");
 	const struct sandbox_spec *spec = &sb->record.spec;
 
 	disks[0] = (struct vm_disk){
@@ -303,7 +306,7 @@ static int make_config(const struct sandbox *sb, struct err *err)
 		.engine = (char *)(uintptr_t)sb->engine,
 		.kernel = sb->kernel,
 		.agentd = sb->agentd,
-		.cmdline = (char *)(uintptr_t)"",
+		.cmdline = (char *)(uintptr_t) "",
 		.log_level = (char *)(uintptr_t)level,
 		.cpus = spec->cpus,
 		.memory = spec->memory,
@@ -352,7 +355,7 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 	if (r < 0)
 		return err_set(err, r, "cannot start a machine: %s", err_name(r));
 	const struct proc_fd fds[] = {
-		{config, VM_FD_CONFIG},	   {startup_wr, VM_FD_STARTUP}, {owner_rd, VM_FD_PARENT},
+		{config, VM_FD_CONFIG},	    {startup_wr, VM_FD_STARTUP}, {owner_rd, VM_FD_PARENT},
 		{sb->dir.lock, VM_FD_LOCK}, {agent, VM_FD_AGENT},	 {log, VM_FD_LOG},
 	};
 	r = proc_spawn(&sb->proc,
@@ -410,6 +413,22 @@ static int take_report(struct sandbox *sb, struct err *err)
 	return r;
 }
 
+/* msb-vm is gone and left no report; it stays a zombie until proc_wait(). */
+static int vm_vanished(const struct sandbox *sb, struct err *err)
+{
+	/* The pipe closes a moment before the process is one. */
+	struct pollfd pfd = {.fd = sb->proc.pidfd, .events = POLLIN};
+	siginfo_t si = {0};
+
+	(void)poll(&pfd, 1, VANISH_WAIT_MS);
+	(void)waitid(P_PID, (id_t)sb->proc.pid, &si, WEXITED | WNOHANG | WNOWAIT);
+	if (si.si_pid && si.si_code != CLD_EXITED)
+		return err_set(err, ERR_GUEST,
+			       "the sandbox's process (msb-vm) was ended by signal %d",
+			       si.si_status);
+	return err_set(err, ERR_GUEST, "the sandbox's process (msb-vm) ended without a word");
+}
+
 int sandbox_report(struct sandbox *sb, struct err *err)
 {
 	/* No report has reason to be longer than its message and hint. */
@@ -431,7 +450,7 @@ int sandbox_report(struct sandbox *sb, struct err *err)
 	sb->startup = close_fd(sb->startup);
 	if (sb->ending)
 		return err_set(err, ESHUTDOWN, "the machine was shut down");
-	return err_set(err, ERR_GUEST, "the machine's process (msb-vm) ended without a word");
+	return vm_vanished(sb, err);
 }
 
 int sandbox_connect(struct sandbox *sb, struct err *err)

@@ -22,7 +22,7 @@
 #include "store/store.h"
 
 #define LOCK_NAME "lock"
-#define GONE      ".gone-"
+#define GONE	  ".gone-"
 
 /* How often a wait for another process's lock looks again: it cannot be waited for with a limit. */
 #define TAKE_RETRY_NS 5000000
@@ -30,8 +30,8 @@
 /* The lock on sandboxes/ itself; see the header. */
 static int names_lock(struct store *s, bool wait)
 {
-	cleanup_close int fd = openat(store_dirfd(s, STORE_SANDBOXES), ".",
-				      O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_close int fd =
+		openat(store_dirfd(s, STORE_SANDBOXES), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int r;
 
 	if (fd < 0)
@@ -287,7 +287,8 @@ int sandbox_dir_list(struct store *s, const char *name, struct sandbox_list *ret
 		if (de->d_name[0] == '.' || (name && !str_eq(name, de->d_name)))
 			continue;
 		fd = open_entry(names, de, &lock);
-		/* One that has no record yet (or no longer) is only just being made (or removed). */
+		/* One that has no record yet (or no longer) is only just being made (or removed).
+		 */
 		if (fd < 0 || lock < 0 || record_read(fd, &record, NULL) < 0)
 			continue;
 		e.running = io_flock(lock, true, false) == -EWOULDBLOCK;

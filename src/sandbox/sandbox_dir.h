@@ -37,11 +37,14 @@ struct sandbox_record;
 struct sandbox_dir {
 	struct store *store;
 	char *name, *path; /* path is absolute */
-	int fd;            /* the directory */
-	int lock;          /* locked, or -1 when only opened */
-	bool kept;         /* it has a config.json */
+	int fd;		   /* the directory */
+	int lock;	   /* locked, or -1 when only opened */
+	bool kept;	   /* it has a config.json */
 };
-#define SANDBOX_DIR_INIT {.fd = -1, .lock = -1}
+#define SANDBOX_DIR_INIT                                                                           \
+	{                                                                                          \
+		.fd = -1, .lock = -1                                                               \
+	}
 
 /*
  * Lock the directory of @name, making it when @create. What an earlier owner left is cleaned: all

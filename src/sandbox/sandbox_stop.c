@@ -79,8 +79,9 @@ int sandbox_stop(struct store *s, const char *name, bool force, int timeout_ms, 
 	if (r == 0 && !d.kept)
 		(void)sandbox_dir_remove(&d, NULL);
 	if (killed)
-		return err_set(err, ETIMEDOUT, "sandbox \"%s\" did not stop in %d ms and was killed",
-			       name, timeout_ms);
+		return err_set(err, ETIMEDOUT,
+			       "sandbox \"%s\" did not stop in %d ms and was killed", name,
+			       timeout_ms);
 	return 0;
 }
 

@@ -335,8 +335,8 @@ int sandbox_command_resolve(const struct sandbox_spec *s, const struct image_con
 		r = strv_env_set(&c.env, s->env.v[i]);
 	c.user = strdup(user ? user : "");
 	/* Images may say "app" for /app. */
-	c.workdir = str_fmt("%s%s", workdir && workdir[0] == '/' ? "" : "/",
-			    workdir ? workdir : "");
+	c.workdir =
+		str_fmt("%s%s", workdir && workdir[0] == '/' ? "" : "/", workdir ? workdir : "");
 	if (r < 0 || !c.user || !c.workdir)
 		return err_set(err, ENOMEM, "cannot put the command together: out of memory");
 	for (size_t i = 0; i < c.argv.n && r == 0; i++)

@@ -18,10 +18,10 @@
 
 struct image_config;
 
-#define SANDBOX_NAME_MAX     128 /* bytes; the peer's limit */
-#define SANDBOX_HOSTNAME_MAX 64  /* __NEW_UTS_LEN of Linux */
-#define SANDBOX_CPUS_DEFAULT 1
-#define SANDBOX_CPUS_MAX     64
+#define SANDBOX_NAME_MAX       128 /* bytes; the peer's limit */
+#define SANDBOX_HOSTNAME_MAX   64  /* __NEW_UTS_LEN of Linux */
+#define SANDBOX_CPUS_DEFAULT   1
+#define SANDBOX_CPUS_MAX       64
 #define SANDBOX_MEMORY_DEFAULT ((uint64_t)512 << 20)
 #define SANDBOX_MEMORY_MIN     ((uint64_t)64 << 20) /* kernel, agent and room to run something */
 #define SANDBOX_MEMORY_MAX     ((uint64_t)16 << 40)

@@ -27,10 +27,11 @@
  * knows that the inode tables are zero and marks them so: otherwise the guest's kernel would
  * spend its first minutes writing 128 MiB of zeros into them.
  */
-#define FEATURES "none,extent,dir_index,ext_attr,filetype,flex_bg,sparse_super,large_file,"       \
-		 "huge_file,extra_isize,dir_nlink,uninit_bg"
-/* Metadata in one place: fewer stretches to copy. */
-#define EXTENDED "lazy_itable_init=1,packed_meta_blocks=1,root_owner=0:0"
+#define FEATURES                                                                                   \
+	"none,extent,dir_index,ext_attr,filetype,flex_bg,sparse_super2,large_file,"                \
+	"huge_file,extra_isize,dir_nlink,uninit_bg"
+/* Metadata in one place and no copies of the superblock: fewer stretches to copy. */
+#define EXTENDED "lazy_itable_init=1,packed_meta_blocks=1,num_backup_sb=0,root_owner=0:0"
 
 static int make_template(struct store *s, const char *name, uint64_t mib, bool journal,
 			 struct err *err)

@@ -205,8 +205,8 @@ static int blob_wanted(struct store *s, sqlite3_stmt *st, const char *name, stru
 	return r;
 }
 
-static int gc_dir(struct store *s, enum store_dir dir, const char *sql,
-		  struct store_gc_result *res, struct err *err)
+static int gc_dir(struct store *s, enum store_dir dir, const char *sql, struct store_gc_result *res,
+		  struct err *err)
 {
 	int copy = openat(s->dirs[dir], ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	cleanup_dir DIR *d = copy < 0 ? NULL : fdopendir(copy);

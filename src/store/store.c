@@ -27,9 +27,9 @@
 #define STR(x)	STR_(x)
 
 static const char *const store_dir_names[STORE_DIR_COUNT] = {
-	[STORE_LAYERS] = "layers",	 [STORE_IMAGES] = "images", [STORE_LOCKS] = "locks",
-	[STORE_TMP] = "tmp",		 [STORE_SANDBOXES] = "sandboxes",
-	[STORE_CACHE] = "cache",	 [STORE_RUN] = "run",
+	[STORE_LAYERS] = "layers", [STORE_IMAGES] = "images",	    [STORE_LOCKS] = "locks",
+	[STORE_TMP] = "tmp",	   [STORE_SANDBOXES] = "sandboxes", [STORE_CACHE] = "cache",
+	[STORE_RUN] = "run",
 };
 
 /*
@@ -57,7 +57,8 @@ static const char store_schema[] =
 	" image_id TEXT NOT NULL REFERENCES images(id)) STRICT, WITHOUT ROWID;"
 	"CREATE INDEX image_refs_by_image ON image_refs(image_id);"
 	"PRAGMA application_id=" STR(STORE_APPLICATION_ID) ";"
-	"PRAGMA user_version=" STR(STORE_VERSION) ";";
+							   "PRAGMA user_version=" STR(
+								   STORE_VERSION) ";";
 
 const char *store_home(const struct store *s)
 {
@@ -102,7 +103,8 @@ static char *store_default_home(struct err *err)
 
 		if (!v || !*v)
 			continue;
-		/* The XDG specification wants relative values ignored; for MSB_HOME they are fine. */
+		/* The XDG specification wants relative values ignored; for MSB_HOME they are fine.
+		 */
 		if (i > 0 && *v != '/')
 			continue;
 		home = str_fmt("%s%s", v, places[i].below);
@@ -174,8 +176,9 @@ static int store_check_version(const struct store *s, struct err *err)
 	if (str_to_u64(text + word, UINT32_MAX, &version) < 0)
 		return store_foreign(s->home, err);
 	if (version > STORE_VERSION) {
-		err_set(err, ERR_UNSUPPORTED, "the store at %s has version %llu, this program knows %d",
-			s->home, (unsigned long long)version, STORE_VERSION);
+		err_set(err, ERR_UNSUPPORTED,
+			"the store at %s has version %llu, this program knows %d", s->home,
+			(unsigned long long)version, STORE_VERSION);
 		return err_hint(err, "update microsandbox, or set MSB_HOME to another directory");
 	}
 	return 0;
@@ -301,8 +304,10 @@ static int store_open_db(struct store *s, struct err *err)
 	}
 	sqlite3_busy_timeout(s->db, STORE_BUSY_MS);
 	/* A lost last transaction after a power cut costs a repeated load, not consistency. */
-	r = store_exec(s, "PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;"
-			  "PRAGMA trusted_schema=OFF;", err);
+	r = store_exec(s,
+		       "PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;"
+		       "PRAGMA trusted_schema=OFF;",
+		       err);
 	if (r < 0)
 		return r;
 	r = store_check_schema(s, &fresh, err);

@@ -45,8 +45,8 @@ enum store_dir {
 	STORE_LOCKS,
 	STORE_TMP,
 	STORE_SANDBOXES, /* one directory per sandbox; owned by src/sandbox */
-	STORE_CACHE,     /* anything that can be made again: templates, probes */
-	STORE_RUN,       /* sockets and pid files */
+	STORE_CACHE,	 /* anything that can be made again: templates, probes */
+	STORE_RUN,	 /* sockets and pid files */
 	STORE_DIR_COUNT
 };
 
@@ -97,12 +97,16 @@ struct store_temp {
 };
 #define STORE_TEMP_INIT                                                                            \
 	{                                                                                          \
-		NULL, -1, {0}                                                                      \
+		NULL, -1,                                                                          \
+		{                                                                                  \
+			0                                                                          \
+		}                                                                                  \
 	}
 
 /* [any thread] */
 int store_temp_new(const struct store *s, struct store_temp *t, struct err *err);
-/* Sync the file and give it its name, replacing what is there. The temp is empty after. [any thread] */
+/* Sync the file and give it its name, replacing what is there. The temp is empty after. [any
+ * thread] */
 int store_temp_publish(struct store_temp *t, enum store_dir dir, const char *name, struct err *err);
 /* Take the name away but keep the descriptor open: a spool that vanishes with its owner. */
 void store_temp_unname(struct store_temp *t);
@@ -123,7 +127,10 @@ struct store_lock {
 };
 #define STORE_LOCK_INIT                                                                            \
 	{                                                                                          \
-		-1, -1, {0}                                                                        \
+		-1, -1,                                                                            \
+		{                                                                                  \
+			0                                                                          \
+		}                                                                                  \
 	}
 /* [any thread] */
 int store_lock(const struct store *s, const char *name, struct store_lock *ret, struct err *err);

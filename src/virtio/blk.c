@@ -74,7 +74,9 @@ static bool in_disk(const struct blk *b, uint64_t sector, uint64_t len)
 
 static uint8_t status_of(int r)
 {
-	return r == 0 ? VIRTIO_BLK_S_OK : r == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR;
+	return r == 0		  ? VIRTIO_BLK_S_OK
+	       : r == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP
+				  : VIRTIO_BLK_S_IOERR;
 }
 
 static uint8_t do_read(const struct request *rq)
@@ -97,8 +99,7 @@ static uint8_t do_write(const struct request *rq)
 	struct iovec iov[VIRTQUEUE_CHAIN_MAX];
 	unsigned n;
 
-	if (b->disk->read_only || rq->out_len > REQUEST_MAX ||
-	    !in_disk(b, rq->sector, rq->out_len))
+	if (b->disk->read_only || rq->out_len > REQUEST_MAX || !in_disk(b, rq->sector, rq->out_len))
 		return VIRTIO_BLK_S_IOERR;
 	if (!rq->out_len)
 		return VIRTIO_BLK_S_OK;
@@ -165,12 +166,9 @@ static const struct {
 	uint8_t (*run)(const struct request *rq);
 	bool fills;
 } request_types[] = {
-	{VIRTIO_BLK_T_IN, do_read, true},
-	{VIRTIO_BLK_T_OUT, do_write, false},
-	{VIRTIO_BLK_T_FLUSH, do_flush, false},
-	{VIRTIO_BLK_T_GET_ID, do_get_id, false},
-	{VIRTIO_BLK_T_DISCARD, do_ranges, false},
-	{VIRTIO_BLK_T_WRITE_ZEROES, do_ranges, false},
+	{VIRTIO_BLK_T_IN, do_read, true},	  {VIRTIO_BLK_T_OUT, do_write, false},
+	{VIRTIO_BLK_T_FLUSH, do_flush, false},	  {VIRTIO_BLK_T_GET_ID, do_get_id, false},
+	{VIRTIO_BLK_T_DISCARD, do_ranges, false}, {VIRTIO_BLK_T_WRITE_ZEROES, do_ranges, false},
 };
 
 static void serve(struct blk *b, const struct virtqueue_chain *c,
@@ -233,8 +231,7 @@ static bool blk_process(struct virtio_queue *q)
 		}
 		iov_read(c.read, c.nread, 0, &hdr, sizeof(hdr));
 		serve(b, &c, &hdr);
-		virtqueue_push(&q->vq, c.head,
-			       c.write_len > REQUEST_MAX ? 0 : c.write_len);
+		virtqueue_push(&q->vq, c.head, c.write_len > REQUEST_MAX ? 0 : c.write_len);
 		if (++done % NOTIFY_EVERY == 0)
 			virtio_queue_notify(q);
 	}

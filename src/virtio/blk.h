@@ -41,8 +41,8 @@ struct blk_disk *blk_disk_free(struct blk_disk *d);
 /* One piece of a composed disk. Pieces are sorted, disjoint; gaps between them read as zeros. */
 struct blk_extent {
 	uint64_t start, length; /* bytes in the disk */
-	int fd;                 /* borrowed; a regular file */
-	uint64_t offset;        /* where in the file @start lies */
+	int fd;			/* borrowed; a regular file */
+	uint64_t offset;	/* where in the file @start lies */
 };
 
 /*

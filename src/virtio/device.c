@@ -191,6 +191,12 @@ int virtio_queue_stop(struct virtio_device *dev, unsigned index, struct virtqueu
 {
 	struct queue_call c = {0};
 
+	if (index < dev->nqueues && dev->queues[index].paused) {
+		dev->queues[index].paused = false;
+		if (ret)
+			*ret = dev->queues[index].paused_state;
+		return 0;
+	}
 	if (!virtio_queue_running(dev, index))
 		return -EINVAL;
 	c.q = &dev->queues[index];

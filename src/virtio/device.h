@@ -22,7 +22,8 @@
  * its queues are served no more, on_broken is called once, and only virtio_device_activate() or
  * virtio_device_reset() heals it.
  *
- * All transport calls of one device come from one thread, and never from the device's worker.
+ * All transport calls of one device come from one thread at a time, and never from the device's
+ * worker.
  */
 #ifndef VIRTIO_DEVICE_H
 #define VIRTIO_DEVICE_H
@@ -45,7 +46,7 @@ struct virtio_queue;
 
 struct virtio_device_ops {
 	const char *name; /* "blk"; shown in messages and thread names */
-	uint32_t id;      /* virtio 1.2, 5 */
+	uint32_t id;	  /* virtio 1.2, 5 */
 
 	/*
 	 * Serve the queue: it was kicked, has just been started, or had more than a slice. Returns
@@ -63,7 +64,8 @@ struct virtio_device_ops {
 	/* Optional; any thread. -errno if the driver may not write there. The range is valid. */
 	int (*write_config)(struct virtio_device *dev, uint32_t off, const void *p, uint32_t len);
 
-	/* Optional; on the first worker, the last call there: let go of what is tied to its loop. */
+	/* Optional; on the first worker, the last call there: let go of what is tied to its loop.
+	 */
 	void (*stop)(struct virtio_device *dev);
 
 	/* Release the device itself. Its workers have stopped. */
@@ -90,12 +92,12 @@ typedef void virtio_broken_fn(struct virtio_device *dev, const char *why, void *
 
 struct virtio_device {
 	const struct virtio_device_ops *ops;
-	uint64_t offered;      /* feature bits, VIRTIO_F_VERSION_1 and ring features included */
-	const void *config;    /* constant while the device lives */
+	uint64_t offered;   /* feature bits, VIRTIO_F_VERSION_1 and ring features included */
+	const void *config; /* constant while the device lives */
 	uint32_t config_size;
 	unsigned nqueues;
 	uint16_t queue_size_max; /* what to offer the driver; any up to VIRTQUEUE_SIZE_MAX works */
-	uint64_t features;     /* negotiated; written only while no queue runs */
+	uint64_t features;	 /* negotiated; written only while no queue runs */
 	const struct guest_memory *mem;
 
 	/* private */
@@ -130,7 +132,10 @@ int virtio_device_activate(struct virtio_device *dev, uint64_t features,
 int virtio_queue_start(struct virtio_device *dev, unsigned index, const struct virtqueue_state *s,
 		       int kickfd, int callfd);
 
-/* Stop queue @index. @ret (may be NULL) gets the state to resume from. -EINVAL if not running. */
+/*
+ * Stop queue @index. @ret (may be NULL) gets the state to resume from. A paused queue will then not
+ * be resumed. -EINVAL if it is neither running nor paused.
+ */
 int virtio_queue_stop(struct virtio_device *dev, unsigned index, struct virtqueue_state *ret);
 
 bool virtio_queue_running(const struct virtio_device *dev, unsigned index);
@@ -170,13 +175,13 @@ struct virtio_device *virtio_device_free(struct virtio_device *dev);
 
 struct virtio_device_params {
 	const struct virtio_device_ops *ops;
-	uint64_t features;       /* device bits; version 1 and ring features are added */
+	uint64_t features; /* device bits; version 1 and ring features are added */
 	const void *config;
 	uint32_t config_size;
 	unsigned nqueues;
 	uint16_t queue_size_max; /* a power of two */
 	bool worker_per_queue;
-	const char *tag;         /* tells devices of one kind apart in thread names */
+	const char *tag; /* tells devices of one kind apart in thread names */
 };
 
 /* Fill @dev, which the device allocated, and start its workers. */

@@ -20,8 +20,8 @@
 
 #include "base/cleanup.h"
 
-#define MAGIC	0x74726976u /* "virt" */
-#define VENDOR	0x4d534230u /* "0BSM" */
+#define MAGIC  0x74726976u /* "virt" */
+#define VENDOR 0x4d534230u /* "0BSM" */
 
 struct virtio_mmio {
 	struct virtio_device *dev;

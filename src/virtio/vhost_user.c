@@ -40,7 +40,7 @@ enum {
 
 /* In the payload of SET_VRING_KICK, CALL and ERR. */
 #define VRING_INDEX_MASK 0xffull
-#define VRING_NO_FD      (1ull << 8)
+#define VRING_NO_FD	 (1ull << 8)
 
 #define PROTOCOL_FEATURES                                                                          \
 	(1ull << PROTOCOL_F_MQ | 1ull << PROTOCOL_F_REPLY_ACK | 1ull << PROTOCOL_F_CONFIG)
@@ -111,7 +111,7 @@ struct message {
 	union payload p;
 	int fd[REGIONS_MAX]; /* owned; a handler that keeps one takes it */
 	unsigned nfds;
-	bool answered;  /* has an answer of its own: @reply bytes of p */
+	bool answered; /* has an answer of its own: @reply bytes of p */
 	uint32_t reply;
 };
 
@@ -141,7 +141,7 @@ struct vhost_user {
 	struct ring *ring; /* one per queue of the device */
 
 	struct message msg; /* being received */
-	size_t have;        /* bytes of it, header included */
+	size_t have;	    /* bytes of it, header included */
 };
 
 /* ---- rings ---- */
@@ -486,8 +486,7 @@ static int set_config(struct vhost_user *vu, struct message *m)
 {
 	if (!config_ok(m))
 		return -EINVAL;
-	return virtio_config_write(vu->dev, m->p.config.offset, m->p.config.data,
-				   m->p.config.size);
+	return virtio_config_write(vu->dev, m->p.config.offset, m->p.config.data, m->p.config.size);
 }
 
 /* What may arrive: payload bytes (least, most), descriptors (most), and who answers. */

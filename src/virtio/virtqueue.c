@@ -42,7 +42,7 @@ static __virtio16 *avail_event(struct virtqueue *vq)
 
 static uint16_t load16(const __virtio16 *p, int order)
 {
-	return le16toh(order == __ATOMIC_SEQ_CST  ? __atomic_load_n(p, __ATOMIC_SEQ_CST)
+	return le16toh(order == __ATOMIC_SEQ_CST   ? __atomic_load_n(p, __ATOMIC_SEQ_CST)
 		       : order == __ATOMIC_ACQUIRE ? __atomic_load_n(p, __ATOMIC_ACQUIRE)
 						   : __atomic_load_n(p, __ATOMIC_RELAXED));
 }
@@ -211,9 +211,8 @@ int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *c, struct iovec 
 		return 0;
 	if (pending > vq->state.size)
 		return virtqueue_break(vq, "available index jumped");
-	chain.head =
-		load16(&avail_ring(vq)->ring[vq->state.last_avail & (vq->state.size - 1)],
-		       __ATOMIC_RELAXED);
+	chain.head = load16(&avail_ring(vq)->ring[vq->state.last_avail & (vq->state.size - 1)],
+			    __ATOMIC_RELAXED);
 	if (chain.head >= vq->state.size)
 		return virtqueue_break(vq, "available entry out of range");
 	r = walk(vq, &chain, iov, niov);

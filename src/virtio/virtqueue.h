@@ -35,9 +35,9 @@
 /* What a queue is: plain data, valid in any process that has the same guest memory. */
 struct virtqueue_state {
 	uint64_t desc, avail, used; /* guest-physical addresses of the three areas */
-	uint16_t size;              /* a power of two */
-	uint16_t last_avail;        /* next available entry to take */
-	uint16_t last_used;         /* next used entry to fill */
+	uint16_t size;		    /* a power of two */
+	uint16_t last_avail;	    /* next available entry to take */
+	uint16_t last_used;	    /* next used entry to fill */
 };
 
 struct virtqueue {
@@ -49,7 +49,7 @@ struct virtqueue {
 	const struct guest_memory *mem;
 	bool event_idx, indirect;
 	void *desc, *avail, *used;
-	uint16_t signalled; /* used index at the last notification... */
+	uint16_t signalled;   /* used index at the last notification... */
 	bool signalled_valid; /* ...if there was one */
 };
 
@@ -77,7 +77,8 @@ struct virtqueue_state virtqueue_save(const struct virtqueue *vq);
  * -ENOBUFS when @niov < VIRTQUEUE_CHAIN_MAX was too small (the chain stays), -EIO when the queue
  * is broken. Empty buffers are dropped.
  */
-int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *c, struct iovec *iov, unsigned niov);
+int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *c, struct iovec *iov,
+		  unsigned niov);
 
 /* Put the last @n chains popped back, unused. Nothing popped after them may have been pushed. */
 void virtqueue_rewind(struct virtqueue *vq, unsigned n);

@@ -26,7 +26,7 @@
 enum {
 	QUEUE_SIZE = 256,
 	TX_SLICE = 128, /* packets from the guest before others get a turn */
-	RX_SLICE = 32,  /* connections served before others get a turn */
+	RX_SLICE = 32,	/* connections served before others get a turn */
 	/* Buffers filled by one read, and bytes: one connection's share of a turn. */
 	RX_BATCH = 64,
 	RX_BATCH_BYTES = 256 << 10,
@@ -336,7 +336,8 @@ static void on_packet(struct vsock_conn *c, const struct virtio_vsock_hdr *hdr,
 	bool open = c->state == VSOCK_OPEN;
 
 	if (op == VIRTIO_VSOCK_OP_RST) {
-		vsock_conn_guest_gone(c, c->state == VSOCK_REQUESTING ? -ECONNREFUSED : -ECONNRESET);
+		vsock_conn_guest_gone(c,
+				      c->state == VSOCK_REQUESTING ? -ECONNREFUSED : -ECONNRESET);
 		return;
 	}
 	if (c->state == VSOCK_RESETTING)

@@ -10,23 +10,24 @@
  * for vsock_connections() to become 0 before virtio_device_free() if that matters.
  *
  * The calls below may be made from any thread (they hand over to the device's worker and wait),
- * the callbacks included. Callbacks run on the worker: they must not block, and must not loop_call()
- * into a thread that may be calling the device.
+ * the callbacks included. Callbacks run on the worker: they must not block, and must not
+ * loop_call() into a thread that may be calling the device.
  */
 #ifndef VIRTIO_VSOCK_H
 #define VIRTIO_VSOCK_H
 
 #include "virtio/device.h"
 
-#define VSOCK_CID_HOST  2u
+#define VSOCK_CID_HOST	2u
 #define VSOCK_CID_FIRST 3u /* the first a guest may have */
 /* Listens on every port that nobody listens on. */
-#define VSOCK_PORT_ANY  UINT32_MAX
+#define VSOCK_PORT_ANY UINT32_MAX
 
 struct vsock_options {
-	uint32_t guest_cid;       /* 0 means VSOCK_CID_FIRST */
+	uint32_t guest_cid;	  /* 0 means VSOCK_CID_FIRST */
 	unsigned max_connections; /* 0 means 1024 */
-	/* How much the guest may send ahead of the host's reader, per connection; 0 means 256 KiB. */
+	/* How much the guest may send ahead of the host's reader, per connection; 0 means 256 KiB.
+	 */
 	uint32_t buffer_size;
 };
 
@@ -47,8 +48,8 @@ void vsock_unlisten(struct virtio_device *dev, uint32_t port);
 
 /*
  * Called exactly once per successful vsock_connect(): 0 when the guest accepted, -ECONNREFUSED,
- * -ETIMEDOUT, -ECONNRESET when the device is freed or the guest sent nonsense. On failure the socket
- * is closed around the same time, so the other end also sees end-of-file.
+ * -ETIMEDOUT, -ECONNRESET when the device is freed or the guest sent nonsense. On failure the
+ * socket is closed around the same time, so the other end also sees end-of-file.
  */
 typedef void vsock_connect_fn(struct virtio_device *dev, int result, void *arg);
 

@@ -3,9 +3,9 @@
  * One connection: a socket on one side, credit on the other.
  *
  * Guest to host, data goes from the guest's buffers into the socket at once; what the socket does
- * not take waits in `pending`, which the credit given to the guest bounds. Host to guest, nothing is
- * kept here: the socket is read only into the guest's receive buffers and within its credit, so the
- * socket's own buffer is the queue and its writer feels the pressure.
+ * not take waits in `pending`, which the credit given to the guest bounds. Host to guest, nothing
+ *is kept here: the socket is read only into the guest's receive buffers and within its credit, so
+ *the socket's own buffer is the queue and its writer feels the pressure.
  *
  * The socket is watched edge-triggered for everything, once; `can_read` remembers an edge until a
  * read finds nothing. The end of each direction is tracked apart:
@@ -35,7 +35,8 @@ struct vsock_conn *vsock_conn_find(struct vsock *v, uint32_t guest_port, uint32_
 {
 	struct vsock_conn *c;
 
-	LIST_FOREACH (c, &v->bucket[bucket_of(guest_port, host_port)], hash) {
+	LIST_FOREACH(c, &v->bucket[bucket_of(guest_port, host_port)], hash)
+	{
 		if (c->guest_port == guest_port && c->host_port == host_port)
 			return c;
 	}

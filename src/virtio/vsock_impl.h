@@ -20,7 +20,8 @@ enum {
 	VSOCK_LISTENERS = 64,
 	/* Resets owed to packets that belong to no connection; when full the tx queue waits. */
 	VSOCK_STRAYS = 128,
-	/* How long a closed connection waits for the guest to confirm. Linux itself gives up at 8 s. */
+	/* How long a closed connection waits for the guest to confirm. Linux itself gives up at 8
+	   s. */
 	VSOCK_LINGER_MS = 10000,
 };
 
@@ -29,11 +30,9 @@ _Static_assert(sizeof(struct virtio_vsock_hdr) == 44, "packet header (5.10.6)");
 /*
  *	(vsock_connect) ─► REQUESTING ─ RESPONSE ─► OPEN ◄─ (REQUEST accepted)
  *	                        │                  │ │ │
- *	        refused, timed out       nonsense  │ │ │ host socket gone, or both directions finished
- *	                        ▼                  │ │ ▼
- *	                    RESETTING ◄────────────┘ │ LINGER: SHUTDOWN is sent, waits for the RST
- *	                   (owes a RST)              ▼
- *	                                        DRAINING: guest is gone, its last bytes still go out
+ *	        refused, timed out       nonsense  │ │ │ host socket gone, or both directions
+ *finished ▼                  │ │ ▼ RESETTING ◄────────────┘ │ LINGER: SHUTDOWN is sent, waits for
+ *the RST (owes a RST)              ▼ DRAINING: guest is gone, its last bytes still go out
  *
  * In RESETTING and LINGER the socket is closed. DRAINING is no longer in the hash table.
  */
@@ -65,11 +64,11 @@ struct vsock_conn {
 	TAILQ_ENTRY(vsock_conn) all, active;
 	bool is_active;
 
-	struct loop_source io; /* io.fd is owned; -1 when closed */
+	struct loop_source io;	 /* io.fd is owned; -1 when closed */
 	struct loop_timer timer; /* connect limit, or linger */
 	bool can_read, hup, host_eof;
-	bool write_shut; /* nothing more goes to the socket: finished or failed */
-	bool exposed;    /* the guest has seen a packet of this connection */
+	bool write_shut;	       /* nothing more goes to the socket: finished or failed */
+	bool exposed;		       /* the guest has seen a packet of this connection */
 	uint8_t guest_shut, host_shut; /* VIRTIO_VSOCK_SHUTDOWN_*: what each side gave up */
 	uint8_t todo;
 
@@ -106,7 +105,7 @@ struct vsock {
 	unsigned max_connections, nconns;
 	uint32_t next_port;
 	bool tx_stalled; /* the tx queue waits for room among the strays */
-	bool pumping;    /* inside rx_process(), which looks at `active` itself */
+	bool pumping;	 /* inside rx_process(), which looks at `active` itself */
 
 	LIST_HEAD(, vsock_conn) bucket[VSOCK_BUCKETS];
 	TAILQ_HEAD(, vsock_conn) all;

@@ -8,40 +8,80 @@
 #include "wire/frame.h"
 
 /* Row builders: F is required, O optional with a has_… flag beside it, T an optional text. */
-#define F(S, m, t)        {.key = #m, .type = t, .offset = offsetof(S, m)}
-#define FK(S, k, m, t)    {.key = k, .type = t, .offset = offsetof(S, m)}
+#define F(S, m, t)                                                                                 \
+	{                                                                                          \
+		.key = #m, .type = t, .offset = offsetof(S, m)                                     \
+	}
+#define FK(S, k, m, t)                                                                             \
+	{                                                                                          \
+		.key = k, .type = t, .offset = offsetof(S, m)                                      \
+	}
 #define FD(S, m, t, d)                                                                             \
-	{.key = #m, .type = t, .flags = WIRE_DEFAULT, .offset = offsetof(S, m), .dflt = d}
+	{                                                                                          \
+		.key = #m, .type = t, .flags = WIRE_DEFAULT, .offset = offsetof(S, m), .dflt = d   \
+	}
 #define FS(S, m, t)                                                                                \
-	{.key = #m, .type = t, .flags = WIRE_DEFAULT | WIRE_SKIP, .offset = offsetof(S, m)}
+	{                                                                                          \
+		.key = #m, .type = t, .flags = WIRE_DEFAULT | WIRE_SKIP, .offset = offsetof(S, m)  \
+	}
 #define FL(S, m, sub)                                                                              \
-	{.key = #m, .type = WIRE_STRUCTS, .flags = WIRE_DEFAULT | WIRE_SKIP,                       \
-	 .offset = offsetof(S, m), .table = &sub}
-#define FN(S, m, sub) {.key = #m, .type = WIRE_STRUCT, .offset = offsetof(S, m), .table = &sub}
+	{                                                                                          \
+		.key = #m, .type = WIRE_STRUCTS, .flags = WIRE_DEFAULT | WIRE_SKIP,                \
+		.offset = offsetof(S, m), .table = &sub                                            \
+	}
+#define FN(S, m, sub)                                                                              \
+	{                                                                                          \
+		.key = #m, .type = WIRE_STRUCT, .offset = offsetof(S, m), .table = &sub            \
+	}
 #define O(S, m, t)                                                                                 \
-	{.key = #m, .type = t, .flags = WIRE_OPTIONAL, .offset = offsetof(S, m),                   \
-	 .has = offsetof(S, has_##m)}
+	{                                                                                          \
+		.key = #m, .type = t, .flags = WIRE_OPTIONAL, .offset = offsetof(S, m),            \
+		.has = offsetof(S, has_##m)                                                        \
+	}
 #define OS(S, m, t)                                                                                \
-	{.key = #m, .type = t, .flags = WIRE_OPTIONAL | WIRE_SKIP, .offset = offsetof(S, m),       \
-	 .has = offsetof(S, has_##m)}
+	{                                                                                          \
+		.key = #m, .type = t, .flags = WIRE_OPTIONAL | WIRE_SKIP,                          \
+		.offset = offsetof(S, m), .has = offsetof(S, has_##m)                              \
+	}
 #define ON(S, m, sub)                                                                              \
-	{.key = #m, .type = WIRE_STRUCT, .flags = WIRE_OPTIONAL | WIRE_SKIP,                       \
-	 .offset = offsetof(S, m), .has = offsetof(S, has_##m), .table = &sub}
-#define T(S, m)  {.key = #m, .type = WIRE_TEXT, .flags = WIRE_OPTIONAL, .offset = offsetof(S, m)}
+	{                                                                                          \
+		.key = #m, .type = WIRE_STRUCT, .flags = WIRE_OPTIONAL | WIRE_SKIP,                \
+		.offset = offsetof(S, m), .has = offsetof(S, has_##m), .table = &sub               \
+	}
+#define T(S, m)                                                                                    \
+	{                                                                                          \
+		.key = #m, .type = WIRE_TEXT, .flags = WIRE_OPTIONAL, .offset = offsetof(S, m)     \
+	}
 #define TS(S, m)                                                                                   \
-	{.key = #m, .type = WIRE_TEXT, .flags = WIRE_OPTIONAL | WIRE_SKIP, .offset = offsetof(S, m)}
-#define OCT(S, m) {.key = #m, .type = WIRE_OCTETS, .offset = offsetof(S, m), .size = sizeof(((S *)0)->m)}
+	{                                                                                          \
+		.key = #m, .type = WIRE_TEXT, .flags = WIRE_OPTIONAL | WIRE_SKIP,                  \
+		.offset = offsetof(S, m)                                                           \
+	}
+#define OCT(S, m)                                                                                  \
+	{                                                                                          \
+		.key = #m, .type = WIRE_OCTETS, .offset = offsetof(S, m),                          \
+		.size = sizeof(((S *)0)->m)                                                        \
+	}
 #define OCTS(S, m)                                                                                 \
-	{.key = #m, .type = WIRE_OCTETS, .flags = WIRE_OPTIONAL | WIRE_SKIP,                       \
-	 .offset = offsetof(S, m), .has = offsetof(S, has_##m), .size = sizeof(((S *)0)->m)}
+	{                                                                                          \
+		.key = #m, .type = WIRE_OCTETS, .flags = WIRE_OPTIONAL | WIRE_SKIP,                \
+		.offset = offsetof(S, m), .has = offsetof(S, has_##m), .size = sizeof(((S *)0)->m) \
+	}
 
 #define TABLE(id, S, label)                                                                        \
 	static_assert(ARRAY_SIZE(id##_fields) <= WIRE_FIELDS_MAX, label);                          \
-	static const struct wire_table id = {                                                      \
-		.name = label, .size = sizeof(S), .fields = id##_fields,                           \
-		.nfields = ARRAY_SIZE(id##_fields)}
-#define V(label, rows) {.name = label, .fields = rows, .nfields = ARRAY_SIZE(rows)}
-#define VBARE(label, rows) {.name = label, .fields = rows, .nfields = 1, .bare = true}
+	static const struct wire_table id = {.name = label,                                        \
+					     .size = sizeof(S),                                    \
+					     .fields = id##_fields,                                \
+					     .nfields = ARRAY_SIZE(id##_fields)}
+#define V(label, rows)                                                                             \
+	{                                                                                          \
+		.name = label, .fields = rows, .nfields = ARRAY_SIZE(rows)                         \
+	}
+#define VBARE(label, rows)                                                                         \
+	{                                                                                          \
+		.name = label, .fields = rows, .nfields = 1, .bare = true                          \
+	}
 
 static const struct wire_table empty = {.name = "empty", .size = sizeof(struct msg_empty)};
 
@@ -85,15 +125,20 @@ TABLE(rlimit, struct exec_rlimit, "rlimit");
 static const struct wire_field exec_request_fields[] = {
 	F(struct msg_exec_request, cmd, WIRE_TEXT),
 	FD(struct msg_exec_request, args, WIRE_TEXTS, 0),
-	{.key = "env", .type = WIRE_TEXTS, .flags = WIRE_DEFAULT | WIRE_SECRET,
+	{.key = "env",
+	 .type = WIRE_TEXTS,
+	 .flags = WIRE_DEFAULT | WIRE_SECRET,
 	 .offset = offsetof(struct msg_exec_request, env)},
 	T(struct msg_exec_request, cwd),
 	T(struct msg_exec_request, user),
 	FD(struct msg_exec_request, tty, WIRE_BOOL, 0),
 	FD(struct msg_exec_request, rows, WIRE_U16, 24),
 	FD(struct msg_exec_request, cols, WIRE_U16, 80),
-	{.key = "rlimits", .type = WIRE_STRUCTS, .flags = WIRE_DEFAULT,
-	 .offset = offsetof(struct msg_exec_request, rlimits), .table = &rlimit},
+	{.key = "rlimits",
+	 .type = WIRE_STRUCTS,
+	 .flags = WIRE_DEFAULT,
+	 .offset = offsetof(struct msg_exec_request, rlimits),
+	 .table = &rlimit},
 };
 TABLE(exec_request, struct msg_exec_request, "exec.request");
 
@@ -108,7 +153,9 @@ static const struct wire_field data_fields[] = {
 TABLE(data, struct msg_data, "data");
 
 static const struct wire_field stdin_error_fields[] = {
-	{.key = "errno", .type = WIRE_I32, .flags = WIRE_OPTIONAL,
+	{.key = "errno",
+	 .type = WIRE_I32,
+	 .flags = WIRE_OPTIONAL,
 	 .offset = offsetof(struct msg_exec_stdin_error, error),
 	 .has = offsetof(struct msg_exec_stdin_error, has_errno)},
 	T(struct msg_exec_stdin_error, errno_name),
@@ -122,16 +169,28 @@ static const struct wire_field exec_exited_fields[] = {
 TABLE(exec_exited, struct msg_exec_exited, "exec.exited");
 
 const char *const exec_fail_names[] = {
-	"not_found",      "permission_denied",  "not_executable", "bad_cwd",
-	"bad_args",       "resource_limit",     "user_setup_failed",
-	"out_of_memory",  "pty_setup_failed",   "other",          NULL,
+	"not_found",
+	"permission_denied",
+	"not_executable",
+	"bad_cwd",
+	"bad_args",
+	"resource_limit",
+	"user_setup_failed",
+	"out_of_memory",
+	"pty_setup_failed",
+	"other",
+	NULL,
 };
 static_assert(ARRAY_SIZE(exec_fail_names) == EXEC_OTHER + 2, "names of enum exec_fail");
 
 static const struct wire_field exec_failed_fields[] = {
-	{.key = "kind", .type = WIRE_ENUM, .offset = offsetof(struct msg_exec_failed, kind),
+	{.key = "kind",
+	 .type = WIRE_ENUM,
+	 .offset = offsetof(struct msg_exec_failed, kind),
 	 .names = exec_fail_names},
-	{.key = "errno", .type = WIRE_I32, .flags = WIRE_OPTIONAL,
+	{.key = "errno",
+	 .type = WIRE_I32,
+	 .flags = WIRE_OPTIONAL,
 	 .offset = offsetof(struct msg_exec_failed, error),
 	 .has = offsetof(struct msg_exec_failed, has_errno)},
 	T(struct msg_exec_failed, errno_name),
@@ -252,17 +311,19 @@ static const struct wire_field fs_request_fields[] = {FN(struct msg_fs_request, 
 TABLE(fs_request, struct msg_fs_request, "fs.request");
 
 static const struct wire_field fs_entry_fields[] = {
-	F(struct fs_entry, path, WIRE_TEXT),     F(struct fs_entry, kind, WIRE_TEXT),
-	F(struct fs_entry, size, WIRE_U64),      F(struct fs_entry, mode, WIRE_U32),
-	O(struct fs_entry, modified, WIRE_I64),  F(struct fs_entry, uid, WIRE_U32),
-	F(struct fs_entry, gid, WIRE_U32),       O(struct fs_entry, atime, WIRE_I64),
+	F(struct fs_entry, path, WIRE_TEXT),	F(struct fs_entry, kind, WIRE_TEXT),
+	F(struct fs_entry, size, WIRE_U64),	F(struct fs_entry, mode, WIRE_U32),
+	O(struct fs_entry, modified, WIRE_I64), F(struct fs_entry, uid, WIRE_U32),
+	F(struct fs_entry, gid, WIRE_U32),	O(struct fs_entry, atime, WIRE_I64),
 	O(struct fs_entry, mtime, WIRE_I64),
 };
 TABLE(fs_entry, struct fs_entry, "entry");
 
 static const struct wire_field result_stat[] = {FN(struct fs_result, stat, fs_entry)};
 static const struct wire_field result_list[] = {
-	{.key = "list", .type = WIRE_STRUCTS, .offset = offsetof(struct fs_result, list),
+	{.key = "list",
+	 .type = WIRE_STRUCTS,
+	 .offset = offsetof(struct fs_result, list),
 	 .table = &fs_entry},
 };
 static const struct wire_field result_handle[] = {F(struct fs_result, handle, WIRE_U64)};
@@ -284,9 +345,12 @@ static const struct wire_table fs_result = {
 static const struct wire_field fs_response_fields[] = {
 	F(struct msg_fs_response, ok, WIRE_BOOL),
 	T(struct msg_fs_response, error),
-	{.key = "data", .type = WIRE_STRUCT, .flags = WIRE_OPTIONAL,
+	{.key = "data",
+	 .type = WIRE_STRUCT,
+	 .flags = WIRE_OPTIONAL,
 	 .offset = offsetof(struct msg_fs_response, data),
-	 .has = offsetof(struct msg_fs_response, has_data), .table = &fs_result},
+	 .has = offsetof(struct msg_fs_response, has_data),
+	 .table = &fs_result},
 };
 TABLE(fs_response, struct msg_fs_response, "fs.response");
 
@@ -316,7 +380,9 @@ const char *const core_error_names[] = {
 static_assert(ARRAY_SIZE(core_error_names) == CORE_INITIALIZATION_FAILED + 2, "enum core_error");
 
 static const struct wire_field error_fields[] = {
-	{.key = "kind", .type = WIRE_ENUM, .offset = offsetof(struct msg_error, kind),
+	{.key = "kind",
+	 .type = WIRE_ENUM,
+	 .offset = offsetof(struct msg_error, kind),
 	 .names = core_error_names},
 	F(struct msg_error, message, WIRE_TEXT),
 	TS(struct msg_error, offending_type),
@@ -336,8 +402,10 @@ static const struct wire_field boot_flags_fields[] = {
 };
 TABLE(boot_flags, struct boot_flags, "flags");
 #define FLAGS(S)                                                                                   \
-	{.key = "flags", .type = WIRE_STRUCT, .flags = WIRE_DEFAULT,                               \
-	 .offset = offsetof(S, flags), .table = &boot_flags}
+	{                                                                                          \
+		.key = "flags", .type = WIRE_STRUCT, .flags = WIRE_DEFAULT,                        \
+		.offset = offsetof(S, flags), .table = &boot_flags                                 \
+	}
 
 static const struct wire_field upper_device[] = {
 	F(struct boot_upper, device, WIRE_TEXT),
@@ -426,17 +494,17 @@ static const struct wire_field ipv6_fields[] = {
 TABLE(ipv6, struct boot_ipv6, "ipv6");
 
 static const struct wire_field network_fields[] = {
-	F(struct boot_network, interface, WIRE_TEXT),
-	OCT(struct boot_network, mac),
-	F(struct boot_network, mtu, WIRE_U16),
-	ON(struct boot_network, ipv4, ipv4),
+	F(struct boot_network, interface, WIRE_TEXT), OCT(struct boot_network, mac),
+	F(struct boot_network, mtu, WIRE_U16),	      ON(struct boot_network, ipv4, ipv4),
 	ON(struct boot_network, ipv6, ipv6),
 };
 TABLE(network, struct boot_network, "network");
 
 static const struct wire_field boot_env_fields[] = {
 	F(struct boot_env, key, WIRE_TEXT),
-	{.key = "value", .type = WIRE_TEXT, .flags = WIRE_SECRET,
+	{.key = "value",
+	 .type = WIRE_TEXT,
+	 .flags = WIRE_SECRET,
 	 .offset = offsetof(struct boot_env, value)},
 };
 TABLE(boot_env, struct boot_env, "env");
@@ -464,8 +532,11 @@ static const struct wire_field bootstrap_fields[] = {
 	TS(struct msg_bootstrap, user),
 	TS(struct msg_bootstrap, default_cwd),
 	FL(struct msg_bootstrap, default_env, boot_env),
-	{.key = "security_profile", .type = WIRE_ENUM, .flags = WIRE_DEFAULT,
-	 .offset = offsetof(struct msg_bootstrap, security_profile), .names = boot_security_names},
+	{.key = "security_profile",
+	 .type = WIRE_ENUM,
+	 .flags = WIRE_DEFAULT,
+	 .offset = offsetof(struct msg_bootstrap, security_profile),
+	 .names = boot_security_names},
 	ON(struct msg_bootstrap, handoff_init, handoff),
 	OS(struct msg_bootstrap, unix_time_nanos, WIRE_U64),
 	OS(struct msg_bootstrap, tmp_size_mib, WIRE_U32),

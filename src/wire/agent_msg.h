@@ -16,12 +16,13 @@
 
 enum {
 	AGENT_GENERATION = 7,
-	AGENT_PORT = 1024,         /* vsock: the guest listens here for relay clients */
-	AGENT_CONTROL_PORT = 1025, /* vsock: the host listens here for the guest's control connection */
-	FS_CHUNK_MAX = 3 << 20,    /* largest core.fs.data */
-	FS_HANDLES_MAX = 1024,     /* open handles per client */
+	AGENT_PORT = 1024, /* vsock: the guest listens here for relay clients */
+	AGENT_CONTROL_PORT =
+		1025, /* vsock: the host listens here for the guest's control connection */
+	FS_CHUNK_MAX = 3 << 20, /* largest core.fs.data */
+	FS_HANDLES_MAX = 1024,	/* open handles per client */
 	FS_READDIR_DEFAULT = 128,
-	TCP_CHUNK_MAX = 64 << 10,  /* largest core.tcp.data */
+	TCP_CHUNK_MAX = 64 << 10, /* largest core.tcp.data */
 	TCP_CONNECT_TIMEOUT_S = 30,
 };
 
@@ -81,14 +82,15 @@ static inline void msg_free(enum msg_kind kind, void *msg)
 	wire_free(msg_types[kind].table, msg);
 }
 
-/* Payloads without fields: init.ack, shutdown, ping, pong, touch, tcp.{connected,eof,close,closed} */
+/* Payloads without fields: init.ack, shutdown, ping, pong, touch, tcp.{connected,eof,close,closed}
+ */
 struct msg_empty {
 	char unused;
 };
 
 struct msg_ready {
-	uint64_t boot_time_ns;  /* CLOCK_BOOTTIME when agentd's main() began */
-	uint64_t init_time_ns;  /* how long setting the guest up took */
+	uint64_t boot_time_ns;	/* CLOCK_BOOTTIME when agentd's main() began */
+	uint64_t init_time_ns;	/* how long setting the guest up took */
 	uint64_t ready_time_ns; /* CLOCK_BOOTTIME just before this message */
 	char *agent_version;
 };
@@ -116,8 +118,8 @@ struct exec_rlimit {
 struct msg_exec_request {
 	char *cmd;
 	struct wire_texts args; /* without argv[0] */
-	struct wire_texts env;  /* "K=V" */
-	char *cwd, *user;       /* NULL: the sandbox's default */
+	struct wire_texts env;	/* "K=V" */
+	char *cwd, *user;	/* NULL: the sandbox's default */
 	bool tty;
 	uint16_t rows, cols;
 	struct wire_list rlimits; /* struct exec_rlimit */
@@ -217,14 +219,14 @@ struct fs_op {
 	bool follow_symlink, recursive;
 	struct fs_attrs attrs;
 	char *target, *link_path; /* Symlink */
-	char *src, *dst;          /* Copy, Rename */
-	char *user;               /* Symlink, Mkdir: create as this user; NULL is root */
+	char *src, *dst;	  /* Copy, Rename */
+	char *user;		  /* Symlink, Mkdir: create as this user; NULL is root */
 	bool has_mode;
 	uint32_t mode; /* Mkdir */
 	struct fs_open_options options;
 	uint64_t handle, offset;
 	bool has_len, has_limit;
-	uint64_t len;   /* Read, Write */
+	uint64_t len;	/* Read, Write */
 	uint32_t limit; /* ReadDir */
 };
 
@@ -391,7 +393,8 @@ struct msg_bootstrap {
 	bool has_unix_time_nanos;
 	uint64_t unix_time_nanos; /* the host's clock when it wrote this message */
 	bool has_tmp_size_mib;
-	uint32_t tmp_size_mib; /* size of the tmpfs on /tmp; 0 is none, absent clamp(memory/4, 1, 512) */
+	uint32_t tmp_size_mib; /* size of the tmpfs on /tmp; 0 is none, absent clamp(memory/4, 1,
+				  512) */
 };
 
 #endif

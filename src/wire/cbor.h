@@ -40,7 +40,7 @@ enum {
 
 struct cbor_head {
 	enum cbor_major major;
-	uint8_t info;    /* additional information: for CBOR_SIMPLE tells floats from simple values */
+	uint8_t info; /* additional information: for CBOR_SIMPLE tells floats from simple values */
 	bool indefinite; /* `n` says nothing; for strings and containers */
 	uint64_t n;
 };
@@ -54,7 +54,8 @@ void cbor_put_int(struct buf *b, int64_t v);
 void cbor_put_bool(struct buf *b, bool v);
 void cbor_put_null(struct buf *b);
 void cbor_put_bytes(struct buf *b, const void *p, size_t n);
-/* Bytes that are not UTF-8 are written as U+FFFD: a text string must not break the peer's reader. */
+/* Bytes that are not UTF-8 are written as U+FFFD: a text string must not break the peer's reader.
+ */
 void cbor_put_text(struct buf *b, const char *s);
 
 /* Read one head. Tags are stepped over. False on malformed input (and c->bad is set). */

@@ -18,7 +18,7 @@
 #include "base/cleanup.h"
 #include "wire/cbor.h"
 
-#define AT(T, obj, off) ((T *)((char *)(obj) + (off)))
+#define AT(T, obj, off)	 ((T *)((char *)(obj) + (off)))
 #define CAT(T, obj, off) ((const T *)((const char *)(obj) + (off)))
 
 struct fields {
@@ -465,8 +465,9 @@ static int decode_value(struct decoder *d, const struct wire_table *t, const str
 			return fail_type(d, t, f, "a text");
 		i = wire_enum_find(f->names, p, n);
 		if (i < 0)
-			return err_set(d->err, ERR_PROTOCOL, "%s: key '%s' has the unknown value '%.*s'",
-				       t->name, f->key, (int)MIN(n, (size_t)64), (const char *)p);
+			return err_set(d->err, ERR_PROTOCOL,
+				       "%s: key '%s' has the unknown value '%.*s'", t->name, f->key,
+				       (int)MIN(n, (size_t)64), (const char *)p);
 		*AT(int32_t, obj, f->offset) = i;
 		r = 0;
 		break;

@@ -45,10 +45,10 @@ enum wire_type {
 };
 
 enum wire_field_flags {
-	WIRE_OPTIONAL = 1,  /* may be missing or null: see `has` */
-	WIRE_SKIP = 2,      /* leave the key out when absent, empty or (bool) false */
-	WIRE_DEFAULT = 4,   /* may be missing: then `dflt`, or empty */
-	WIRE_SECRET = 8,    /* wire_dump() does not show it */
+	WIRE_OPTIONAL = 1, /* may be missing or null: see `has` */
+	WIRE_SKIP = 2,	   /* leave the key out when absent, empty or (bool) false */
+	WIRE_DEFAULT = 4,  /* may be missing: then `dflt`, or empty */
+	WIRE_SECRET = 8,   /* wire_dump() does not show it */
 };
 
 struct wire_bytes {
@@ -77,7 +77,7 @@ struct wire_field {
 	size_t size; /* WIRE_OCTETS */
 	uint64_t dflt;
 	const struct wire_table *table; /* WIRE_STRUCT, WIRE_STRUCTS */
-	const char *const *names;       /* WIRE_ENUM, NULL-terminated */
+	const char *const *names;	/* WIRE_ENUM, NULL-terminated */
 };
 
 struct wire_variant {

@@ -85,15 +85,16 @@ int frame_open(const struct frame *f, struct envelope *e, struct err *err)
 			break;
 		if (*key == 'v') {
 			if (has_v || vh.major != CBOR_UINT || vh.n > UINT8_MAX)
-				return err_set(err, ERR_PROTOCOL, "envelope key 'v' is not a small integer");
+				return err_set(err, ERR_PROTOCOL,
+					       "envelope key 'v' is not a small integer");
 			has_v = true;
 			made.v = (uint8_t)vh.n;
 			continue;
 		}
 		if (vh.indefinite || vh.n > cur_left(&c) ||
 		    vh.major != (*key == 't' ? CBOR_TEXT : CBOR_BYTES))
-			return err_set(err, ERR_PROTOCOL, "envelope key '%c' is not a %s string", *key,
-				       *key == 't' ? "text" : "byte");
+			return err_set(err, ERR_PROTOCOL, "envelope key '%c' is not a %s string",
+				       *key, *key == 't' ? "text" : "byte");
 		if (*key == 't' ? !!made.name : has_p)
 			return err_set(err, ERR_PROTOCOL, "envelope key '%c' comes twice", *key);
 		if (*key == 't') {
@@ -109,7 +110,9 @@ int frame_open(const struct frame *f, struct envelope *e, struct err *err)
 		return err_set(err, ERR_PROTOCOL, "the envelope is malformed or truncated CBOR");
 	if (!has_v || !made.name || !has_p)
 		return err_set(err, ERR_PROTOCOL, "the envelope lacks '%s'",
-			       !has_v ? "v" : !made.name ? "t" : "p");
+			       !has_v	    ? "v"
+			       : !made.name ? "t"
+					    : "p");
 	if (cur_left(&c))
 		return err_set(err, ERR_PROTOCOL, "bytes after the envelope");
 	made.type = msg_find(made.name, made.name_len);
@@ -217,7 +220,10 @@ size_t frame_data_head(uint8_t out[FRAME_DATA_HEAD_MAX], uint32_t id, enum msg_k
 {
 	size_t at = put_envelope(out, id, &msg_types[kind], DATA_KEY + cbor_head_size(n) + n);
 
-	at = put(out, at, "\xa1\x64" "data", DATA_KEY);
+	at = put(out, at,
+		 "\xa1\x64"
+		 "data",
+		 DATA_KEY);
 	at += cbor_head_encode(out + at, CBOR_BYTES, n);
 	return at;
 }

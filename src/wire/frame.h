@@ -20,10 +20,10 @@
 #include "wire/agent_msg.h"
 
 enum {
-	FRAME_PREFIX = 4,            /* bytes of `len` itself */
-	FRAME_HEADER = 9,            /* bytes on the wire before the body */
-	FRAME_LEN_MIN = 5,           /* smallest `len` */
-	FRAME_LEN_MAX = 4 << 20,     /* largest `len` */
+	FRAME_PREFIX = 4,	 /* bytes of `len` itself */
+	FRAME_HEADER = 9,	 /* bytes on the wire before the body */
+	FRAME_LEN_MIN = 5,	 /* smallest `len` */
+	FRAME_LEN_MAX = 4 << 20, /* largest `len` */
 	FRAME_WIRE_MAX = FRAME_PREFIX + FRAME_LEN_MAX,
 	/* More than everything that a data frame has in front of its data. */
 	FRAME_DATA_HEAD_MAX = 80,
@@ -32,9 +32,9 @@ enum {
 };
 
 enum frame_flags {
-	FRAME_TERMINAL = 1,      /* the last message of this id */
+	FRAME_TERMINAL = 1,	 /* the last message of this id */
 	FRAME_SESSION_START = 2, /* the first message of a session */
-	FRAME_SHUTDOWN = 4,      /* asks the sandbox to stop */
+	FRAME_SHUTDOWN = 4,	 /* asks the sandbox to stop */
 };
 
 /*
@@ -72,7 +72,7 @@ size_t frame_missing(const struct buf *b);
 struct envelope {
 	uint8_t v;
 	const struct msg_type *type; /* NULL when we do not know it */
-	const char *name;            /* the type as sent, not terminated */
+	const char *name;	     /* the type as sent, not terminated */
 	size_t name_len;
 	const uint8_t *payload;
 	size_t payload_len;

@@ -46,8 +46,9 @@ static void progress(void *arg, const struct image_progress *p)
 {
 	(void)arg;
 	if (getenv("IMGTOOL_PROGRESS"))
-		fprintf(stderr, "stage %d layer %u/%u %llu/%llu %s\n", p->stage, p->layer, p->layers,
-			(unsigned long long)p->done, (unsigned long long)p->total, p->text);
+		fprintf(stderr, "stage %d layer %u/%u %llu/%llu %s\n", p->stage, p->layer,
+			p->layers, (unsigned long long)p->done, (unsigned long long)p->total,
+			p->text);
 }
 
 static int do_load(struct store *s, char **v, struct err *err)
@@ -154,8 +155,8 @@ static int do_unuse(struct store *s, char **v, struct err *err)
 static int do_bootstrap(struct store *s, char **v, struct err *err)
 {
 	cleanup_image_info struct image_info i = IMAGE_INFO_INIT;
-	struct image_bootstrap_options o = {.tag = v[1], .source_date_epoch = -1,
-					    .progress = progress};
+	struct image_bootstrap_options o = {
+		.tag = v[1], .source_date_epoch = -1, .progress = progress};
 	int r;
 
 	o.include = (const char *const *)v + 2;
@@ -181,10 +182,17 @@ static const struct {
 	int args;
 	int (*run)(struct store *s, char **v, struct err *err);
 } verbs[] = {
-	{"load", 1, do_load},	  {"ls", 0, do_ls},	    {"extents", 1, do_extents},
-	{"device", 2, do_device}, {"rm", 1, do_rm},	    {"verify", 1, do_verify},
-	{"use", 2, do_use},	  {"unuse", 1, do_unuse},   {"find", 1, do_find},
-	{"gc", 0, do_gc},	  {"bootstrap", 2, do_bootstrap},
+	{"load", 1, do_load},
+	{"ls", 0, do_ls},
+	{"extents", 1, do_extents},
+	{"device", 2, do_device},
+	{"rm", 1, do_rm},
+	{"verify", 1, do_verify},
+	{"use", 2, do_use},
+	{"unuse", 1, do_unuse},
+	{"find", 1, do_find},
+	{"gc", 0, do_gc},
+	{"bootstrap", 2, do_bootstrap},
 };
 
 int main(int argc, char **argv)

@@ -18,8 +18,8 @@ static struct image_config image_of(char **entrypoint, char **cmd)
 		.entrypoint = entrypoint,
 		.cmd = cmd,
 		.env = env,
-		.user = (char *)(uintptr_t)"app",
-		.workdir = (char *)(uintptr_t)"srv",
+		.user = (char *)(uintptr_t) "app",
+		.workdir = (char *)(uintptr_t) "srv",
 	};
 }
 
@@ -173,7 +173,7 @@ static void rlimits(void **state)
 {
 	struct sandbox_spec s;
 	struct err err = ERR_INIT;
-	static const char *const bad[] = {"nofile", "nofile=",	 "nofile=x", "nofile=2:1",
+	static const char *const bad[] = {"nofile", "nofile=",	 "nofile=x",	"nofile=2:1",
 					  "=1",	    "nofile=1:", "nofile=1:2:3"};
 
 	(void)state;
@@ -197,7 +197,8 @@ static void names(void **state)
 {
 	char longest[130], random[16], host[SANDBOX_HOSTNAME_MAX + 1];
 	static const char *const good[] = {"a", "0", "a.b_c-d", "msb-00ff"};
-	static const char *const bad[] = {"", ".a", "-a", "_a", "a/b", "..", "a b", "\xc3\xa9", "a\n"};
+	static const char *const bad[] = {"",	".a",  "-a",	   "_a", "a/b",
+					  "..", "a b", "\xc3\xa9", "a\n"};
 	struct sandbox_spec s;
 	struct err err = ERR_INIT;
 
@@ -310,10 +311,14 @@ static void bootstrap_says_it_all(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(command_follows_oci), cmocka_unit_test(sandbox_overrides_image),
-		cmocka_unit_test(text_must_be_utf8),   cmocka_unit_test(env_from_host),
-		cmocka_unit_test(sizes),	       cmocka_unit_test(rlimits),
-		cmocka_unit_test(names),	       cmocka_unit_test(checks),
+		cmocka_unit_test(command_follows_oci),
+		cmocka_unit_test(sandbox_overrides_image),
+		cmocka_unit_test(text_must_be_utf8),
+		cmocka_unit_test(env_from_host),
+		cmocka_unit_test(sizes),
+		cmocka_unit_test(rlimits),
+		cmocka_unit_test(names),
+		cmocka_unit_test(checks),
 		cmocka_unit_test(bootstrap_says_it_all),
 	};
 

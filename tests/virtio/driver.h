@@ -20,8 +20,8 @@
 
 #include "virtio/device.h"
 
-#define DRV_LOW  (8u << 20)
-#define DRV_HIGH (1u << 20)
+#define DRV_LOW	    (8u << 20)
+#define DRV_HIGH    (1u << 20)
 #define DRV_HIGH_AT (4ull << 30)
 
 struct drv {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The first and only process of the guest in test_vhost_qemu.c: it exercises two disks and vsock and
- * reports over the control connection, a line per finding ("ok NAME..." or "bad NAME ...").
+ * The first and only process of the guest in test_vhost_qemu.c: it exercises two disks and vsock
+ * and reports over the control connection, a line per finding ("ok NAME..." or "bad NAME ...").
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -10,7 +10,7 @@
 #include "driver.h"
 #include "virtio/blk.h"
 
-#define DISK     (1u << 20)
+#define DISK (1u << 20)
 #define FEATURES                                                                                   \
 	(1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_INDIRECT_DESC |                        \
 	 1ull << VIRTIO_RING_F_EVENT_IDX)
@@ -49,7 +49,8 @@ static struct fixture *new_fixture(struct blk_disk *disk)
 
 	drv_init(&f->d);
 	assert_int_equal(blk_device_new(disk, &(struct blk_options){.serial = "msb-test"}, &f->dev,
-					NULL), 0);
+					NULL),
+			 0);
 	virtio_device_on_broken(f->dev, on_broken, f);
 	start_queue(f);
 	return f;
@@ -154,9 +155,11 @@ static void random_requests_match_a_model(void **state)
 			*z = (struct virtio_blk_discard_write_zeroes){sector, n / 512, r >> 40 & 1};
 			if (r % 5 == 2)
 				z->flags = 0;
-			assert_int_equal(request(f, r % 5 == 2 ? VIRTIO_BLK_T_DISCARD
-							       : VIRTIO_BLK_T_WRITE_ZEROES,
-						 0, 16), want);
+			assert_int_equal(request(f,
+						 r % 5 == 2 ? VIRTIO_BLK_T_DISCARD
+							    : VIRTIO_BLK_T_WRITE_ZEROES,
+						 0, 16),
+					 want);
 			if (fits)
 				memset(model + sector * 512, 0, n);
 			break;
@@ -227,10 +230,10 @@ static void framing_means_nothing(void **state)
 	assert_int_equal(pwrite(f->fd, "framing", 7, 1024), 7);
 	put_header(f, VIRTIO_BLK_T_IN, 2);
 	for (unsigned i = 0; i < 16; i++)
-		t[n++] = (struct vring_desc){HDR + i, 1, VRING_DESC_F_NEXT, (uint16_t)n};
+		t[n++] = (struct vring_desc){HDR + i, 1, VRING_DESC_F_NEXT, 0};
 	for (unsigned i = 0; i < 512; i++)
-		t[n++] = (struct vring_desc){DATA + i, 1, VRING_DESC_F_NEXT | VRING_DESC_F_WRITE,
-					     (uint16_t)n};
+		t[n++] =
+			(struct vring_desc){DATA + i, 1, VRING_DESC_F_NEXT | VRING_DESC_F_WRITE, 0};
 	for (unsigned i = 0; i < n; i++)
 		t[i].next = (uint16_t)(i + 1);
 	t[n++] = (struct vring_desc){STATUS, 1, VRING_DESC_F_WRITE, 0};
@@ -338,14 +341,17 @@ static void transport_mistakes_are_refused(void **state)
 {
 	struct fixture *f = *state;
 	struct virtqueue_state s = f->q.s;
-	uint8_t c[80];
+	uint8_t c[80] __attribute__((aligned(8)));
 
 	assert_int_equal(virtio_queue_start(f->dev, 0, &s, f->q.kick, -1), -EALREADY);
 	assert_int_equal(virtio_queue_start(f->dev, 1, &s, f->q.kick, -1), -EINVAL);
 	assert_int_equal(virtio_queue_stop(f->dev, 7, &s), -EINVAL);
 	assert_int_equal(virtio_device_activate(f->dev, FEATURES, &f->d.map), -EBUSY);
+	virtio_device_pause(f->dev);
 	assert_int_equal(virtio_queue_stop(f->dev, 0, &s), 0);
 	assert_int_equal(virtio_queue_stop(f->dev, 0, &s), -EINVAL);
+	assert_int_equal(virtio_device_resume(f->dev), 0);
+	assert_false(virtio_queue_running(f->dev, 0));
 	assert_int_equal(virtio_device_activate(f->dev, 1ull << 50, &f->d.map), -EINVAL);
 	assert_int_equal(virtio_queue_start(f->dev, 0, &s, -1, -1), -EINVAL);
 	s.desc = DRV_LOW;
@@ -405,14 +411,15 @@ static void extent_disks_match_a_model(void **state)
 		model = calloc(1, size);
 		for (unsigned i = 0; i < n; i++)
 			assert_int_equal(pread(e[i].fd, model + e[i].start, e[i].length,
-					       (off_t)e[i].offset), e[i].length);
+					       (off_t)e[i].offset),
+					 e[i].length);
 		f = new_fixture(disk);
 		f->fd = -1;
 		data = drv_at(&f->d, DATA);
 		for (unsigned i = 0; i < 200; i++) {
 			uint64_t sector = drv_random(&seed) % (size / 512);
-			uint32_t len = (uint32_t)MIN(drv_random(&seed) % 200 * 512,
-						     size - sector * 512);
+			uint32_t len =
+				(uint32_t)MIN(drv_random(&seed) % 200 * 512, size - sector * 512);
 
 			memset(data, 0xaa, len);
 			assert_int_equal(request(f, VIRTIO_BLK_T_IN, sector, len), VIRTIO_BLK_S_OK);

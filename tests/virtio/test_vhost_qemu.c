@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The devices under a real driver: QEMU (software CPU) with a Linux kernel of ours, vhost-user disks
- * and vsock, and guest_init.c as the whole user space. DEMO_MIB sets how much goes through each
- * stream; the findings with their times are printed.
+ * The devices under a real driver: QEMU (software CPU) with a Linux kernel of ours, vhost-user
+ * disks and vsock, and guest_init.c as the whole user space. DEMO_MIB sets how much goes through
+ * each stream; the findings with their times are printed.
  *
  * Skipped when there is no QEMU, no musl compiler or no kernel ($MSB_KERNEL, else the newest in the
  * kernel cache).
@@ -47,7 +47,8 @@ static const char *find_kernel(void)
 	if (cache)
 		snprintf(pattern, sizeof(pattern), "%s/msb/kernel/*/vmlinux", cache);
 	else
-		snprintf(pattern, sizeof(pattern), "%s/.cache/msb/kernel/*/vmlinux", getenv("HOME"));
+		snprintf(pattern, sizeof(pattern), "%s/.cache/msb/kernel/*/vmlinux",
+			 getenv("HOME"));
 	if (glob(pattern, 0, NULL, &g) != 0)
 		return NULL;
 	snprintf(path, sizeof(path), "%s", g.gl_pathv[g.gl_pathc - 1]);
@@ -205,7 +206,8 @@ static void write_initramfs(void **state)
 	buf_done(&init);
 }
 
-/* The root disk: pieces of two files in an odd order with gaps. @hash gets what the guest must see. */
+/* The root disk: pieces of two files in an odd order with gaps. @hash gets what the guest must see.
+ */
 static struct blk_disk *make_root(int fd[2], uint64_t *hash)
 {
 	struct blk_extent e[ROOT_EXTENTS];
@@ -289,15 +291,46 @@ static pid_t start_qemu(void **state, const char *kernel, const int fd[3])
 {
 	char chardev[3][64], append[256];
 	const char *argv[] = {
-		"qemu-system-x86_64", "-M", "microvm,acpi=off,memory-backend=mem,rtc=on", "-accel", "tcg,thread=multi",
-		"-cpu", "max", "-smp", "2", "-m", "256M", "-nodefaults", "-no-user-config",
-		"-nographic", "-no-reboot", "-serial", "stdio", "-global",
-		"virtio-mmio.force-legacy=false", "-object",
-		"memory-backend-memfd,id=mem,size=256M,share=on", "-kernel", kernel, "-initrd",
-		scratch_path(state, "initrd"), "-append", append, "-chardev", chardev[0],
-		"-device", "vhost-user-blk,chardev=c0,num-queues=2", "-chardev", chardev[1],
-		"-device", "vhost-user-blk,chardev=c1,num-queues=1", "-chardev", chardev[2],
-		"-device", "vhost-user-vsock-device,chardev=c2", NULL,
+		"qemu-system-x86_64",
+		"-M",
+		"microvm,acpi=off,memory-backend=mem,rtc=on",
+		"-accel",
+		"tcg,thread=multi",
+		"-cpu",
+		"max",
+		"-smp",
+		"2",
+		"-m",
+		"256M",
+		"-nodefaults",
+		"-no-user-config",
+		"-nographic",
+		"-no-reboot",
+		"-serial",
+		"stdio",
+		"-global",
+		"virtio-mmio.force-legacy=false",
+		"-object",
+		"memory-backend-memfd,id=mem,size=256M,share=on",
+		"-kernel",
+		kernel,
+		"-initrd",
+		scratch_path(state, "initrd"),
+		"-append",
+		append,
+		"-chardev",
+		chardev[0],
+		"-device",
+		"vhost-user-blk,chardev=c0,num-queues=2",
+		"-chardev",
+		chardev[1],
+		"-device",
+		"vhost-user-blk,chardev=c1,num-queues=1",
+		"-chardev",
+		chardev[2],
+		"-device",
+		"vhost-user-vsock-device,chardev=c2",
+		NULL,
 	};
 	pid_t pid;
 
@@ -390,8 +423,8 @@ static void linux_guest_uses_the_devices(void **state)
 	pid_t pid;
 
 	if (!kernel || !have("qemu-system-x86_64") || !have("musl-gcc")) {
-		print_message("skipped: %s missing\n",
-			      !kernel ? "the guest kernel (make kernel) is" : "QEMU or musl-gcc is");
+		print_message("skipped: %s missing\n", !kernel ? "the guest kernel (make kernel) is"
+							       : "QEMU or musl-gcc is");
 		skip();
 	}
 	write_initramfs(state);
@@ -399,10 +432,13 @@ static void linux_guest_uses_the_devices(void **state)
 	upper_fd = open(scratch_path(state, "upper"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	assert_int_equal(ftruncate(upper_fd, 64 << 20), 0);
 	assert_int_equal(blk_file_new(upper_fd, &rw, &upper, NULL), 0);
-	assert_int_equal(blk_device_new(root, &(struct blk_options){.serial = "msb-root", .queues = 2},
-					&dev[0], NULL), 0);
+	assert_int_equal(blk_device_new(root,
+					&(struct blk_options){.serial = "msb-root", .queues = 2},
+					&dev[0], NULL),
+			 0);
 	assert_int_equal(blk_device_new(upper, &(struct blk_options){.serial = "msb-upper"},
-					&dev[1], NULL), 0);
+					&dev[1], NULL),
+			 0);
 	assert_int_equal(vsock_device_new(&(struct vsock_options){0}, &dev[2], NULL), 0);
 	assert_int_equal(worker_start(&transport, "transport", NULL), 0);
 	for (unsigned p = DEMO_PORT_CONTROL; p <= DEMO_PORT_ECHO; p++)

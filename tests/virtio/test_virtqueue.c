@@ -8,7 +8,7 @@
 #include "virtio/iov.h"
 
 #define FEATURES (1ull << VIRTIO_RING_F_INDIRECT_DESC | 1ull << VIRTIO_F_VERSION_1)
-#define EVENTS   (FEATURES | 1ull << VIRTIO_RING_F_EVENT_IDX)
+#define EVENTS	 (FEATURES | 1ull << VIRTIO_RING_F_EVENT_IDX)
 
 struct fixture {
 	struct drv d;
@@ -483,8 +483,8 @@ static void model_table(struct fixture *f, uint64_t table, unsigned n, unsigned 
 
 static uint64_t random_gpa(uint64_t *seed)
 {
-	static const uint64_t base[] = {0x10000, 0x20000, 0x20000, DRV_LOW - 64, DRV_HIGH_AT,
-					DRV_HIGH_AT + DRV_HIGH - 64};
+	static const uint64_t base[] = {0x10000,      0x20000,	   0x20000,
+					DRV_LOW - 64, DRV_HIGH_AT, DRV_HIGH_AT + DRV_HIGH - 64};
 	uint64_t r = drv_random(seed);
 
 	return r % 64 == 0 ? drv_random(seed) : base[r % 6] + r % 3 * 16;

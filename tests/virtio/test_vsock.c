@@ -107,7 +107,8 @@ static void start(struct fixture *f)
 	f->tx_busy = 0;
 	assert_int_equal(virtio_device_activate(f->dev, FEATURES, &f->d.map), 0);
 	for (unsigned i = 0; i < 3; i++)
-		assert_int_equal(virtio_queue_start(f->dev, i, &q[i]->s, q[i]->kick, q[i]->call), 0);
+		assert_int_equal(virtio_queue_start(f->dev, i, &q[i]->s, q[i]->kick, q[i]->call),
+				 0);
 }
 
 static void post_rx(struct fixture *f)
@@ -126,7 +127,8 @@ static int setup(void **state)
 
 	drv_init(&f->d);
 	f->kept = -1;
-	assert_int_equal(vsock_device_new(&(struct vsock_options){.guest_cid = 5}, &f->dev, NULL), 0);
+	assert_int_equal(vsock_device_new(&(struct vsock_options){.guest_cid = 5}, &f->dev, NULL),
+			 0);
 	virtio_device_on_broken(f->dev, on_broken, f);
 	for (uint32_t p = ECHO; p <= REFUSE; p++)
 		assert_int_equal(vsock_listen(f->dev, p, on_accept, f), 0);
@@ -194,13 +196,14 @@ static void guest_send_raw(struct fixture *f, const struct virtio_vsock_hdr *h, 
 	drvq_kick(&f->tx);
 }
 
-static struct virtio_vsock_hdr guest_hdr(struct fixture *f, uint32_t port, uint16_t op, uint32_t len,
-					 uint32_t flags)
+static struct virtio_vsock_hdr guest_hdr(struct fixture *f, uint32_t port, uint16_t op,
+					 uint32_t len, uint32_t flags)
 {
 	struct gconn *g = &f->g[port];
 
-	return (struct virtio_vsock_hdr){5, 2, port, g->host_port, len, VIRTIO_VSOCK_TYPE_STREAM, op,
-					 flags, GUEST_BUF, g->forwarded};
+	return (struct virtio_vsock_hdr){
+		5,  2,	   port,      g->host_port, len, VIRTIO_VSOCK_TYPE_STREAM,
+		op, flags, GUEST_BUF, g->forwarded};
 }
 
 static void guest_op(struct fixture *f, uint32_t port, uint16_t op, uint32_t flags)

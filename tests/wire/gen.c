@@ -25,7 +25,8 @@ static uint64_t gen_number(struct rng *r, unsigned bits)
 
 static char *gen_text(struct rng *r)
 {
-	static const char *const parts[] = {"a", "/", "K=V", "é", "☃", "😀", "\n", "\"", "\x7f", " "};
+	static const char *const parts[] = {"a", "/",  "K=V", "é",    "☃",
+					    "😀", "\n", "\"",  "\x7f", " "};
 	size_t n = rng_below(r, rng_below(r, 10) ? 12 : 400);
 	char *s = calloc(1, n * 4 + 1);
 

@@ -160,7 +160,8 @@ static void test_write_read(void **state)
 	assert_true(g.u.fs.ok);
 	got_done(&g);
 	assert_int_equal(got_bytes, SIZE - 3);
-	req.op = (struct fs_op){.kind = FS_READ, .handle = h, .offset = 10, .has_len = true, .len = 4};
+	req.op = (struct fs_op){
+		.kind = FS_READ, .handle = h, .offset = 10, .has_len = true, .len = 4};
 	client_send(&c, 502, MSG_FS_REQUEST, &req);
 	client_next(&c, &g);
 	assert_int_equal(g.data_len, 4);
@@ -192,11 +193,13 @@ static void test_names(void **state)
 	struct stat st;
 
 	(void)state;
-	ok((struct fs_op){.kind = FS_MKDIR, .path = at(path, "a/b/c"), .has_mode = true, .mode = 0711});
+	ok((struct fs_op){
+		.kind = FS_MKDIR, .path = at(path, "a/b/c"), .has_mode = true, .mode = 0711});
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_mode & 0777, 0711);
 	ok((struct fs_op){.kind = FS_MKDIR, .path = path});
-	ok((struct fs_op){.kind = FS_SYMLINK, .target = (char *)"b/c", .link_path = at(other, "a/l")});
+	ok((struct fs_op){
+		.kind = FS_SYMLINK, .target = (char *)"b/c", .link_path = at(other, "a/l")});
 	ask((struct fs_op){.kind = FS_READ_LINK, .path = other}, &g);
 	assert_string_equal(g.u.fs.data.path, "b/c");
 	got_done(&g);
@@ -210,7 +213,8 @@ static void test_names(void **state)
 	assert_string_equal(g.u.fs.data.stat.kind, "dir");
 	got_done(&g);
 	op = (struct fs_op){.kind = FS_SET_STAT, .path = path, .follow_symlink = true};
-	op.attrs = (struct fs_attrs){.has_mode = true, .mode = 0700, .has_mtime = true, .mtime = 12345};
+	op.attrs = (struct fs_attrs){
+		.has_mode = true, .mode = 0700, .has_mtime = true, .mtime = 12345};
 	ok(op);
 	stat(path, &st);
 	assert_int_equal(st.st_mode & 0777, 0700);
@@ -220,12 +224,14 @@ static void test_names(void **state)
 	op.attrs.has_mtime = false;
 	refused(op, "os error");
 	ok((struct fs_op){.kind = FS_RENAME, .src = path, .dst = at(other, "a/d")});
-	refused((struct fs_op){.kind = FS_STAT, .path = path}, "No such file or directory (os error 2)");
+	refused((struct fs_op){.kind = FS_STAT, .path = path},
+		"No such file or directory (os error 2)");
 	refused((struct fs_op){.kind = FS_REMOVE_DIR, .path = at(path, "a")}, "not empty");
 	refused((struct fs_op){.kind = FS_REMOVE, .path = at(path, "a")}, "os error");
 	ok((struct fs_op){.kind = FS_REMOVE_DIR, .path = at(path, "a"), .recursive = true});
 	assert_true(stat(path, &st) < 0);
-	refused((struct fs_op){.kind = FS_REMOVE_DIR, .path = path, .recursive = true}, "os error 2");
+	refused((struct fs_op){.kind = FS_REMOVE_DIR, .path = path, .recursive = true},
+		"os error 2");
 }
 
 static void test_tree(void **state)
@@ -234,13 +240,15 @@ static void test_tree(void **state)
 
 	(void)state;
 	snprintf(cmd, sizeof(cmd),
-		 "cd %s && mkdir -p s/x/y && echo hi > s/x/f && chmod 4755 s/x/f && ln -s ../x/f s/x/y/l "
+		 "cd %s && mkdir -p s/x/y && echo hi > s/x/f && chmod 4755 s/x/f && ln -s ../x/f "
+		 "s/x/y/l "
 		 "&& mkfifo s/p && head -c 3000000 /dev/urandom > s/big && ln -s / s/root",
 		 dir);
 	assert_int_equal(system(cmd), 0);
 	ok((struct fs_op){.kind = FS_COPY, .src = at(path, "s"), .dst = at(other, "t")});
 	snprintf(cmd, sizeof(cmd),
-		 "cd %s && cmp s/big t/big && test -p t/p && test \"$(readlink t/x/y/l)\" = ../x/f && "
+		 "cd %s && cmp s/big t/big && test -p t/p && test \"$(readlink t/x/y/l)\" = ../x/f "
+		 "&& "
 		 "test -u t/x/f && test \"$(readlink t/root)\" = /",
 		 dir);
 	assert_int_equal(system(cmd), 0);

@@ -166,21 +166,24 @@ static void test_leniency(void **state)
 	assert_int_equal(req.cols, 80);
 	msg_free(MSG_EXEC_REQUEST, &req);
 	/* Indefinite map, array and chunked text; a tag; an unknown key with nested things. */
-	assert_int_equal(decode_hex(MSG_EXEC_REQUEST,
-				    "bf 63636d64 7f 616c 6173 ff 6178 a1 01 9f f6 fb0000000000000000 ff"
-				    "6461726773 9f c1 6161 ff ff",
-				    &req, &err),
-			 0);
+	assert_int_equal(
+		decode_hex(MSG_EXEC_REQUEST,
+			   "bf 63636d64 7f 616c 6173 ff 6178 a1 01 9f f6 fb0000000000000000 ff"
+			   "6461726773 9f c1 6161 ff ff",
+			   &req, &err),
+		0);
 	assert_string_equal(req.cmd, "ls");
 	assert_int_equal(req.args.n, 1);
 	assert_string_equal(req.args.v[0], "a");
 	msg_free(MSG_EXEC_REQUEST, &req);
 	/* Long heads for small numbers. */
-	assert_int_equal(decode_hex(MSG_EXEC_RESIZE, "a2 64726f7773 1b0000000000000018 7804636f6c73 05",
-				    &resize, &err),
+	assert_int_equal(decode_hex(MSG_EXEC_RESIZE,
+				    "a2 64726f7773 1b0000000000000018 7804636f6c73 05", &resize,
+				    &err),
 			 0);
 	assert_int_equal(resize.rows, 24);
-	assert_int_equal(decode_hex(MSG_EXEC_STDIN, "a1 6464617461 5f 4101 4102 ff", &data, &err), 0);
+	assert_int_equal(decode_hex(MSG_EXEC_STDIN, "a1 6464617461 5f 4101 4102 ff", &data, &err),
+			 0);
 	assert_int_equal(data.data.n, 2);
 	msg_free(MSG_EXEC_STDIN, &data);
 	/* No payload, null and maps with strangers are all "empty". */
@@ -238,13 +241,18 @@ static void test_limits(void **state)
 	(void)state;
 	/* A list that promises 2^60 entries, and one that really has too many. */
 	assert_true(decode_hex(MSG_EXEC_REQUEST,
-			       "a2 63636d64 6161 6461726773 9b1000000000000000 6161", &req, &err) < 0);
-	buf_add(&b, "\xa2\x63" "cmd\x61x\x64" "args\x9f", 13);
+			       "a2 63636d64 6161 6461726773 9b1000000000000000 6161", &req,
+			       &err) < 0);
+	buf_add(&b,
+		"\xa2\x63"
+		"cmd\x61x\x64"
+		"args\x9f",
+		13);
 	for (int i = 0; i <= WIRE_LIST_MAX; i++)
 		buf_add_u8(&b, 0x60);
 	buf_add_u8(&b, 0xff);
-	assert_int_equal(wire_decode(msg_types[MSG_EXEC_REQUEST].table, buf_ptr(&b), buf_size(&b), &req,
-				     &err),
+	assert_int_equal(wire_decode(msg_types[MSG_EXEC_REQUEST].table, buf_ptr(&b), buf_size(&b),
+				     &req, &err),
 			 -ERR_LIMIT);
 }
 
@@ -256,8 +264,8 @@ static void test_lossy_text(void **state)
 
 	(void)state;
 	wire_encode(msg_types[MSG_TCP_FAILED].table, &m, &b);
-	assert_int_equal(wire_decode(msg_types[MSG_TCP_FAILED].table, buf_ptr(&b), buf_size(&b), &back,
-				     &err),
+	assert_int_equal(wire_decode(msg_types[MSG_TCP_FAILED].table, buf_ptr(&b), buf_size(&b),
+				     &back, &err),
 			 0);
 	assert_string_equal(back.error, "a\xef\xbf\xbd\xef\xbf\xbdz");
 	msg_free(MSG_TCP_FAILED, &back);
@@ -277,9 +285,9 @@ static void test_secrets_hidden(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_every_table),   cmocka_unit_test(test_exact_bytes),
-		cmocka_unit_test(test_leniency),      cmocka_unit_test(test_refusals),
-		cmocka_unit_test(test_limits),        cmocka_unit_test(test_lossy_text),
+		cmocka_unit_test(test_every_table),    cmocka_unit_test(test_exact_bytes),
+		cmocka_unit_test(test_leniency),       cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_limits),	       cmocka_unit_test(test_lossy_text),
 		cmocka_unit_test(test_secrets_hidden),
 	};
 

@@ -14,8 +14,8 @@
 static void test_golden(void **state)
 {
 	static const uint8_t expected[] = {
-		0, 0, 0, 0x19, 0, 0, 0, 7, 0, 0xa3, 0x61, 'v', 7, 0x61, 't', 0x69,
-		'c', 'o', 'r', 'e', '.', 'p', 'i', 'n', 'g', 0x61, 'p', 0x41, 0xa0,
+		0,    0,   0,	0x19, 0,   0,	0,   7,	  0,   0xa3, 0x61, 'v', 7,    0x61, 't',
+		0x69, 'c', 'o', 'r',  'e', '.', 'p', 'i', 'n', 'g',  0x61, 'p', 0x41, 0xa0,
 	};
 	cleanup_buf struct buf b = BUF_INIT;
 	struct msg_empty none = {0};
@@ -29,7 +29,7 @@ static void test_golden(void **state)
 /* All four writers of data frames agree, and readers get the data back, at every size class. */
 static void test_data_frames(void **state)
 {
-	static const size_t sizes[] = {0,	1,     23,    24,     255,    256,
+	static const size_t sizes[] = {0,	  1,	 23,	24,	255,	 256,
 				       65535 - 6, 65535, 65536, 262144, 3 << 20, FRAME_DATA_MAX};
 	cleanup_free uint8_t *data = malloc(FRAME_DATA_MAX);
 	struct rng rng = {3};
@@ -151,7 +151,8 @@ static int open_body(const void *body, size_t n)
 
 static void test_broken(void **state)
 {
-	static const uint8_t lengths[][4] = {{0, 0, 0, 4}, {0, 0x40, 0, 1}, {0xff, 0xff, 0xff, 0xff}};
+	static const uint8_t lengths[][4] = {
+		{0, 0, 0, 4}, {0, 0x40, 0, 1}, {0xff, 0xff, 0xff, 0xff}};
 	struct rng rng = {5};
 
 	(void)state;
@@ -185,15 +186,16 @@ static void test_ranges(void **state)
 	assert_int_equal(frame_client_start(0), 1);
 	for (unsigned i = 1; i < FRAME_CLIENTS_MAX; i++)
 		assert_true(frame_client_start(i) > frame_client_end(i - 1));
-	assert_true(frame_client_end(FRAME_CLIENTS_MAX - 1) > frame_client_start(FRAME_CLIENTS_MAX - 1));
+	assert_true(frame_client_end(FRAME_CLIENTS_MAX - 1) >
+		    frame_client_start(FRAME_CLIENTS_MAX - 1));
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_golden),  cmocka_unit_test(test_data_frames),
+		cmocka_unit_test(test_golden),	cmocka_unit_test(test_data_frames),
 		cmocka_unit_test(test_too_big), cmocka_unit_test(test_split),
-		cmocka_unit_test(test_broken),  cmocka_unit_test(test_ranges),
+		cmocka_unit_test(test_broken),	cmocka_unit_test(test_ranges),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

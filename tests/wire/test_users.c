@@ -105,7 +105,8 @@ static void test_environment(void **state)
 {
 	struct boot_env d[] = {{(char *)"A", (char *)"1"}, {(char *)"B", (char *)"2"}};
 	struct wire_list defaults = {d, 2};
-	char *set[] = {(char *)"B=3", (char *)"C=x=y", (char *)"junk", (char *)"=odd", (char *)"D="};
+	char *set[] = {(char *)"B=3", (char *)"C=x=y", (char *)"junk", (char *)"=odd",
+		       (char *)"D="};
 	struct wire_texts env = {set, 5};
 	char **v = exec_environment(&defaults, &env, "/home/u", true);
 

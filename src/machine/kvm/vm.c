@@ -2,21 +2,17 @@
 #include "machine/kvm/vm.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/kvm.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/loop.h"
 
-/* The first version that was ever stable, and still the only one. */
-#define API_VERSION 12
 #define AGAIN_LIMIT_NS 1000000000u
 
-int kvm_call(int fd, unsigned long request, const void *arg)
+int kvm_call(int fd, unsigned long request, void *arg)
 {
 	uint64_t until = 0;
 
@@ -37,57 +33,6 @@ int kvm_call(int fd, unsigned long request, const void *arg)
 		/* Nothing tells when the kernel has what it lacked. */
 		nanosleep(&pause, NULL);
 	}
-}
-
-static int check_version(int dev, struct err *err)
-{
-	static const struct {
-		int cap;
-		const char *name;
-	} needed[] = {
-		{KVM_CAP_USER_MEMORY, "user memory"},
-		{KVM_CAP_IRQCHIP, "interrupt controllers"},
-		{KVM_CAP_IRQFD, "irqfd"},
-		{KVM_CAP_IOEVENTFD, "ioeventfd"},
-		{KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
-		{KVM_CAP_MP_STATE, "multiprocessor state"},
-#ifdef __x86_64__
-		{KVM_CAP_EXT_CPUID, "CPUID"},
-		{KVM_CAP_SET_TSS_ADDR, "TSS address"},
-		{KVM_CAP_SET_IDENTITY_MAP_ADDR, "identity map address"},
-		{KVM_CAP_TSC_DEADLINE_TIMER, "TSC deadline timer"},
-		{KVM_CAP_IOEVENTFD_ANY_LENGTH, "ioeventfd of any length"},
-#endif
-	};
-	int v = kvm_call(dev, KVM_GET_API_VERSION, NULL);
-
-	if (v < 0)
-		return err_set(err, v, "/dev/kvm does not answer: %s", err_name(v));
-	if (v != API_VERSION)
-		return err_set(err, ERR_UNSUPPORTED, "KVM speaks version %d, not %d", v,
-			       API_VERSION);
-	for (size_t i = 0; i < ARRAY_SIZE(needed); i++) {
-		if (kvm_call(dev, KVM_CHECK_EXTENSION, (void *)(uintptr_t)needed[i].cap) <= 0) {
-			err_set(err, ERR_UNSUPPORTED, "this KVM is too old: it lacks \"%s\"",
-				needed[i].name);
-			return err_hint(err, "Linux 5.10 or newer is needed on the host");
-		}
-	}
-	return 0;
-}
-
-int kvm_open(const char *path, int *ret, struct err *err)
-{
-	cleanup_close int fd = open(path, O_RDWR | O_CLOEXEC);
-	int r;
-
-	if (fd < 0)
-		return err_errno(err, "cannot open %s", path);
-	r = check_version(fd, err);
-	if (r < 0)
-		return r;
-	*ret = take_fd(&fd);
-	return 0;
 }
 
 int kvm_vm_init(struct kvm_vm *vm, int dev, struct err *err)
@@ -123,7 +68,7 @@ void kvm_vm_done(struct kvm_vm *vm)
 
 int kvm_vm_add_memory(struct kvm_vm *vm, uint64_t gpa, uint64_t size, void *host, struct err *err)
 {
-	const struct kvm_userspace_memory_region region = {
+	struct kvm_userspace_memory_region region = {
 		.slot = vm->nslots,
 		.guest_phys_addr = gpa,
 		.memory_size = size,
@@ -142,7 +87,7 @@ int kvm_vm_add_memory(struct kvm_vm *vm, uint64_t gpa, uint64_t size, void *host
 int kvm_vm_ioeventfd(struct kvm_vm *vm, uint64_t gpa, uint32_t len, const uint32_t *match,
 		     int eventfd, struct err *err)
 {
-	const struct kvm_ioeventfd e = {
+	struct kvm_ioeventfd e = {
 		.addr = gpa,
 		.len = len,
 		.fd = eventfd,
@@ -158,7 +103,7 @@ int kvm_vm_ioeventfd(struct kvm_vm *vm, uint64_t gpa, uint32_t len, const uint32
 
 int kvm_vm_irqfd(struct kvm_vm *vm, int eventfd, unsigned gsi, struct err *err)
 {
-	const struct kvm_irqfd e = {.fd = (uint32_t)eventfd, .gsi = gsi};
+	struct kvm_irqfd e = {.fd = (uint32_t)eventfd, .gsi = gsi};
 	int r = kvm_call(vm->fd, KVM_IRQFD, &e);
 
 	return r < 0 ? err_set(err, r, "KVM refuses an irqfd for line %u: %s", gsi, err_name(r))

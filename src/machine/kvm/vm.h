@@ -25,11 +25,12 @@ struct kvm_vm {
  * ioctl() that waits out EINTR and, for a second, EAGAIN: creating a VM may fail with either while
  * the host is busy. Not for KVM_RUN. Returns what ioctl() does, or -errno.
  */
-int kvm_call(int fd, unsigned long request, const void *arg);
+int kvm_call(int fd, unsigned long request, void *arg);
 
 /*
  * Open /dev/kvm and make sure that it can do all we ask for. The words of the error and its hint
- * are for people. -ENOENT, -EACCES, -ERR_UNSUPPORTED (too old), ...
+ * are for people. -ENOENT when the module is not loaded, -ENXIO in a virtual machine without nested
+ * virtualisation, -ENODEV without any, -EACCES, -ERR_UNSUPPORTED for too old a kernel.
  */
 int kvm_open(const char *path, int *ret, struct err *err);
 

@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The `kvm` engine: our own virtual machine monitor on /dev/kvm.
+ *
+ * Theory of operation. The machine is a PC without firmware, PCI or ACPI: memory, interrupt
+ * controllers inside the kernel, one serial port, the reset line of a keyboard controller, and a page
+ * of virtio-mmio registers for each device, which the kernel's command line names. The kernel is
+ * entered directly (x86/boot.h).
+ *
+ *	guest ── KVM_RUN ── vCPU threads ──► ports: serial, reset     ──► registers of
+ *	  │                                 mmio: virtio-mmio             the device
+ *	  ├── write to QueueNotify ── ioeventfd ──► the device's worker
+ *	  ◄── interrupt ───────────── irqfd ─────── the device's worker
+ *
+ * So nothing of a machine that runs passes the main loop; it only hears of the end, through an
+ * eventfd, and reports it.
+ */
+#include "machine/engine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <linux/virtio_mmio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "machine/kvm/bus.h"
+#include "machine/kvm/ram.h"
+#include "machine/kvm/uart.h"
+#include "machine/kvm/vcpu.h"
+#include "machine/kvm/vm.h"
+#include "machine/machine.h"
+#include "machine/x86/boot.h"
+#include "machine/x86/cpuid.h"
+#include "machine/x86/layout.h"
+#include "machine/x86/registers.h"
+#include "virtio/mmio.h"
+
+struct engine {
+	struct machine *m;
+	struct kvm_vm vm;
+	struct ram ram;
+	struct bus ports, mmio;
+	struct uart *uart;
+	int uart_irq;
+	int acks; /* takes the drivers' acknowledgements, which mean nothing; never read */
+	struct virtio_mmio *transports[MACHINE_DEVICES_MAX];
+	struct x86_cpuid *cpuid;
+	struct vcpus *vcpus;
+	struct loop_source ended;
+};
+
+/*
+ * Interrupt lines for devices, the ones nobody else knows first. With more devices than lines some
+ * share one, which drivers of virtio-mmio put up with: edges are latched, and each looks at its rings.
+ */
+static const uint8_t lines[] = {16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 9, 10, 11, 12, 14, 15, 3};
+
+static unsigned device_line(unsigned index)
+{
+	return lines[index % ARRAY_SIZE(lines)];
+}
+
+static uint64_t device_window(unsigned index)
+{
+	return X86_MMIO + index * X86_MMIO_STRIDE;
+}
+
+/* ---- the platform's ports ---- */
+
+/* The keyboard controller: never busy, nothing to read. */
+static void i8042_read(void *arg, uint64_t off, void *p, uint32_t len)
+{
+	(void)arg, (void)off;
+	memset(p, 0, len);
+}
+
+static void i8042_write(void *arg, uint64_t off, const void *p, uint32_t len)
+{
+	struct engine *e = arg;
+
+	/* Command 0xfe to port 0x64 pulses the reset line. */
+	if (off == 4 && len == 1 && *(const uint8_t *)p == 0xfe)
+		vcpus_end(e->vcpus, VCPUS_RESET, "the guest switched itself off");
+}
+
+static int add_platform(struct engine *e, struct err *err)
+{
+	const struct bus_range i8042 = {X86_I8042, 5, i8042_read, i8042_write, e};
+	struct bus_range com1 = {X86_COM1, UART_PORTS, uart_read, uart_write, NULL};
+	int r;
+
+	e->uart_irq = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	e->acks = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (e->uart_irq < 0 || e->acks < 0)
+		return err_errno(err, "cannot create the platform");
+	r = uart_new(&e->uart, e->m->console, e->uart_irq, err);
+	if (r == 0)
+		r = kvm_vm_irqfd(&e->vm, e->uart_irq, X86_COM1_IRQ, err);
+	if (r < 0)
+		return r;
+	com1.arg = e->uart;
+	if (bus_add(&e->ports, &com1) < 0 || bus_add(&e->ports, &i8042) < 0)
+		return err_set(err, ENOSPC, "too many ports");
+	return 0;
+}
+
+/* ---- devices ---- */
+
+static void window_read(void *arg, uint64_t off, void *p, uint32_t len)
+{
+	virtio_mmio_read(arg, off, p, len);
+}
+
+static void window_write(void *arg, uint64_t off, const void *p, uint32_t len)
+{
+	virtio_mmio_write(arg, off, p, len);
+}
+
+static int add_device(struct engine *e, unsigned index, struct err *err)
+{
+	uint64_t at = device_window(index);
+	struct bus_range window = {at, MMIO_SIZE, window_read, window_write, NULL};
+	struct virtio_mmio *t;
+	int r = virtio_mmio_new(e->m->devices[index], &e->ram.map, &e->transports[index], err);
+
+	if (r < 0)
+		return r;
+	t = window.arg = e->transports[index];
+	r = kvm_vm_irqfd(&e->vm, virtio_mmio_irq_fd(t), device_line(index), err);
+	for (uint32_t q = 0; r == 0 && q < virtio_mmio_queues(t); q++)
+		r = kvm_vm_ioeventfd(&e->vm, at + MMIO_QUEUE_NOTIFY, 4, &q,
+				     virtio_mmio_kick_fd(t, q), err);
+	if (r == 0)
+		r = kvm_vm_ioeventfd(&e->vm, at + VIRTIO_MMIO_INTERRUPT_ACK, 4, NULL, e->acks, err);
+	if (r < 0)
+		return r;
+	if (bus_add(&e->mmio, &window) < 0)
+		return err_set(err, ENOSPC, "too many devices");
+	return 0;
+}
+
+/* ---- start ---- */
+
+/* The kernel's command line, with what only this engine can say. */
+static char *cmdline(const struct engine *e)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	/* Through the keyboard controller: a triple fault is then never meant. */
+	buf_addf(&b, "%s reboot=k", e->m->cmdline);
+	for (unsigned i = 0; i < e->m->ndevices; i++)
+		buf_addf(&b, " virtio_mmio.device=%d@%#llx:%u", MMIO_SIZE,
+			 (unsigned long long)device_window(i), device_line(i));
+	return buf_cstr(&b) ? strdup((char *)buf_ptr(&b)) : NULL;
+}
+
+static int load(struct engine *e, struct err *err)
+{
+	const struct vm_config *c = e->m->config;
+	cleanup_close int kernel = open(c->kernel, O_RDONLY | O_CLOEXEC);
+	cleanup_free char *line = cmdline(e);
+	const struct x86_boot boot = {
+		.kernel = &e->m->kernel,
+		.kernel_fd = kernel,
+		.initramfs_fd = e->m->initramfs,
+		.cmdline = line,
+		.cpus = c->cpus,
+	};
+
+	if (kernel < 0)
+		return err_errno(err, "cannot open kernel %s", c->kernel);
+	if (!line)
+		return err_set(err, ENOMEM, "cannot build the kernel's command line: out of memory");
+	log_debug("kernel command line: %s", line);
+	return x86_boot_load(&e->ram, &boot, err);
+}
+
+static int create_vm(struct engine *e, struct err *err)
+{
+	uint64_t identity_map = X86_IDENTITY_MAP;
+	int dev = -1, r = kvm_open("/dev/kvm", &dev, err);
+
+	if (r == 0)
+		r = kvm_vm_init(&e->vm, dev, err);
+	if (r < 0)
+		return r;
+	r = kvm_call(e->vm.fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
+	if (r >= 0)
+		r = kvm_call(e->vm.fd, KVM_SET_TSS_ADDR, (void *)(uintptr_t)X86_TSS);
+	if (r >= 0)
+		r = kvm_call(e->vm.fd, KVM_CREATE_IRQCHIP, NULL);
+	return r < 0 ? err_set(err, r, "KVM refuses the platform: %s", err_name(r)) : 0;
+}
+
+static int create_memory(struct engine *e, struct err *err)
+{
+	const struct guest_memory *map = &e->ram.map;
+	unsigned bits = x86_cpuid_address_bits(e->cpuid);
+	uint64_t size = e->m->config->memory;
+	int r;
+
+	if (size > (UINT64_C(1) << MIN(bits, 52u)) - ((uint64_t)4 << 30)) {
+		char text[24];
+
+		return err_set(err, ERR_LIMIT,
+			       "%s of memory is more than this host's CPU can give a guest (%u bits)",
+			       str_size(size, text), bits);
+	}
+	r = ram_init(&e->ram, size, X86_HOLE, err);
+	for (unsigned i = 0; r == 0 && i < map->nregions; i++)
+		r = kvm_vm_add_memory(&e->vm, map->region[i].gpa, map->region[i].size,
+				      map->region[i].host, err);
+	return r;
+}
+
+static int set_up_vcpu(void *arg, unsigned index, int fd, struct err *err)
+{
+	struct engine *e = arg;
+	int r = x86_cpuid_apply(e->cpuid, index, fd, err);
+
+	if (r == 0)
+		r = x86_set_msrs(fd, err);
+	/* The others wait for the first to start them. */
+	if (r == 0 && index == 0)
+		r = x86_enter_long_mode(fd, e->m->kernel.entry, X86_ZERO_PAGE, err);
+	return r;
+}
+
+static void on_end(struct loop_source *s, uint32_t events)
+{
+	static const enum machine_end ends[] = {
+		[VCPUS_RESET] = MACHINE_SHUTDOWN,
+		[VCPUS_HALTED] = MACHINE_SHUTDOWN,
+		[VCPUS_CRASH] = MACHINE_CRASH,
+		[VCPUS_ERROR] = MACHINE_CRASH,
+	};
+	struct engine *e = container_of(s, struct engine, ended);
+	struct vcpus_end end = vcpus_get_end(e->vcpus);
+
+	(void)events;
+	loop_del(s);
+	machine_ended(e->m, ends[end.kind], end.why);
+}
+
+static int run(struct engine *e, struct err *err)
+{
+	const struct vcpus_params p = {
+		.vm = &e->vm,
+		.ports = &e->ports,
+		.mmio = &e->mmio,
+		.n = e->m->config->cpus,
+		.set_up = set_up_vcpu,
+		.arg = e,
+	};
+	int r = vcpus_new(&e->vcpus, &p, err);
+
+	if (r < 0)
+		return r;
+	e->ended.fd = vcpus_end_fd(e->vcpus);
+	r = loop_add(e->m->loop, &e->ended, EPOLLIN);
+	if (r < 0)
+		return err_set(err, r, "cannot watch the vCPUs: %s", err_name(r));
+	vcpus_resume(e->vcpus);
+	return 0;
+}
+
+static struct engine *engine_kvm_free(struct engine *e)
+{
+	if (!e)
+		return NULL;
+	loop_del(&e->ended);
+	e->vcpus = vcpus_free(e->vcpus);
+	for (unsigned i = 0; i < e->m->ndevices; i++)
+		virtio_mmio_free(e->transports[i]);
+	uart_free(e->uart);
+	x86_cpuid_free(e->cpuid);
+	kvm_vm_done(&e->vm);
+	ram_done(&e->ram);
+	close_fd(e->uart_irq);
+	close_fd(e->acks);
+	free(e);
+	return NULL;
+}
+
+static int engine_kvm_start(struct engine **ret, struct machine *m, struct err *err)
+{
+	struct engine *e = calloc(1, sizeof(*e));
+	int r;
+
+	if (!e)
+		return err_set(err, ENOMEM, "cannot start the machine: out of memory");
+	*e = (struct engine){
+		.m = m,
+		.vm = KVM_VM_INIT,
+		.ram = RAM_INIT,
+		.uart_irq = -1,
+		.acks = -1,
+		.ended = {.fn = on_end, .fd = -1},
+	};
+	r = create_vm(e, err);
+	if (r == 0)
+		r = x86_cpuid_new(&e->cpuid, e->vm.dev, m->config->cpus, err);
+	if (r == 0)
+		r = create_memory(e, err);
+	if (r == 0)
+		r = add_platform(e, err);
+	for (unsigned i = 0; r == 0 && i < m->ndevices; i++)
+		r = add_device(e, i, err);
+	if (r == 0)
+		r = load(e, err);
+	if (r == 0)
+		r = run(e, err);
+	if (r < 0) {
+		engine_kvm_free(e);
+		return r;
+	}
+	*ret = e;
+	return 0;
+}
+
+const struct engine_ops engine_kvm = {
+	.name = "kvm",
+	.start = engine_kvm_start,
+	.free = engine_kvm_free,
+};

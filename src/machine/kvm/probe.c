@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine/kvm/probe.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/loop.h"
+#include "machine/kvm/vcpu.h"
+#include "machine/kvm/vm.h"
+#include "machine/x86/cpuid.h"
+#include "machine/x86/registers.h"
+
+/* About 20 us on a processor; 23 ms on an emulating host that was measured. */
+#define TURNS 50000u
+/* Slower than this against the host is emulation: entering and leaving the guest is in the slack. */
+#define SLOWER 10u
+#define SLACK_NS 1000000u
+/* How long the guest may take altogether... */
+#define WAIT_MS 100
+/* ...unless it has not had this much of the processor yet: then the host is busy, for this long. */
+#define STARVED_NS 50000000u
+#define BUSY_MS 2000
+
+/* The guest writes to MARK before, between and after two loops; the faster one counts. */
+enum { CODE = 0x2000, MEMORY = 0x10000, MARK = 0x10, MARKS = 3 };
+
+struct marks {
+	uint64_t at[MARKS];
+	unsigned n;
+};
+
+static const char *const names[] = {
+	[KVM_GOOD] = "good",
+	[KVM_NO_MODULE] = "no-module",
+	[KVM_NO_VIRTUALISATION] = "no-virtualisation",
+	[KVM_NESTED_OFF] = "nested-off",
+	[KVM_NO_PERMISSION] = "no-permission",
+	[KVM_TOO_OLD] = "too-old",
+	[KVM_EMULATING] = "emulating",
+	[KVM_FAILING] = "failing",
+};
+
+const char *kvm_verdict_name(enum kvm_verdict v)
+{
+	return (unsigned)v < ARRAY_SIZE(names) ? names[v] : "unknown";
+}
+
+/* ---- the loop, here and there ---- */
+
+static uint64_t thread_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t native_loop(void)
+{
+	uint64_t begin = thread_ns();
+	uint32_t turns = TURNS;
+
+	__asm__ volatile("1: decl %0; jnz 1b" : "+r"(turns) : : "cc");
+	return thread_ns() - begin;
+}
+
+static int enter(void *arg, unsigned index, int vcpu_fd, struct err *err)
+{
+	/* KVM lets a CPU into 64-bit mode only if its CPUID says that it has one. */
+	int r = x86_cpuid_apply(arg, index, vcpu_fd, err);
+
+	return r < 0 ? r : x86_enter_long_mode(vcpu_fd, CODE, 0, err);
+}
+
+/* On the vCPU's thread: its clock stands still while others have the processor. */
+static void on_mark(void *arg, uint64_t off, const void *p, uint32_t len)
+{
+	struct marks *m = arg;
+
+	(void)off, (void)p, (void)len;
+	if (m->n < MARKS)
+		m->at[m->n++] = thread_ns();
+}
+
+static void no_mark(void *arg, uint64_t off, void *p, uint32_t len)
+{
+	(void)arg, (void)off;
+	memset(p, 0, len);
+}
+
+static void write_guest(uint8_t *memory)
+{
+	static const uint8_t code[] = {
+		0xe6, MARK,					     /* out MARK, al */
+		0xb9, TURNS & 0xff, TURNS >> 8 & 0xff, TURNS >> 16, 0, /* mov ecx, TURNS */
+		0xff, 0xc9,					     /* 1: dec ecx */
+		0x75, 0xfc,					     /* jnz 1b */
+		0xe6, MARK,					     /* out MARK, al */
+		0xb9, TURNS & 0xff, TURNS >> 8 & 0xff, TURNS >> 16, 0, /* and again */
+		0xff, 0xc9,
+		0x75, 0xfc,
+		0xe6, MARK,
+		0xf4, /* hlt */
+	};
+
+	x86_write_tables(memory);
+	memcpy(memory + CODE, code, sizeof(code));
+}
+
+/* Run the guest to its end, or for as long as an emulator could want. */
+static int run_guest(struct vcpus *v, const struct marks *m, uint64_t *ret_ns, struct err *err)
+{
+	struct pollfd p = {.fd = vcpus_end_fd(v), .events = POLLIN};
+	struct vcpus_end end;
+	uint64_t used;
+
+	vcpus_resume(v);
+	if (poll(&p, 1, WAIT_MS) == 0 && vcpus_cpu_ns(v, 0) < STARVED_NS)
+		(void)poll(&p, 1, BUSY_MS);
+	used = vcpus_cpu_ns(v, 0);
+	end = vcpus_get_end(v);
+	if (end.kind == VCPUS_HALTED && m->n == MARKS) {
+		*ret_ns = MIN(m->at[1] - m->at[0], m->at[2] - m->at[1]);
+		return 0;
+	}
+	if (end.kind != VCPUS_NOT_ENDED)
+		return err_set(err, EIO, "KVM cannot run a guest: %s", end.why);
+	if (used < STARVED_NS)
+		return err_set(err, ETIMEDOUT, "KVM did not get to run a guest");
+	*ret_ns = used;
+	return 0;
+}
+
+static int guest_loop(struct kvm_vm *vm, uint64_t *ret_ns, struct err *err)
+{
+	static const struct bus nothing;
+	struct marks marks = {0};
+	struct bus ports = {0};
+	const struct bus_range mark = {MARK, 1, no_mark, on_mark, &marks};
+	struct vcpus_params params = {
+		.vm = vm, .ports = &ports, .mmio = &nothing, .n = 1, .set_up = enter};
+	struct x86_cpuid *cpuid = NULL;
+	struct vcpus *v = NULL;
+	void *memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int r;
+
+	if (memory == MAP_FAILED)
+		return err_errno(err, "cannot make memory for a guest");
+	write_guest(memory);
+	r = bus_add(&ports, &mark);
+	if (r == 0)
+		r = kvm_vm_add_memory(vm, 0, MEMORY, memory, err);
+	if (r == 0)
+		r = x86_cpuid_new(&cpuid, vm->dev, 1, err);
+	params.arg = cpuid;
+	if (r == 0)
+		r = vcpus_new(&v, &params, err);
+	if (r == 0)
+		r = run_guest(v, &marks, ret_ns, err);
+	vcpus_free(v);
+	x86_cpuid_free(cpuid);
+	munmap(memory, MEMORY);
+	return r;
+}
+
+/* ---- what is remembered ---- */
+
+static bool boot_id(char id[40])
+{
+	cleanup_close int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? io_read_full(fd, id, 36) : -1;
+
+	id[n == 36 ? 36 : 0] = '\0';
+	return n == 36;
+}
+
+static bool cache_get(const char *path, struct kvm_probe *p)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	char id[40], cached_id[40], verdict[16];
+	unsigned long long guest, native;
+
+	if (!path || !boot_id(id) || io_read_file(path, 256, &b, NULL) < 0 || !buf_cstr(&b) ||
+	    sscanf((char *)buf_ptr(&b), "%39s %15s %llu %llu", cached_id, verdict, &guest,
+		   &native) != 4 ||
+	    strcmp(id, cached_id))
+		return false;
+	if (!strcmp(verdict, names[KVM_GOOD]))
+		p->verdict = KVM_GOOD;
+	else if (!strcmp(verdict, names[KVM_EMULATING]))
+		p->verdict = KVM_EMULATING;
+	else
+		return false;
+	p->guest_ns = guest;
+	p->native_ns = native;
+	return true;
+}
+
+/* Losing it only costs another probe. */
+static void cache_put(const char *path, const struct kvm_probe *p)
+{
+	char id[40], text[128];
+	cleanup_close int fd = -1;
+	int n;
+
+	if (!path || !boot_id(id))
+		return;
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	n = snprintf(text, sizeof(text), "%s %s %llu %llu\n", id, names[p->verdict],
+		     (unsigned long long)p->guest_ns, (unsigned long long)p->native_ns);
+	if (fd >= 0)
+		(void)!write(fd, text, (size_t)n);
+}
+
+/* ---- the verdict ---- */
+
+static enum kvm_verdict verdict_of(int error)
+{
+	switch (error) {
+	case -ENOENT:
+		return KVM_NO_MODULE;
+	case -ENXIO:
+		return KVM_NESTED_OFF;
+	case -ENODEV:
+		return KVM_NO_VIRTUALISATION;
+	case -EACCES:
+		return KVM_NO_PERMISSION;
+	case -ERR_UNSUPPORTED:
+		return KVM_TOO_OLD;
+	default:
+		return KVM_FAILING;
+	}
+}
+
+static int measure(int dev, struct kvm_probe *p)
+{
+	struct kvm_vm vm;
+	int r = kvm_vm_init(&vm, dev, &p->why);
+
+	if (r < 0)
+		return r;
+	/* The first run is colder than the second. */
+	(void)native_loop();
+	p->native_ns = native_loop();
+	r = guest_loop(&vm, &p->guest_ns, &p->why);
+	kvm_vm_done(&vm);
+	if (r == 0)
+		p->verdict = p->guest_ns > p->native_ns * SLOWER + SLACK_NS ? KVM_EMULATING
+									     : KVM_GOOD;
+	return r;
+}
+
+void kvm_probe(const char *cache, struct kvm_probe *ret)
+{
+	int dev = -1, r;
+
+	*ret = (struct kvm_probe){.why = ERR_INIT};
+	r = kvm_open("/dev/kvm", &dev, &ret->why);
+	if (r < 0) {
+		ret->verdict = verdict_of(r);
+		return;
+	}
+	ret->cached = cache_get(cache, ret);
+	if (ret->cached) {
+		close_fd(dev);
+	} else {
+		r = measure(dev, ret);
+		if (r < 0) {
+			ret->verdict = KVM_FAILING;
+			return;
+		}
+		cache_put(cache, ret);
+	}
+	if (ret->verdict == KVM_EMULATING) {
+		err_set(&ret->why, ERR_UNSUPPORTED,
+			"this host's KVM only emulates: a loop that takes %llu us outside took "
+			"%llu us in a guest",
+			(unsigned long long)ret->native_ns / 1000,
+			(unsigned long long)ret->guest_ns / 1000);
+		err_hint(&ret->why, "use --engine qemu here, or a host with hardware virtualisation");
+	}
+}
