@@ -36,6 +36,9 @@ const char *err_name(int code)
 	return text ? text : "unknown error";
 }
 
+/* What the last message of this thread was about, for calls without an error object. */
+static __thread int last_code;
+
 /* A code of 0 would read as success; it can only come from a caller that lost its errno. */
 static int negative(int code)
 {
@@ -46,6 +49,7 @@ int err_set(struct err *e, int code, const char *fmt, ...)
 {
 	va_list ap;
 
+	last_code = code;
 	if (!e)
 		return negative(code);
 	e->code = -negative(code);
@@ -62,6 +66,7 @@ int err_errno(struct err *e, const char *fmt, ...)
 	size_t n;
 	va_list ap;
 
+	last_code = code;
 	if (!e)
 		return negative(code);
 	e->code = -negative(code);
@@ -81,7 +86,7 @@ int err_wrap(struct err *e, const char *fmt, ...)
 	size_t n;
 
 	if (!e)
-		return -EIO;
+		return negative(last_code);
 	memcpy(old, e->msg, sizeof(old));
 	va_start(ap, fmt);
 	vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
@@ -96,7 +101,7 @@ int err_hint(struct err *e, const char *fmt, ...)
 	va_list ap;
 
 	if (!e)
-		return -EIO;
+		return negative(last_code);
 	if (!e->hint[0]) {
 		va_start(ap, fmt);
 		vsnprintf(e->hint, sizeof(e->hint), fmt, ap);

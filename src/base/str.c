@@ -202,28 +202,33 @@ int str_unhex(const char *s, void *p, size_t n)
 	return 0;
 }
 
-/* Levenshtein distance, two rows; words over 63 bytes are not what somebody mistyped. */
+/* Words longer than this are not what somebody mistyped. */
+enum { WORD_MAX = 63 };
+
+/* Edit distance with swaps of neighbours ("optimal string alignment"), in three rows. */
 static unsigned distance(const char *a, const char *b)
 {
-	unsigned row[64], n = (unsigned)strlen(a), m = (unsigned)strlen(b);
+	unsigned rows[3][WORD_MAX + 1];
+	size_t n = strlen(a), m = strlen(b);
 
-	if (n > 63 || m > 63)
-		return 64;
-	for (unsigned j = 0; j <= m; j++)
-		row[j] = j;
-	for (unsigned i = 1; i <= n; i++) {
-		unsigned diagonal = row[0];
+	if (n > WORD_MAX || m > WORD_MAX)
+		return WORD_MAX + 1;
+	for (size_t i = 0; i <= n; i++) {
+		unsigned *row = rows[i % 3], *above = rows[(i + 2) % 3];
 
-		row[0] = i;
-		for (unsigned j = 1; j <= m; j++) {
-			unsigned up = row[j];
-
-			row[j] = MIN(up, row[j - 1]) + 1;
-			row[j] = MIN(row[j], diagonal + (a[i - 1] != b[j - 1]));
-			diagonal = up;
+		row[0] = (unsigned)i;
+		for (size_t j = 1; j <= m; j++) {
+			if (i == 0) {
+				row[j] = (unsigned)j;
+				continue;
+			}
+			row[j] = MIN(above[j], row[j - 1]) + 1;
+			row[j] = MIN(row[j], above[j - 1] + (a[i - 1] != b[j - 1]));
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+				row[j] = MIN(row[j], rows[(i + 1) % 3][j - 2] + 1);
 		}
 	}
-	return row[m];
+	return rows[n % 3][m];
 }
 
 const char *str_suggest(const char *word, const char *const *candidates, size_t n)
