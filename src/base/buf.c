@@ -31,7 +31,7 @@ void *buf_reserve(struct buf *b, size_t n)
 		return NULL;
 	}
 	want = used + n;
-	if (b->len + n <= b->cap)
+	if (b->data && b->len + n <= b->cap)
 		return b->data + b->len;
 	/* Sliding down is cheaper than growing once at least half of the memory is dead. */
 	if (want <= b->cap && b->head >= b->cap / 2) {

@@ -42,9 +42,10 @@ static inline size_t buf_size(const struct buf *b)
 {
 	return b->len - b->head;
 }
+/* NULL while nothing was ever put in. */
 static inline uint8_t *buf_ptr(const struct buf *b)
 {
-	return b->data + b->head;
+	return b->data ? b->data + b->head : NULL;
 }
 static inline bool buf_failed(const struct buf *b)
 {
