@@ -776,7 +776,7 @@ int tar_next(struct tar *t, struct tar_entry *ret, struct err *err)
 			/* A second one would free what xattrs of the first point to. */
 			t->xattr_count = 0;
 			r = tar_extension(t, size, &t->pax, err);
-			if (r >= 0)
+			if (r >= 0 && size)
 				r = pax_parse(t, err);
 			extended = true;
 			break;

@@ -212,7 +212,7 @@ static int create_memory(struct engine *e, struct err *err)
 			       "%s of memory is more than this host's CPU can give a guest (%u bits)",
 			       str_size(size, text), bits);
 	}
-	r = ram_init(&e->ram, size, X86_HOLE, err);
+	r = ram_init(&e->ram, size, X86_HOLE, false, err);
 	for (unsigned i = 0; r == 0 && i < map->nregions; i++)
 		r = kvm_vm_add_memory(&e->vm, map->region[i].gpa, map->region[i].size,
 				      map->region[i].host, err);

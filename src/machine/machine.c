@@ -333,10 +333,9 @@ static int watch_signals(struct run *r, struct err *err)
 /* What the kernel is told whichever engine runs it; kernel/README.md has the measurements. */
 static char *kernel_cmdline(const struct vm_config *c)
 {
-	return str_fmt("console=ttyS0 %s panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests "
-		       "rcupdate.rcu_expedited=1%s%s",
-		       c->verbose_kernel ? "ignore_loglevel" : "quiet loglevel=4",
-		       c->cmdline[0] ? " " : "", c->cmdline);
+	return str_fmt("console=ttyS0 %s panic=-1 reboot=t noreplace-smp swiotlb=noforce%s%s",
+		       c->verbose_kernel ? "ignore_loglevel" : "quiet", c->cmdline[0] ? " " : "",
+		       c->cmdline);
 }
 
 static int set_up(struct run *r, const struct machine_start *start, const char **stage,
@@ -449,7 +448,10 @@ static int judge(struct run *r, struct err *err)
 int machine_run(const struct machine_start *start, struct err *err)
 {
 	struct run r = {
-		.m = {.config = start->config, .initramfs = -1, .console = -1},
+		.m = {.config = start->config,
+		      .began = tsc_now(),
+		      .initramfs = -1,
+		      .console = -1},
 		.control_guest = -1,
 		.parent = {.fd = start->parent_fd},
 		.signals = {.fd = -1},

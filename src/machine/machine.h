@@ -23,6 +23,7 @@
 #include "base/loop.h"
 #include "machine/kernel_image.h"
 #include "machine/vm_config.h"
+#include "machine/x86/tsc.h"
 #include "virtio/device.h"
 
 /* Root, upper and room for volumes. */
@@ -46,6 +47,7 @@ struct machine {
 	/* For the engine: */
 	struct virtio_device *devices[MACHINE_DEVICES_MAX];
 	unsigned ndevices;
+	struct tsc_moment began; /* when we began: a long span from here measures best */
 	struct kernel_image kernel;
 	int initramfs;  /* memory file */
 	int console;    /* what the guest prints goes here; the engine takes it */

@@ -32,6 +32,7 @@ static int check_host(uint64_t size, struct err *err)
 
 static int map(struct ram *m, struct err *err)
 {
+	int kind = m->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
 	uintptr_t at;
 
 	/* Alignment of address and file offset lets the kernel use large pages. */
@@ -44,7 +45,7 @@ static int map(struct ram *m, struct err *err)
 	}
 	at = ((uintptr_t)m->area + RAM_ALIGN - 1) & ~(uintptr_t)(RAM_ALIGN - 1);
 	m->host = mmap((void *)at, m->size, PROT_READ | PROT_WRITE,
-		       MAP_SHARED | MAP_NORESERVE | MAP_FIXED, m->fd, 0);
+		       kind | MAP_NORESERVE | MAP_FIXED, m->fd, 0);
 	if (m->host == MAP_FAILED)
 		return err_errno(err, "cannot map the guest's memory");
 	/* Both are advice: without them it works as well, only slower and with larger core dumps. */
@@ -53,7 +54,18 @@ static int map(struct ram *m, struct err *err)
 	return 0;
 }
 
-int ram_init(struct ram *m, uint64_t size, uint64_t hole, struct err *err)
+static int make_file(struct ram *m, struct err *err)
+{
+	m->fd = io_memfd("guest-memory", NULL, 0, err);
+	if (m->fd < 0)
+		return m->fd;
+	if (ftruncate(m->fd, (off_t)m->size) < 0)
+		return err_errno(err, "cannot make %llu MiB of guest memory",
+				 (unsigned long long)(m->size >> 20));
+	return 0;
+}
+
+int ram_init(struct ram *m, uint64_t size, uint64_t hole, bool shared, struct err *err)
 {
 	int r;
 
@@ -65,13 +77,9 @@ int ram_init(struct ram *m, uint64_t size, uint64_t hole, struct err *err)
 		return r;
 	m->size = size;
 	m->low = MIN(size, hole);
-	m->fd = io_memfd("guest-memory", NULL, 0, err);
-	if (m->fd < 0)
-		return m->fd;
-	if (ftruncate(m->fd, (off_t)size) < 0)
-		r = err_errno(err, "cannot make %llu MiB of guest memory",
-			      (unsigned long long)(size >> 20));
-	else
+	if (shared)
+		r = make_file(m, err);
+	if (r == 0)
 		r = map(m, err);
 	if (r == 0)
 		r = guest_memory_add(&m->map, 0, m->low, m->host);
