@@ -80,7 +80,7 @@ static bool list_has(struct span list, struct span name)
 /* Find by name (pass 0), then by number (pass 1). */
 static bool find_user(struct span passwd, struct span who, struct user *u, struct span *name)
 {
-	uint32_t want, uid, gid;
+	uint32_t want = 0, uid, gid;
 	bool number = parse_id(who, &want);
 
 	for (int pass = 0; pass < 1 + number; pass++) {

@@ -55,5 +55,7 @@ wait $kernel || { tail -20 "$logs/kernel.log"; echo "0 passed, 1 failed, 0 skipp
 ln -f build/vmlinux build-asan/vmlinux
 
 step "tests"
-exec tests/run.py --logs "$logs" cmd layers scripts/check-layers -- cmd lint scripts/lint.sh -- \
-    cmd programs tests/programs.sh -- unit build build-asan build-tsan -- fuzz build-fuzz -- e2e
+exec tests/run.py --logs "$logs" \
+    cmd layers scripts/check-layers -- cmd lint scripts/lint.sh -- cmd programs tests/programs.sh -- \
+    cmd images python3 tests/image/oracle.py build/tests/imgtool -- \
+    unit build build-asan build-tsan -- fuzz build-fuzz -- e2e

@@ -195,8 +195,8 @@ def tree(home):
     for folder, folders, files in os.walk(home):
         for name in folders + files:
             path = os.path.relpath(os.path.join(folder, name), home)
-            # SQLite's companions and what can be made again come and go.
-            if not path.startswith(("cache/", "msb.db-", "locks/")):
+            # SQLite's companions, locks and what can be made again come and go.
+            if not path.startswith(("cache/", "msb.db-", "locks/", "run.lock")):
                 paths.add(path)
     return paths
 

@@ -22,7 +22,7 @@ class Words(Case):
             self.refused(done, done.code)
 
     def test_a_hint_for_a_typing_error(self):
-        done = self.msb("rnu", "busybox")
+        done = self.msb("runn", "busybox")
         self.refused(done, done.code, "run")
 
     def test_help_and_version(self):

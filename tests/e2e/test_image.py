@@ -233,7 +233,7 @@ class Bad(Case):
     def test_wrong_diff_id(self):
         conf = json.loads(oci.config([small()]))
         conf["rootfs"]["diff_ids"] = ["sha256:" + "0" * 64]
-        self.bad(oci.layout(self.path("i.tar"), [small()], "x", conf=json.dumps(conf).encode()), "diff")
+        self.bad(oci.layout(self.path("i.tar"), [small()], "x", conf=json.dumps(conf).encode()), "digest")
 
     def test_missing_blob(self):
         good = oci.layout_files([small()], "x")
@@ -362,13 +362,16 @@ class Manage(Case):
 
     def test_remove_while_it_runs(self):
         self.own_home()
-        child = self.start("run", "busybox", "--", "sh", "-c", "echo up; cat; cat /etc/motd")
-        self.assertEqual(child.stdout.readline(), b"up\n")
-        done = self.msb("image", "rm", "busybox")
-        self.assertNotEqual(done.code, 0, "removed an image in use")
-        out, err = child.communicate(b"", 120)
-        self.assertEqual((child.returncode, out), (0, b"second layer\n"), err)
-        self.ok(self.msb("image", "rm", "busybox"))
+        for options in ([], ["--name", "kept"]):
+            child = self.start("run", *options, "busybox", "--", "sh", "-c", "echo up; cat; cat /etc/motd /bin/cat | tail -c 99 | wc -c")
+            self.assertEqual(child.stdout.readline(), b"up\n")
+            done = self.msb("image", "rm", "busybox")
+            if options:
+                self.assertNotEqual(done.code, 0, "removed an image that a kept sandbox needs")
+            # Refused or not, who runs goes on unharmed.
+            out, err = child.communicate(b"", 120)
+            self.assertEqual((child.returncode, out), (0, b"99\n"), err)
+            self.ok(self.msb("load", "-i", os.environ["MSB_TEST_BUSYBOX"]))
 
     @deadline(900)
     def test_bootstrap(self):

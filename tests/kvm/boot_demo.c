@@ -54,6 +54,17 @@ static int add_disk(struct machine *m, const char *path, struct err *err)
 	return r;
 }
 
+/* KVM's counters of this machine, those that are not zero. */
+static void show_statistics(void)
+{
+	char command[160];
+
+	snprintf(command, sizeof(command),
+		 "cd /sys/kernel/debug/kvm/%d-*/ && grep -v '^0$' *[a-z] vcpu*/* >&2 2>/dev/null",
+		 getpid());
+	(void)!system(command);
+}
+
 int main(int argc, char **argv)
 {
 	struct vm_config c = {.name = (char[]){"demo"}, .cpus = 1, .memory = (uint64_t)512 << 20};
@@ -89,6 +100,8 @@ int main(int argc, char **argv)
 	booted = now_ns();
 	loop_run(m.loop);
 	end = now_ns();
+	if (getenv("STATS"))
+		show_statistics();
 	engine_kvm.free(engine);
 	for (unsigned i = 0; i < m.ndevices; i++)
 		virtio_device_free(m.devices[i]);
