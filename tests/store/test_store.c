@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "../test.h"
+
+#include <sqlite3.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "store/store.h"
+
+static void write_text(const char *dir, const char *name, const char *text)
+{
+	char path[500];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	f = fopen(path, "w");
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+}
+
+static void test_open(void **state)
+{
+	char *home = *state;
+	struct store *s = NULL, *t = NULL;
+	struct err err = ERR_INIT;
+
+	assert_int_equal(store_open(&s, home, &err), 0);
+	/* A second one beside it. */
+	assert_int_equal(store_open(&t, home, &err), 0);
+	store_close(t);
+	store_close(s);
+	write_text(home, "version", "microsandbox-store 999\n");
+	assert_int_equal(store_open(&s, home, &err), -ERR_UNSUPPORTED);
+	assert_non_null(strstr(err.msg, "999"));
+	assert_true(err.hint[0]);
+	write_text(home, "version", "hello\n");
+	assert_int_equal(store_open(&s, home, &err), -ERR_UNSUPPORTED);
+}
+
+static void test_foreign(void **state)
+{
+	struct store *s = NULL;
+	struct err err = ERR_INIT;
+
+	write_text(*state, "thesis.txt", "years of work\n");
+	assert_int_equal(store_open(&s, *state, &err), -ERR_UNSUPPORTED);
+	assert_null(s);
+}
+
+static void test_damaged(void **state)
+{
+	char *home = *state;
+	struct store *s = NULL;
+	struct err err = ERR_INIT;
+
+	assert_int_equal(store_open(&s, home, &err), 0);
+	store_close(s);
+	s = NULL;
+	write_text(home, "msb.db",
+		   "this was a database once; now it is long enough to be noise\n"
+		   "this was a database once; now it is long enough to be noise\n");
+	assert_int_equal(store_open(&s, home, &err), -ERR_CORRUPT);
+	assert_true(err.hint[0]);
+}
+
+static void test_temps(void **state)
+{
+	char *home = *state;
+	struct store *s = NULL, *t = NULL;
+	struct store_temp a = STORE_TEMP_INIT;
+	struct stat st;
+
+	assert_int_equal(store_open(&s, home, NULL), 0);
+	assert_int_equal(store_temp_new(s, &a, NULL), 0);
+	/* A dead writer's, and one that lives. */
+	assert_int_equal(symlinkat("nowhere", store_dirfd(s, STORE_TMP), "link"), 0);
+	char path[500];
+	snprintf(path, sizeof(path), "%s/tmp", home);
+	write_text(path, "dead", "x");
+	assert_int_equal(store_open(&t, home, NULL), 0);
+	assert_int_equal(fstatat(store_dirfd(s, STORE_TMP), a.name, &st, 0), 0);
+	assert_int_not_equal(fstatat(store_dirfd(s, STORE_TMP), "dead", &st, 0), 0);
+	store_close(t);
+	assert_int_equal(write(a.fd, "x", 1), 1);
+	assert_int_equal(store_temp_publish(&a, STORE_LAYERS, "blob", NULL), 0);
+	assert_int_equal(fstatat(store_dirfd(s, STORE_LAYERS), "blob", &st, 0), 0);
+	assert_int_equal(st.st_mode & 0777, 0444);
+	store_temp_done(&a);
+	store_close(s);
+}
+
+static void test_gc_waits(void **state)
+{
+	struct store *s = NULL;
+	struct store_gc_result res;
+	struct store_lock l = STORE_LOCK_INIT;
+	struct stat st;
+	char path[500];
+	int hold;
+
+	assert_int_equal(store_open(&s, *state, NULL), 0);
+	snprintf(path, sizeof(path), "%s/layers", (char *)*state);
+	write_text(path, "garbage", "x");
+	hold = store_hold(s, NULL);
+	assert_true(hold >= 0);
+	assert_int_equal(store_gc(s, &res, NULL), 0);
+	assert_true(res.busy);
+	close(hold);
+	assert_int_equal(store_gc(s, &res, NULL), 0);
+	assert_false(res.busy);
+	assert_int_equal(res.files, 1);
+	assert_int_equal(store_lock(s, "name", &l, NULL), 0);
+	assert_int_equal(fstatat(store_dirfd(s, STORE_LOCKS), "name", &st, 0), 0);
+	store_unlock(&l);
+	assert_int_not_equal(fstatat(store_dirfd(s, STORE_LOCKS), "name", &st, 0), 0);
+	assert_int_equal(store_use_image(s, "box", "sha256:none", NULL), -ERR_NOT_FOUND);
+	store_close(s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_open, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(test_foreign, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(test_damaged, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(test_temps, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(test_gc_waits, scratch_setup, scratch_teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
