@@ -26,7 +26,7 @@ programs: build/build.ninja
 # Cached outside the tree by the hash of its inputs; building it takes some minutes, once.
 kernel:
 	@mkdir -p build
-	kernel/build.sh build/vmlinux
+	@kernel/build.sh build/vmlinux >/dev/null
 
 check:
 	scripts/check.sh

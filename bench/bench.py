@@ -99,7 +99,7 @@ class Bench:
         disk = self.rootfs()
         argv = [QEMU, "-M", "microvm,acpi=off", "-accel", "tcg", "-cpu", "max", "-m", "512", "-nodefaults",
                 "-no-reboot", "-display", "none", "-serial", "stdio", "-kernel", VMLINUX,
-                "-append", "console=ttyS0 quiet panic=-1 reboot=t root=/dev/vda ro init=/plain-init",
+                "-append", "console=ttyS0 quiet no_timer_check panic=-1 reboot=t root=/dev/vda ro init=/plain-init",
                 "-global", "virtio-mmio.force-legacy=false",
                 "-drive", f"if=none,id=d,file={disk},format=raw,snapshot=on",
                 "-device", "virtio-blk-device,drive=d"] + list(extra)
@@ -146,15 +146,19 @@ class Bench:
         wrapper, qmp = os.path.join(self.work, "qemu-icount"), os.path.join(self.work, "qmp.sock")
         with open(wrapper, "w") as f:
             f.write("#!/bin/bash\nargs=()\nfor a in \"$@\"; do args+=(\"${a/thread=multi/thread=single}\"); done\n"
-                    f"exec {QEMU} \"${{args[@]}}\" -icount shift=0,sleep=off -qmp unix:{qmp},server=on,wait=off\n")
+                    f"exec {QEMU} \"${{args[@]}}\"\n")
         os.chmod(wrapper, 0o755)
         path = os.path.join(self.home, "sandboxes", "counted", "agent.sock")
         child = subprocess.Popen([MSB, "run", "--engine", "qemu", "--name", "counted", "python", "--", "true"],
-                                 env=dict(self.env, MSB_QEMU=wrapper), stdin=subprocess.DEVNULL)
+                                 env=dict(self.env, MSB_QEMU=wrapper, MSB_QEMU_ARGS="-icount shift=0,sleep=off "
+                                          f"-qmp unix:{qmp},server=on,wait=off"), stdin=subprocess.DEVNULL)
         try:
-            harness.until(lambda: os.path.exists(path) and os.path.exists(qmp), "no sockets")
+            def reach(end, address):
+                return end.connect_ex(address) == 0
+
             with socket.socket(socket.AF_UNIX) as link, socket.socket(socket.AF_UNIX) as monitor:
-                monitor.connect(qmp)
+                harness.until(lambda: reach(monitor, qmp), "QEMU does not listen")
+                harness.until(lambda: reach(link, path), "msb-vm does not listen")
                 lines = monitor.makefile("rw")
                 lines.readline()
 
@@ -167,7 +171,6 @@ class Bench:
                             return answer["return"]
                         assert "event" in answer, answer
                 ask("qmp_capabilities")
-                link.connect(path)
                 # Two ids of the client's range, then the agent's core.ready as one frame.
                 ready = link.recv(4096)
                 count = ask("query-replay")["icount"]
@@ -267,7 +270,7 @@ class Bench:
         child = subprocess.Popen(
             [QEMU, "-M", "microvm,acpi=off", "-accel", "tcg", "-cpu", "max", "-m", "1024", "-nodefaults", "-no-reboot",
              "-display", "none", "-serial", "stdio", "-kernel", VMLINUX, "-global", "virtio-mmio.force-legacy=false", "-append",
-             "console=ttyS0 quiet panic=-1 reboot=t root=/dev/vda rw init=/serial.py",
+             "console=ttyS0 quiet no_timer_check panic=-1 reboot=t root=/dev/vda rw init=/serial.py",
              "-drive", f"if=none,id=d,file={copy},format=raw", "-device", "virtio-blk-device,drive=d",
              "-device", "virtio-serial-device", "-chardev", f"socket,id=c,path={path}",
              "-device", "virtserialport,chardev=c"], stdin=subprocess.DEVNULL)

@@ -106,7 +106,7 @@ if [ ! -e "$result/vmlinux" ]; then
 	exec 9>&-
 fi
 
-if [ -n "$out" ]; then
+if [ -n "$out" ] && ! [ "$result/vmlinux" -ef "$out" ]; then
 	tmp=$out.$$
 	ln -f "$result/vmlinux" "$tmp" 2>/dev/null || cp "$result/vmlinux" "$tmp"
 	mv -f "$tmp" "$out"

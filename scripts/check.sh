@@ -11,7 +11,7 @@ scripts/deps.sh build run test
 mkdir -p "$logs"
 
 step "guest kernel (in the background)"
-kernel/build.sh build/vmlinux >"$logs/kernel.log" 2>&1 &
+make --no-print-directory kernel >"$logs/kernel.log" 2>&1 &
 kernel=$!
 trap 'kill $kernel 2>/dev/null || true' EXIT
 
@@ -52,7 +52,7 @@ fi
 
 step "guest kernel"
 wait $kernel || { tail -20 "$logs/kernel.log"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
-ln -f build/vmlinux build-asan/vmlinux
+cp -f --remove-destination build/vmlinux build-asan/vmlinux
 
 step "tests"
 exec tests/run.py --logs "$logs" \

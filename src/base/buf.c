@@ -34,7 +34,7 @@ void *buf_reserve(struct buf *b, size_t n)
 	if (b->data && b->len + n <= b->cap)
 		return b->data + b->len;
 	/* Sliding down is cheaper than growing once at least half of the memory is dead. */
-	if (want <= b->cap && b->head >= b->cap / 2) {
+	if (b->data && want <= b->cap && b->head >= b->cap / 2) {
 		memmove(b->data, b->data + b->head, used);
 		b->head = 0;
 		b->len = used;

@@ -433,8 +433,11 @@ static int set_up(struct session *s, int sigfd, struct err *err)
 	if (r < 0)
 		return r;
 	fd = sandbox_connect(s->sb, err);
-	if (fd < 0)
-		return fd;
+	if (fd < 0) {
+		/* A machine that has failed already closed its socket and will say why. */
+		s->disconnected = true;
+		return loop_timer_in(s->loop, &s->grace, REPORT_GRACE_NS) < 0 ? fd : 0;
+	}
 	return agent_client_new(&s->client, s->loop, fd, &client_ops, s, err);
 }
 

@@ -94,6 +94,20 @@ static void contents_survive_sliding_and_growing(void **state)
 	assert_true(b.cap < 1 << 20);
 }
 
+static void nothing_added_to_an_empty_buffer(void **state)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	(void)state;
+	buf_add(&b, "", 0);
+	buf_add(&b, NULL, 0);
+	buf_add_str(&b, "");
+	buf_addf(&b, "%s", "");
+	buf_consume(&b, 0);
+	assert_false(buf_failed(&b));
+	assert_int_equal(buf_size(&b), 0);
+}
+
 static void a_string_has_an_uncounted_end(void **state)
 {
 	cleanup_buf struct buf b = BUF_INIT;
@@ -164,6 +178,7 @@ int main(void)
 		cmocka_unit_test(the_ceiling_counts_unread_bytes),
 		cmocka_unit_test(absurd_sizes_are_refused),
 		cmocka_unit_test(contents_survive_sliding_and_growing),
+		cmocka_unit_test(nothing_added_to_an_empty_buffer),
 		cmocka_unit_test(a_string_has_an_uncounted_end),
 		cmocka_unit_test(formatting_reaches_the_ceiling),
 		cmocka_unit_test(cursor_reads_both_orders),
