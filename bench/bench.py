@@ -149,7 +149,7 @@ class Bench:
                     f"exec {QEMU} \"${{args[@]}}\"\n")
         os.chmod(wrapper, 0o755)
         path = os.path.join(self.home, "sandboxes", "counted", "agent.sock")
-        child = subprocess.Popen([MSB, "run", "--engine", "qemu", "--name", "counted", "python", "--", "true"],
+        child = subprocess.Popen([MSB, "run", "--engine", "qemu", "--jail", "off", "--name", "counted", "python", "--", "true"],
                                  env=dict(self.env, MSB_QEMU=wrapper, MSB_QEMU_ARGS="-icount shift=0,sleep=off "
                                           f"-qmp unix:{qmp},server=on,wait=off"), stdin=subprocess.DEVNULL)
         try:

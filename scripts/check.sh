@@ -20,11 +20,11 @@ configure() {
     local dir=$1 setup=
     shift
     [ -e "$dir/build.ninja" ] && setup=configure
-    if [ "$setup" ]; then
-        meson configure "$dir" "$@" >"$logs/${dir##*/}.setup.log"
-    else
-        meson setup "$dir" "$@" >"$logs/${dir##*/}.setup.log"
-    fi
+    meson ${setup:-setup} "$dir" "$@" >"$logs/${dir##*/}.setup.log" 2>&1 || {
+        tail -5 "$logs/${dir##*/}.setup.log"
+        echo "0 passed, 1 failed, 0 skipped"
+        exit 1
+    }
 }
 
 build() {

@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 status=0
-mapfile -t sources < <(find src guest include tests -name '*.[ch]' | sort)
+mapfile -t sources < <(find src guest tests -name '*.[ch]' | sort)
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 

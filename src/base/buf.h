@@ -19,7 +19,7 @@ struct buf {
 	size_t head; /* first unread byte */
 	size_t len;  /* end of valid bytes, counted from data */
 	size_t cap;
-	size_t max;  /* ceiling for len - head; 0 means BUF_MAX_DEFAULT */
+	size_t max; /* ceiling for len - head; 0 means BUF_MAX_DEFAULT */
 	bool failed;
 };
 

@@ -18,13 +18,13 @@
 
 /* Codes of our own live above errno's range. */
 enum err_code {
-	ERR_CORRUPT = 4096,  /* stored or received data does not verify */
-	ERR_LIMIT,           /* a configured or built-in limit was exceeded */
-	ERR_UNSUPPORTED,     /* well-formed, but not something we do */
-	ERR_USAGE,           /* the caller's words are wrong */
-	ERR_NOT_FOUND,       /* the named thing does not exist */
-	ERR_PROTOCOL,        /* a peer broke the protocol */
-	ERR_GUEST,           /* the virtual machine failed */
+	ERR_CORRUPT = 4096, /* stored or received data does not verify */
+	ERR_LIMIT,	    /* a configured or built-in limit was exceeded */
+	ERR_UNSUPPORTED,    /* well-formed, but not something we do */
+	ERR_USAGE,	    /* the caller's words are wrong */
+	ERR_NOT_FOUND,	    /* the named thing does not exist */
+	ERR_PROTOCOL,	    /* a peer broke the protocol */
+	ERR_GUEST,	    /* the virtual machine failed */
 };
 
 struct err {

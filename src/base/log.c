@@ -56,9 +56,9 @@ void log_write(enum log_level level, const char *fmt, ...)
 	clock_gettime(CLOCK_REALTIME, &ts);
 	gmtime_r(&ts.tv_sec, &tm);
 	n = strftime(line, sizeof(line), "%Y-%m-%dT%H:%M:%S", &tm);
-	n += (size_t)snprintf(line + n, sizeof(line) - n, ".%03ldZ %-5s %s%s",
-			      ts.tv_nsec / 1000000, level_names[level],
-			      log_prefix ? log_prefix : "", log_prefix ? ": " : "");
+	n += (size_t)snprintf(line + n, sizeof(line) - n, ".%03ldZ %-5s %s%s", ts.tv_nsec / 1000000,
+			      level_names[level], log_prefix ? log_prefix : "",
+			      log_prefix ? ": " : "");
 	va_start(ap, fmt);
 	r = vsnprintf(line + n, sizeof(line) - n - 1, fmt, ap);
 	va_end(ap);

@@ -28,7 +28,7 @@ typedef void loop_timer_fn(struct loop_timer *t);
 
 struct loop_source {
 	loop_io_fn *fn; /* set by the owner before loop_add() */
-	int fd;         /* borrowed */
+	int fd;		/* borrowed */
 	/* private */
 	struct loop *loop;
 	uint32_t slot, events;

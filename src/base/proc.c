@@ -38,8 +38,8 @@ static void child(const struct proc_spec *spec, pid_t parent, int report)
 	if (spec->die_with_parent) {
 		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 			goto fail;
-		/* The parent may have gone before the call. */
-		if (getppid() != parent)
+		/* The parent may have gone before the call. In a pid namespace it has no number. */
+		if (getppid() != parent && getppid() != 0)
 			_exit(127);
 	}
 	for (unsigned i = 0; i < spec->nfds; i++)

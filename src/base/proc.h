@@ -13,13 +13,13 @@
 
 struct proc_fd {
 	int from; /* descriptor in this process */
-	int to;   /* its number in the child */
+	int to;	  /* its number in the child */
 };
 
 struct proc_spec {
-	const char *path;        /* absolute, or looked up in PATH */
-	const char *const *argv; /* NULL-terminated */
-	const char *const *envp; /* NULL: inherit */
+	const char *path;	   /* absolute, or looked up in PATH */
+	const char *const *argv;   /* NULL-terminated */
+	const char *const *envp;   /* NULL: inherit */
 	const struct proc_fd *fds; /* everything else is closed; 0-2 default to /dev/null */
 	unsigned nfds;
 	bool die_with_parent; /* SIGKILL when the thread that spawned it ends */
@@ -31,7 +31,10 @@ struct proc {
 	int pidfd;
 };
 
-#define PROC_INIT {0, -1}
+#define PROC_INIT                                                                                  \
+	{                                                                                          \
+		0, -1                                                                              \
+	}
 #define PROC_FDS_MAX 64
 
 /* Start a child. A failing execve() is reported here, with its errno. */

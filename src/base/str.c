@@ -127,9 +127,8 @@ int str_to_duration(const char *s, const char *what, uint64_t *ret_ns, struct er
 		const char *suffix;
 		uint64_t ns;
 	} units[] = {
-		{"", 1000000000},	  {"ms", 1000000},	    {"s", 1000000000},
-		{"m", 60000000000},	  {"h", 3600000000000},	    {"d", 86400000000000},
-		{"us", 1000},
+		{"", 1000000000},     {"ms", 1000000},	     {"s", 1000000000}, {"m", 60000000000},
+		{"h", 3600000000000}, {"d", 86400000000000}, {"us", 1000},
 	};
 	unsigned __int128 v;
 	const char *rest;

@@ -13,6 +13,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "machine/kvm/probe.h"
 #include "sandbox/artifacts.h"
 #include "store/store.h"
 
@@ -92,16 +93,19 @@ static void program_version(const char *path, char *out, size_t size)
 static void check_engine(struct report *r)
 {
 	struct check *engine = add(r, "engine"), *kvm, *qemu;
+	struct kvm_probe probe;
 	cleanup_free char *path = artifact_program("qemu-system-x86_64");
 	const char *name = NULL;
 	struct err err = ERR_INIT;
 	char version[128];
 
-	if (artifact_engine("auto", &name, &err) < 0)
+	if (artifact_engine("auto", NULL, &name, &err) < 0)
 		fail(engine, &err);
 	else
-		snprintf(engine->detail, sizeof(engine->detail),
-			 "%s: QEMU's software CPU, which needs no hardware virtualisation", name);
+		snprintf(engine->detail, sizeof(engine->detail), "%s: %s", name,
+			 strcmp(name, "kvm") == 0
+				 ? "the processor's own virtualisation"
+				 : "QEMU's software CPU, which needs no hardware virtualisation");
 	qemu = add(r, "qemu");
 	if (path) {
 		program_version(path, version, sizeof(version));
@@ -113,13 +117,17 @@ static void check_engine(struct report *r)
 			 "apt-get install --no-install-recommends qemu-system-x86");
 	}
 	kvm = add(r, "kvm");
-	kvm->state = CHECK_NOTE;
-	if (access("/dev/kvm", R_OK | W_OK) == 0)
+	kvm_probe(NULL, &probe);
+	if (probe.verdict == KVM_GOOD) {
 		snprintf(kvm->detail, sizeof(kvm->detail),
-			 "/dev/kvm can be used, but this version has no engine for it");
-	else
-		snprintf(kvm->detail, sizeof(kvm->detail), "/dev/kvm: %s (not needed)",
-			 err_name(errno));
+			 "/dev/kvm runs at the processor's speed");
+		return;
+	}
+	/* Nobody has to mend it: there is the other engine. */
+	kvm->state = CHECK_NOTE;
+	snprintf(kvm->detail, sizeof(kvm->detail), "%s: %.400s", kvm_verdict_name(probe.verdict),
+		 probe.why.msg);
+	snprintf(kvm->hint, sizeof(kvm->hint), "%.180s", probe.why.hint);
 }
 
 static void check_artifacts(struct report *r)

@@ -117,6 +117,8 @@ static const struct opt run_opts[] = {
 	{0, "kernel", "PATH", "Boot this kernel (an uncompressed vmlinux)", set_text, SPEC(kernel),
 	 0},
 	{0, "engine", "auto|kvm|qemu", "What runs the CPU [auto]", set_text, SPEC(engine), 0},
+	{0, "jail", "on|off", "Walls around the process that runs the machine [on]", set_text,
+	 SPEC(jail), 0},
 	{0, "log-level", "LEVEL", "Log level of the sandbox's process", set_log_level,
 	 SPEC(log_level), 1},
 	{'q', "quiet", NULL, "Show no warnings", opt_set_flag, ARGS(quiet), 0},

@@ -3,13 +3,21 @@
  * An image without a registry: mmdebstrap assembles a root file system from the distribution's
  * signed packages and writes it to us as a tar stream, which becomes the only layer.
  *
- * mmdebstrap chooses how to work by itself: as root directly, otherwise in a user namespace.
+ * mmdebstrap chooses how to work by itself: as root directly, otherwise in a user namespace with
+ * the ranges of /etc/subuid. It clears away after itself unless it is killed, so we never do that
+ * in haste.
  */
+#include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,6 +34,10 @@
 /* Of the tool's messages, for the error. */
 #define BOOTSTRAP_LINE 400u
 #define BOOTSTRAP_DAY  86400
+/* It unmounts and deletes some 10,000 files. */
+#define BOOTSTRAP_STOP_MS 60000
+
+static const int bootstrap_signals[] = {SIGHUP, SIGINT, SIGTERM};
 
 extern char **environ;
 
@@ -137,8 +149,26 @@ static int add_sources(struct bootstrap *b)
 	return strv_add(&b->argv, b->dist->mirror);
 }
 
+static int set_env(struct bootstrap *b, const char *name, const char *value, struct err *err)
+{
+	const size_t n = strlen(name);
+
+	for (size_t i = 0; i < b->envp.n; i++) {
+		if (strncmp(b->envp.v[i], name, n) != 0 || b->envp.v[i][n] != '=')
+			continue;
+		free(b->envp.v[i]);
+		b->envp.v[i] = b->envp.v[--b->envp.n];
+		b->envp.v[b->envp.n] = NULL;
+		break;
+	}
+	if (strv_addf(&b->envp, "%s=%s", name, value) < 0)
+		return err_set(err, ENOMEM, "out of memory");
+	return 0;
+}
+
 static int build_command(struct bootstrap *b, struct err *err)
 {
+	char epoch[24];
 	const char *arch = NULL;
 	int r = 0;
 
@@ -164,17 +194,8 @@ static int build_command(struct bootstrap *b, struct err *err)
 		r |= strv_add(&b->envp, *e);
 	if (r < 0)
 		return err_set(err, ENOMEM, "out of memory");
-	for (size_t i = 0; i < b->envp.n; i++) {
-		if (!str_starts(b->envp.v[i], "SOURCE_DATE_EPOCH="))
-			continue;
-		free(b->envp.v[i]);
-		b->envp.v[i] = b->envp.v[--b->envp.n];
-		b->envp.v[b->envp.n] = NULL;
-		break;
-	}
-	if (strv_addf(&b->envp, "SOURCE_DATE_EPOCH=%lld", (long long)b->epoch) < 0)
-		return err_set(err, ENOMEM, "out of memory");
-	return 0;
+	snprintf(epoch, sizeof(epoch), "%lld", (long long)b->epoch);
+	return set_env(b, "SOURCE_DATE_EPOCH", epoch, err);
 }
 
 static void take_messages(struct bootstrap *b, const char *p, size_t n)
@@ -201,20 +222,25 @@ static void take_messages(struct bootstrap *b, const char *p, size_t n)
 }
 
 /* Both pipes until both end: the tar stream into the spool, the messages to whom they concern. */
-static int pump(struct bootstrap *b, int out, int messages, struct hasher *h, struct err *err)
+static int pump(struct bootstrap *b, int out, int messages, int signals, struct hasher *h,
+		struct err *err)
 {
-	struct pollfd fds[2] = {{.fd = out, .events = POLLIN}, {.fd = messages, .events = POLLIN}};
+	struct pollfd fds[3] = {{.fd = out, .events = POLLIN},
+				{.fd = messages, .events = POLLIN},
+				{.fd = signals, .events = POLLIN}};
 	cleanup_free char *buf = malloc(65536);
 	uint64_t total = 0;
 
 	if (!buf)
 		return err_set(err, ENOMEM, "out of memory");
 	while (fds[0].fd >= 0 || fds[1].fd >= 0) {
-		if (poll(fds, 2, -1) < 0) {
+		if (poll(fds, 3, -1) < 0) {
 			if (errno == EINTR)
 				continue;
 			return err_errno(err, "cannot wait for mmdebstrap");
 		}
+		if (fds[2].revents)
+			return err_set(err, ECANCELED, "interrupted");
 		for (int i = 0; i < 2; i++) {
 			ssize_t n;
 			int r;
@@ -240,19 +266,85 @@ static int pump(struct bootstrap *b, int out, int messages, struct hasher *h, st
 			hasher_add(h, buf, (size_t)n);
 			r = io_write_full(b->tar.fd, buf, (size_t)n);
 			if (r < 0)
-				return err_set(err, r, "cannot write to the store: %s",
-					       err_name(-r));
+				return store_write_error(b->tar.store, r, err);
 		}
 	}
 	return 0;
 }
 
-static int run_tool(struct bootstrap *b, struct err *err)
+/*
+ * A signal that would end us must first end the tool: it has a directory to clear away. The signal
+ * stays pending meanwhile, and does what it does as soon as the mask is what it was.
+ */
+static int hold_signals(sigset_t *old)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(bootstrap_signals); i++) {
+		struct sigaction sa;
+
+		if (sigaction(bootstrap_signals[i], NULL, &sa) == 0 && sa.sa_handler != SIG_IGN)
+			sigaddset(&set, bootstrap_signals[i]);
+	}
+	pthread_sigmask(SIG_BLOCK, &set, old);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* A directory for the tool's own directories: when it fails it forgets its keyring. */
+static int scratch_new(char *path, size_t size, struct err *err)
+{
+	const char *top = getenv("TMPDIR");
+	int n = snprintf(path, size, "%s/msb-bootstrap.XXXXXX", top && *top ? top : "/tmp");
+
+	if (n < 0 || (size_t)n >= size)
+		return err_set(err, ENAMETOOLONG, "TMPDIR is too long");
+	/* Root in a user namespace is another user out here. */
+	if (!mkdtemp(path) || chmod(path, 0755) < 0)
+		return err_errno(err, "cannot make a directory like %s", path);
+	return 0;
+}
+
+/*
+ * The files it knows and empty directories, nothing else: what may be mounted further down is not
+ * ours to delete.
+ */
+static void scratch_remove(const char *path)
+{
+	cleanup_dir DIR *d = opendir(path);
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		static const char *const known[] = {"pubring.kbx", "pubring.kbx~", "trustdb.gpg"};
+		char name[NAME_MAX + 32];
+
+		if (e->d_name[0] == '.')
+			continue;
+		for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+			snprintf(name, sizeof(name), "%s/%s", e->d_name, known[i]);
+			unlinkat(dirfd(d), name, 0);
+		}
+		unlinkat(dirfd(d), e->d_name, AT_REMOVEDIR);
+	}
+	rmdir(path);
+}
+
+/* Its own end leaves nothing behind; SIGKILL would leave half a file system in $TMPDIR. */
+static void stop_tool(struct proc *proc)
+{
+	proc_kill(proc, SIGTERM);
+	if (proc_wait(proc, BOOTSTRAP_STOP_MS) == -ETIMEDOUT)
+		proc_destroy(proc);
+}
+
+static int run_tool(struct bootstrap *b, int signals, struct err *err)
 {
 	cleanup_hasher struct hasher h = {0};
 	struct proc proc = PROC_INIT;
 	int out[2], messages[2], r;
-	struct proc_spec spec = {.path = "mmdebstrap", .die_with_parent = true};
+	/* When it fails it sends SIGHUP to its process group, which must not be ours. */
+	struct proc_spec spec = {
+		.path = "mmdebstrap", .die_with_parent = true, .new_session = true};
 	struct proc_fd fds[2];
 
 	r = hasher_init(&h, err);
@@ -279,17 +371,23 @@ static int run_tool(struct bootstrap *b, struct err *err)
 		err_wrap(err, "cannot run mmdebstrap");
 		err_hint(err, "install it: apt-get install mmdebstrap");
 	} else {
-		r = pump(b, out[0], messages[0], &h, err);
+		r = pump(b, out[0], messages[0], signals, &h, err);
 	}
 	close(out[0]);
 	close(messages[0]);
 	if (r < 0) {
-		proc_destroy(&proc);
+		if (proc.pid > 0)
+			stop_tool(&proc);
 		return r;
 	}
 	r = proc_wait(&proc, -1);
 	if (r != 0) {
-		err_set(err, EIO, "mmdebstrap failed with code %d: %s", r, b->last);
+		err_set(err, EIO, "cannot bootstrap %s: mmdebstrap failed with code %d: %s",
+			b->suite, r, b->last);
+		if (strstr(b->last, "chroot mode"))
+			return err_hint(err, "run it as root, or let it use a user namespace: "
+					     "apt-get install uidmap, and give your user a range "
+					     "in /etc/subuid and /etc/subgid");
 		return err_hint(err, "check the suite, the package names and the network; "
 				     "--mirror chooses another server");
 	}
@@ -362,8 +460,9 @@ static int bootstrap(struct bootstrap *b, struct store *s, const char *suite,
 		     struct image_info *ret, struct err *err)
 {
 	const char *tag = b->o->tag ? b->o->tag : suite;
-	cleanup_close int hold = -1;
-	char ref[IMAGE_REFERENCE_MAX];
+	cleanup_close int hold = -1, signals = -1;
+	char ref[IMAGE_REFERENCE_MAX], scratch[PATH_MAX];
+	sigset_t mask;
 	int r = parse_suite(b, suite, err);
 
 	if (r >= 0)
@@ -383,7 +482,15 @@ static int bootstrap(struct bootstrap *b, struct store *s, const char *suite,
 	if (r < 0)
 		return r;
 	store_temp_unname(&b->tar);
-	r = run_tool(b, err);
+	signals = hold_signals(&mask);
+	r = scratch_new(scratch, sizeof(scratch), err);
+	if (r >= 0) {
+		r = set_env(b, "TMPDIR", scratch, err);
+		if (r >= 0)
+			r = run_tool(b, signals, err);
+		scratch_remove(scratch);
+	}
+	pthread_sigmask(SIG_SETMASK, &mask, NULL);
 	return r < 0 ? r : make_image(b, s, tag, ret, err);
 }
 

@@ -25,6 +25,7 @@
 
 /* A zstd frame on its way into a file. */
 struct frame {
+	const struct store *store;
 	ZSTD_CCtx *z;
 	int fd;
 	uint8_t *out;
@@ -100,8 +101,9 @@ int layer_path_normalise(const char *path, const struct image_limits *l, char *o
 	return 0;
 }
 
-static int frame_init(struct frame *f, int fd, uint64_t at, struct err *err)
+static int frame_init(struct frame *f, const struct store *s, int fd, uint64_t at, struct err *err)
 {
+	f->store = s;
 	f->fd = fd;
 	f->crc = ~0u;
 	f->z = ZSTD_createCCtx();
@@ -141,7 +143,7 @@ static int frame_run(struct frame *f, const void *p, size_t n, ZSTD_EndDirective
 		f->written += out.pos;
 		r = io_write_full(f->fd, f->out, out.pos);
 		if (r < 0)
-			return err_set(err, r, "cannot write to the store: %s", err_name(-r));
+			return store_write_error(f->store, r, err);
 	} while (in.pos < n || (mode == ZSTD_e_end && left));
 	return 0;
 }
@@ -165,8 +167,7 @@ static int write_at(struct layer_writer *w, const uint8_t *p, size_t n, uint64_t
 		if (k < 0 && errno == EINTR)
 			continue;
 		if (k < 0)
-			return err_errno(err, "cannot write to the store at %s",
-					 store_home(w->store));
+			return store_write_error(w->store, -errno, err);
 		p += k;
 		n -= (size_t)k;
 		at += (uint64_t)k;
@@ -599,9 +600,9 @@ int layer_writer_new(struct layer_writer **ret, const struct store *s, const str
 	if (r >= 0)
 		r = store_temp_new(s, &w->index, err);
 	if (r >= 0)
-		r = frame_init(&w->tails_frame, w->tails.fd, 0, err);
+		r = frame_init(&w->tails_frame, s, w->tails.fd, 0, err);
 	if (r >= 0)
-		r = frame_init(&w->records_frame, w->index.fd, sizeof(struct layer_header), err);
+		r = frame_init(&w->records_frame, s, w->index.fd, sizeof(struct layer_header), err);
 	if (r < 0)
 		return r;
 	*ret = take_ptr(w);
@@ -641,22 +642,20 @@ static int write_header(struct layer_writer *w, const struct digest *diff_id, st
 	memcpy(h.diff_id, diff_id->sha256, sizeof(h.diff_id));
 	h.header_crc = htole32(crc32c(~0u, &h, sizeof(h)));
 	if (pwrite(w->index.fd, &h, sizeof(h), 0) != sizeof(h))
-		return err_errno(err, "cannot write to the store at %s", store_home(w->store));
+		return store_write_error(w->store, -errno, err);
 	return 0;
 }
 
 int layer_publish(struct layer_writer *w, const struct digest *diff_id, struct layer_info *ret,
 		  struct err *err)
 {
-	char hex[65], name[80];
-	const struct {
-		struct store_temp *temp;
-		const char *suffix;
-	} files[] = {{&w->data, "data"}, {&w->tails, "tails"}, {&w->index, "index"}};
+	static const char *const suffixes[] = {"data", "tails", "index"};
+	struct store_publication files[] = {{&w->data}, {&w->tails}, {&w->index}};
+	char hex[65];
 	int r = data_flush(w, err);
 
 	if (r >= 0 && ftruncate(w->data.fd, (off_t)(w->info.data_blocks * EROFS_BLOCK)) < 0)
-		r = err_errno(err, "cannot write to the store at %s", store_home(w->store));
+		r = store_write_error(w->store, -errno, err);
 	if (r >= 0)
 		r = frame_run(&w->tails_frame, NULL, 0, ZSTD_e_end, err);
 	if (r >= 0)
@@ -669,15 +668,12 @@ int layer_publish(struct layer_writer *w, const struct digest *diff_id, struct l
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		struct stat st;
 
-		snprintf(name, sizeof(name), "%s.%s", hex, files[i].suffix);
+		snprintf(files[i].name, sizeof(files[i].name), "%s.%s", hex, suffixes[i]);
 		if (fstat(files[i].temp->fd, &st) < 0)
-			return err_errno(err, "cannot publish %s", name);
-		r = store_temp_publish(files[i].temp, STORE_LAYERS, name, err);
-		if (r < 0)
-			return r;
+			return err_errno(err, "cannot publish %s", files[i].name);
 		w->info.stored += (uint64_t)st.st_blocks * 512;
 	}
-	r = store_sync_dir(w->store, STORE_LAYERS, err);
+	r = store_publish(w->store, STORE_LAYERS, files, ARRAY_SIZE(files), err);
 	if (r < 0)
 		return r;
 	*ret = w->info;

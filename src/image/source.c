@@ -190,8 +190,7 @@ static int spool(struct source *src, const struct store *s, int fd, const char *
 	while ((r = stream_next(st, &p, &n, err)) > 0) {
 		r = io_write_full(src->spool.fd, p, n);
 		if (r < 0)
-			return err_set(err, r, "cannot unpack %s into the store: %s", input,
-				       err_name(-r));
+			return store_write_error(s, r, err);
 	}
 	if (r < 0)
 		return r;

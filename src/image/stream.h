@@ -2,9 +2,10 @@
 /*
  * A layer's bytes in one pass.
  *
- * A thread reads the blob, hashes it and decompresses into a ring of buffers; the caller takes the
- * buffers out, which hashes them, and does its own work meanwhile. Nothing is read twice and
- * memory is the ring, whatever the size of the layer. Compression is told by content, never by
+ * A thread reads the blob and decompresses it into a ring of buffers; the caller takes the buffers
+ * out, which hashes them, and does its own work meanwhile. What was read is hashed by whichever of
+ * the two has nothing better to do. Nothing is read twice and memory is the rings, whatever the
+ * size of the layer. Compression is told by content, never by
  * media type: registries are known to mix them up.
  *
  * stream_next() and stream_finish() belong to one thread.

@@ -10,7 +10,7 @@
  *
  * Why not libarchive: container archives are read at random offsets, which it does not tell; its
  * decoding of pax names depends on the process's locale; and `save` will need the exact header
- * bytes. It is the oracle in the tests instead.
+ * bytes. In the tests, Python's reader is the judge of what GNU tar and Python write.
  *
  * One thread. Pointers in an entry live until the next call of tar_next().
  */

@@ -3,9 +3,9 @@
  * The `kvm` engine: our own virtual machine monitor on /dev/kvm.
  *
  * Theory of operation. The machine is a PC without firmware, PCI or ACPI: memory, interrupt
- * controllers inside the kernel, one serial port, the reset line of a keyboard controller, and a page
- * of virtio-mmio registers for each device, which the kernel's command line names. The kernel is
- * entered directly (x86/boot.h).
+ * controllers inside the kernel, one serial port, the reset line of a keyboard controller, and a
+ *page of virtio-mmio registers for each device, which the kernel's command line names. The kernel
+ *is entered directly (x86/boot.h).
  *
  *	guest ── KVM_RUN ── vCPU threads ──► ports: serial, reset     ──► registers of
  *	  │                                 mmio: virtio-mmio             the device
@@ -53,11 +53,18 @@ struct engine {
 	struct x86_cpuid *cpuid;
 	struct vcpus *vcpus;
 	struct loop_source ended;
+
+	/* until it runs: */
+	int kernel;
+	char *cmdline;
+	struct x86_boot boot;
+	struct loader *loader;
 };
 
 /*
  * Interrupt lines for devices, the ones nobody else knows first. With more devices than lines some
- * share one, which drivers of virtio-mmio put up with: edges are latched, and each looks at its rings.
+ * share one, which drivers of virtio-mmio put up with: edges are latched, and each looks at its
+ * rings.
  */
 static const uint8_t lines[] = {16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 9, 10, 11, 12, 14, 15, 3};
 
@@ -83,9 +90,15 @@ static void i8042_read(void *arg, uint64_t off, void *p, uint32_t len)
 static void i8042_write(void *arg, uint64_t off, const void *p, uint32_t len)
 {
 	struct engine *e = arg;
+	uint16_t flag;
 
 	/* Command 0xfe to port 0x64 pulses the reset line. */
-	if (off == 4 && len == 1 && *(const uint8_t *)p == 0xfe)
+	if (off != 4 || len != 1 || *(const uint8_t *)p != 0xfe)
+		return;
+	memcpy(&flag, (uint8_t *)e->ram.host + X86_RESET_FLAG, sizeof(flag));
+	if (flag == X86_RESET_WARM)
+		vcpus_end(e->vcpus, VCPUS_PANIC, "the guest's kernel panicked");
+	else
 		vcpus_end(e->vcpus, VCPUS_RESET, "the guest switched itself off");
 }
 
@@ -152,33 +165,46 @@ static char *cmdline(const struct engine *e)
 {
 	cleanup_buf struct buf b = BUF_INIT;
 
-	/* Through the keyboard controller: a triple fault is then never meant. */
-	buf_addf(&b, "%s reboot=k", e->m->cmdline);
+	/*
+	 * Through the keyboard controller, so that a triple fault is never meant, and with a mark
+	 * (X86_RESET_FLAG) after a panic.
+	 */
+	buf_addf(&b, "%s reboot=k,panic_warm", e->m->cmdline);
 	for (unsigned i = 0; i < e->m->ndevices; i++)
 		buf_addf(&b, " virtio_mmio.device=%d@%#llx:%u", MMIO_SIZE,
 			 (unsigned long long)device_window(i), device_line(i));
 	return buf_cstr(&b) ? strdup((char *)buf_ptr(&b)) : NULL;
 }
 
-static int load(struct engine *e, struct err *err)
+static int begin_load(struct engine *e, struct err *err)
 {
 	const struct vm_config *c = e->m->config;
-	cleanup_close int kernel = open(c->kernel, O_RDONLY | O_CLOEXEC);
-	cleanup_free char *line = cmdline(e);
-	const struct x86_boot boot = {
+
+	e->kernel = open(c->kernel, O_RDONLY | O_CLOEXEC);
+	if (e->kernel < 0)
+		return err_errno(err, "cannot open kernel %s", c->kernel);
+	e->cmdline = cmdline(e);
+	if (!e->cmdline)
+		return err_set(err, ENOMEM,
+			       "cannot build the kernel's command line: out of memory");
+	log_debug("kernel command line: %s", e->cmdline);
+	e->boot = (struct x86_boot){
 		.kernel = &e->m->kernel,
-		.kernel_fd = kernel,
+		.kernel_fd = e->kernel,
 		.initramfs_fd = e->m->initramfs,
-		.cmdline = line,
+		.cmdline = e->cmdline,
 		.cpus = c->cpus,
 	};
+	return x86_boot_begin(&e->loader, &e->ram, &e->boot, err);
+}
 
-	if (kernel < 0)
-		return err_errno(err, "cannot open kernel %s", c->kernel);
-	if (!line)
-		return err_set(err, ENOMEM, "cannot build the kernel's command line: out of memory");
-	log_debug("kernel command line: %s", line);
-	return x86_boot_load(&e->ram, &boot, err);
+static int finish_load(struct engine *e, struct err *err)
+{
+	int r = x86_boot_finish(e->loader, &e->ram, &e->boot, err);
+
+	e->loader = loader_free(e->loader);
+	e->kernel = close_fd(e->kernel);
+	return r;
 }
 
 static int create_vm(struct engine *e, struct err *err)
@@ -193,8 +219,6 @@ static int create_vm(struct engine *e, struct err *err)
 	r = kvm_call(e->vm.fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
 	if (r >= 0)
 		r = kvm_call(e->vm.fd, KVM_SET_TSS_ADDR, (void *)(uintptr_t)X86_TSS);
-	if (r >= 0)
-		r = kvm_call(e->vm.fd, KVM_CREATE_IRQCHIP, NULL);
 	return r < 0 ? err_set(err, r, "KVM refuses the platform: %s", err_name(r)) : 0;
 }
 
@@ -208,15 +232,26 @@ static int create_memory(struct engine *e, struct err *err)
 	if (size > (UINT64_C(1) << MIN(bits, 52u)) - ((uint64_t)4 << 30)) {
 		char text[24];
 
-		return err_set(err, ERR_LIMIT,
-			       "%s of memory is more than this host's CPU can give a guest (%u bits)",
-			       str_size(size, text), bits);
+		return err_set(
+			err, ERR_LIMIT,
+			"%s of memory is more than this host's CPU can give a guest (%u bits)",
+			str_size(size, text), bits);
 	}
 	r = ram_init(&e->ram, size, X86_HOLE, false, err);
+	if (r == 0)
+		r = begin_load(e, err);
 	for (unsigned i = 0; r == 0 && i < map->nregions; i++)
 		r = kvm_vm_add_memory(&e->vm, map->region[i].gpa, map->region[i].size,
 				      map->region[i].host, err);
-	return r;
+	if (r < 0)
+		return r;
+	/*
+	 * Only now: both wait for the kernel's readers of the VM's tables (SRCU), and memory after
+	 * interrupt controllers waits for some timer ticks (7 ms measured, 0.3 the other way
+	 * round).
+	 */
+	r = kvm_call(e->vm.fd, KVM_CREATE_IRQCHIP, NULL);
+	return r < 0 ? err_set(err, r, "KVM refuses interrupt controllers: %s", err_name(r)) : 0;
 }
 
 static int set_up_vcpu(void *arg, unsigned index, int fd, struct err *err)
@@ -235,9 +270,8 @@ static int set_up_vcpu(void *arg, unsigned index, int fd, struct err *err)
 static void on_end(struct loop_source *s, uint32_t events)
 {
 	static const enum machine_end ends[] = {
-		[VCPUS_RESET] = MACHINE_SHUTDOWN,
-		[VCPUS_HALTED] = MACHINE_SHUTDOWN,
-		[VCPUS_CRASH] = MACHINE_CRASH,
+		[VCPUS_RESET] = MACHINE_SHUTDOWN,  [VCPUS_PANIC] = MACHINE_PANIC,
+		[VCPUS_HALTED] = MACHINE_SHUTDOWN, [VCPUS_CRASH] = MACHINE_CRASH,
 		[VCPUS_ERROR] = MACHINE_CRASH,
 	};
 	struct engine *e = container_of(s, struct engine, ended);
@@ -260,6 +294,8 @@ static int run(struct engine *e, struct err *err)
 	};
 	int r = vcpus_new(&e->vcpus, &p, err);
 
+	if (r == 0)
+		r = finish_load(e, err);
 	if (r < 0)
 		return r;
 	e->ended.fd = vcpus_end_fd(e->vcpus);
@@ -280,8 +316,11 @@ static struct engine *engine_kvm_free(struct engine *e)
 		virtio_mmio_free(e->transports[i]);
 	uart_free(e->uart);
 	x86_cpuid_free(e->cpuid);
+	loader_free(e->loader);
 	kvm_vm_done(&e->vm);
 	ram_done(&e->ram);
+	close_fd(e->kernel);
+	free(e->cmdline);
 	close_fd(e->uart_irq);
 	close_fd(e->acks);
 	free(e);
@@ -301,6 +340,7 @@ static int engine_kvm_start(struct engine **ret, struct machine *m, struct err *
 		.ram = RAM_INIT,
 		.uart_irq = -1,
 		.acks = -1,
+		.kernel = -1,
 		.ended = {.fn = on_end, .fd = -1},
 	};
 	r = create_vm(e, err);
@@ -312,8 +352,6 @@ static int engine_kvm_start(struct engine **ret, struct machine *m, struct err *
 		r = add_platform(e, err);
 	for (unsigned i = 0; r == 0 && i < m->ndevices; i++)
 		r = add_device(e, i, err);
-	if (r == 0)
-		r = load(e, err);
 	if (r == 0)
 		r = run(e, err);
 	if (r < 0) {

@@ -47,7 +47,7 @@ struct engine {
 	struct loop_source exited, errors;
 	struct qmp *qmp;
 	struct vhost_user *servers[MACHINE_DEVICES_MAX];
-	bool reset;           /* SHUTDOWN said the guest did it */
+	bool reset;	      /* SHUTDOWN said the guest did it */
 	char last_error[400]; /* of what QEMU printed */
 };
 
@@ -182,12 +182,23 @@ static int add_arguments(struct strv *v, const struct machine *m)
 	ARG("-display"), ARG("none");
 	ARG("-global"), ARG("virtio-mmio.force-legacy=false");
 	ARG("-kernel"), ARG("%s", c->kernel);
-	ARG("-initrd"), ARG("/proc/self/fd/%d", FD_INITRAMFS);
+	ARG("-initrd");
+	if (m->initramfs_path)
+		ARG("%s", m->initramfs_path);
+	else
+		ARG("/proc/self/fd/%d", FD_INITRAMFS);
 	ARG("-append"), ARG("%s", append ? append : "");
-	ARG("-chardev"), ARG("file,id=console,path=/proc/self/fd/%d", FD_CONSOLE);
+	/* By number, as the jail has no /proc; appending, as a pipe cannot be truncated. */
+	ARG("-add-fd"), ARG("fd=%d,set=1", FD_CONSOLE);
+	ARG("-chardev"), ARG("file,id=console,path=/dev/fdset/1,append=on");
 	ARG("-serial"), ARG("chardev:console");
 	ARG("-chardev"), ARG("socket,id=qmp,fd=%d", FD_QMP);
 	ARG("-mon"), ARG("chardev=qmp,mode=control");
+	/* Inside of ours, which could not refuse what starts a program: exec among it. */
+	if (!c->jail || !str_eq(c->jail, "off")) {
+		ARG("-sandbox");
+		ARG("on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+	}
 	for (unsigned i = 0; i < m->ndevices; i++) {
 		const struct virtio_device *d = m->devices[i];
 

@@ -30,8 +30,9 @@ static const void *at(const struct view *v, uint64_t off, uint64_t len)
 static int not_a_kernel(struct err *err, const char *why)
 {
 	err_set(err, ENOEXEC, "not a bootable kernel: %s", why);
-	return err_hint(err, "it must be an uncompressed x86-64 Linux ELF file (vmlinux) built with "
-			     "CONFIG_PVH=y");
+	return err_hint(err,
+			"it must be an uncompressed x86-64 Linux ELF file (vmlinux) built with "
+			"CONFIG_PVH=y");
 }
 
 static int check_header(const struct view *v, Elf64_Ehdr *h, struct err *err)

@@ -17,15 +17,15 @@
 #define KERNEL_SEGMENTS_MAX 16
 
 struct kernel_segment {
-	uint64_t paddr;      /* guest-physical */
-	uint64_t memory;     /* bytes there, at least file_size; the rest is zero */
+	uint64_t paddr;	 /* guest-physical */
+	uint64_t memory; /* bytes there, at least file_size; the rest is zero */
 	uint64_t file_offset, file_size;
 };
 
 struct kernel_image {
-	uint64_t pvh_entry;  /* 32-bit physical address */
-	uint64_t entry;      /* of the ELF header: the 64-bit entry, physical as Linux has it */
-	uint64_t end;        /* first physical byte after the highest segment */
+	uint64_t pvh_entry; /* 32-bit physical address */
+	uint64_t entry;	    /* of the ELF header: the 64-bit entry, physical as Linux has it */
+	uint64_t end;	    /* first physical byte after the highest segment */
 	struct kernel_segment segments[KERNEL_SEGMENTS_MAX];
 	unsigned nsegments;
 };

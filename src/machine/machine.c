@@ -18,6 +18,7 @@
 #include "machine/console.h"
 #include "machine/engine.h"
 #include "machine/initramfs.h"
+#include "machine/jail/jail.h"
 #include "machine/relay.h"
 #include "virtio/blk.h"
 #include "virtio/vsock.h"
@@ -28,6 +29,9 @@
 #define STOP_GRACE ((uint64_t)10 * 1000000000u)
 /* How long clients may take to fetch what a machine that ended left for them. */
 #define DRAIN_MS 2000
+/* What a file may grow to beyond the largest that is planned: logs have their own, lower ceilings.
+ */
+#define FILE_SLACK ((uint64_t)64 << 20)
 
 /* The devices' backing: one more descriptor for each extent of each disk. */
 struct backing {
@@ -47,7 +51,8 @@ struct run {
 	struct loop_source parent, signals;
 	struct loop_timer deadline;
 	int startup_fd;
-	bool ready, stopping, orphaned;
+	struct jail jail;
+	bool reported, ready, stopping, orphaned;
 	enum machine_end end;
 	char why[512];
 };
@@ -68,7 +73,7 @@ const struct engine_ops *engine_find(const char *name)
 
 static void report(struct run *r, const struct err *err, const char *stage)
 {
-	cleanup_buf struct buf b = BUF_INIT;
+	cleanup_buf struct buf b = BUF_INIT, walls = BUF_INIT;
 	struct vm_report rep = {
 		.ok = err == NULL,
 		.stage = (char *)(uintptr_t)(err ? stage : ""),
@@ -80,6 +85,11 @@ static void report(struct run *r, const struct err *err, const char *stage)
 
 	if (r->startup_fd < 0)
 		return;
+	if (!r->reported) {
+		jail_describe(&r->jail, &walls);
+		rep.jail = buf_cstr(&walls);
+		r->reported = true;
+	}
 	vm_report_encode(&rep, &b);
 	/* An owner that has gone will not read it. */
 	if (!buf_failed(&b))
@@ -284,8 +294,8 @@ static int add_disks(struct run *r, struct err *err)
 static void on_broken(struct virtio_device *dev, const char *why, void *arg)
 {
 	(void)arg;
-	log_warn("virtio-%s: the guest broke the rules, the device has stopped: %s",
-		 dev->ops->name, why);
+	log_warn("virtio-%s: the guest broke the rules, the device has stopped: %s", dev->ops->name,
+		 why);
 }
 
 static int add_vsock(struct run *r, int *ret_control, struct err *err)
@@ -338,6 +348,40 @@ static char *kernel_cmdline(const struct vm_config *c)
 		       c->cmdline);
 }
 
+/* Everything is open and nothing has run yet; see machine/jail/jail.h. */
+static int confine(struct run *r, struct err *err)
+{
+	cleanup_buf struct buf walls = BUF_INIT;
+	uint64_t largest = r->m.config->memory;
+	struct stat st;
+	char *rest = NULL, *line;
+	int e;
+
+	for (size_t i = 0; i < r->backing.n; i++) {
+		if (fstat(r->backing.fds[i], &st) == 0)
+			largest = MAX(largest, (uint64_t)st.st_size);
+	}
+	e = jail_close(&r->jail, r->m.initramfs, largest + FILE_SLACK, &r->m.initramfs_path, err);
+	if (e < 0)
+		return e;
+	for (unsigned i = 0; i < r->m.ndevices; i++) {
+		const struct virtio_device *d = r->m.devices[i];
+
+		for (unsigned q = 0; q < d->nqueues; q++) {
+			struct loop *l = virtio_queue_loop(d, q);
+
+			if (q == 0 || l != virtio_queue_loop(d, q - 1))
+				jail_loop(&r->jail, l);
+		}
+	}
+	jail_describe(&r->jail, &walls);
+	line = buf_cstr(&walls);
+	for (line = line ? strtok_r(line, "\n", &rest) : NULL; line;
+	     line = strtok_r(NULL, "\n", &rest))
+		log_info("jail: %s", line);
+	return 0;
+}
+
 static int set_up(struct run *r, const struct machine_start *start, const char **stage,
 		  struct err *err)
 {
@@ -381,9 +425,16 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 	r->m.initramfs = initramfs_build(c->agentd, c->bootstrap.p, c->bootstrap.n, err);
 	if (r->m.initramfs < 0)
 		return r->m.initramfs;
+	*stage = "jail";
+	e = confine(r, err);
+	if (e < 0)
+		return e;
 	*stage = "engine";
 	loop_timer_in(r->m.loop, &r->deadline, READY_TIMEOUT);
-	return r->ops->start(&r->engine, &r->m, err);
+	e = r->ops->start(&r->engine, &r->m, err);
+	if (e == 0)
+		jail_seal(&r->jail);
+	return e;
 }
 
 static void tear_down(struct run *r)
@@ -440,26 +491,35 @@ static int judge(struct run *r, struct err *err)
 		break;
 	}
 	if (words && r->end != MACHINE_BOOT)
-		err_set(err, ERR_GUEST, "%s (last words: %s)", r->why[0] ? r->why : "the guest died",
-			words);
+		err_set(err, ERR_GUEST, "%s (last words: %s)",
+			r->why[0] ? r->why : "the guest died", words);
 	return err_hint(err, "see %s/logs/kernel.log and vm.log", r->m.config->dir);
 }
 
 int machine_run(const struct machine_start *start, struct err *err)
 {
 	struct run r = {
-		.m = {.config = start->config,
-		      .began = tsc_now(),
-		      .initramfs = -1,
-		      .console = -1},
+		.m = {.config = start->config, .began = tsc_now(), .initramfs = -1, .console = -1},
 		.control_guest = -1,
 		.parent = {.fd = start->parent_fd},
 		.signals = {.fd = -1},
 		.deadline = {.fn = on_deadline},
 		.startup_fd = start->startup_fd,
+		.jail = JAIL_INIT,
+	};
+	const struct jail_params walls = {
+		.on = !start->config->jail || !str_eq(start->config->jail, "off"),
+		.dir = start->config->dir,
+		.remove_dir = start->config->remove_dir,
+		.kernel = start->config->kernel,
+		.engine = start->config->engine,
 	};
 	const char *stage = "config";
-	int e = set_up(&r, start, &stage, err);
+	int e;
+
+	/* The last moment with a single thread is the first. */
+	jail_begin(&r.jail, &walls);
+	e = set_up(&r, start, &stage, err);
 
 	if (e == 0) {
 		e = loop_run(r.m.loop);
@@ -481,8 +541,9 @@ int machine_run(const struct machine_start *start, struct err *err)
 	if (start->config->remove_dir && r.orphaned) {
 		struct err ignored = ERR_INIT;
 
-		if (io_remove_tree(start->config->dir, &ignored) < 0)
+		if (jail_remove_dir(&r.jail, &ignored) < 0)
 			log_warn("%s", ignored.msg);
 	}
+	jail_done(&r.jail);
 	return e;
 }

@@ -27,7 +27,7 @@
 #include "virtio/device.h"
 
 /* Root, upper and room for volumes. */
-#define MACHINE_DISKS_MAX 26
+#define MACHINE_DISKS_MAX   26
 #define MACHINE_DEVICES_MAX (MACHINE_DISKS_MAX + 1)
 /* The guest's vsock address; each machine has its own bus, so all can have the same. */
 #define MACHINE_GUEST_CID 3
@@ -35,10 +35,10 @@
 enum machine_end {
 	MACHINE_RUNNING,
 	MACHINE_SHUTDOWN, /* the guest switched itself off or reset, as its agent does */
-	MACHINE_PANIC,    /* the guest's kernel gave up */
-	MACHINE_CRASH,    /* the engine failed or was killed */
-	MACHINE_BOOT,     /* the guest came up, but its agent could not */
-	MACHINE_KILLED,   /* we ended it */
+	MACHINE_PANIC,	  /* the guest's kernel gave up */
+	MACHINE_CRASH,	  /* the engine failed or was killed */
+	MACHINE_BOOT,	  /* the guest came up, but its agent could not */
+	MACHINE_KILLED,	  /* we ended it */
 };
 
 struct machine {
@@ -49,9 +49,10 @@ struct machine {
 	unsigned ndevices;
 	struct tsc_moment began; /* when we began: a long span from here measures best */
 	struct kernel_image kernel;
-	int initramfs;  /* memory file */
-	int console;    /* what the guest prints goes here; the engine takes it */
-	char *cmdline;  /* of the kernel, without the engine's own parts */
+	int initramfs;		    /* memory file */
+	const char *initramfs_path; /* its name for children; NULL: /proc/self/fd has it */
+	int console;		    /* what the guest prints goes here; the engine takes it */
+	char *cmdline;		    /* of the kernel, without the engine's own parts */
 };
 
 struct machine_start {

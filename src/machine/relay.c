@@ -27,8 +27,8 @@ struct client {
 	struct relay *relay;
 	unsigned slot;
 	struct loop_source peer, guest; /* guest.fd is -1 until dialled */
-	struct flow in, out;            /* peer to guest, guest to peer */
-	uint32_t body_left;             /* of the frame that `in` is in the middle of */
+	struct flow in, out;		/* peer to guest, guest to peer */
+	uint32_t body_left;		/* of the frame that `in` is in the middle of */
 };
 
 struct relay {
@@ -425,7 +425,8 @@ void relay_finish(struct relay *r, int timeout_ms)
 			else
 				pending |= c != NULL;
 		}
-		if (!pending || now >= end || loop_turn(r->loop, (int)((end - now) / 1000000) + 1) < 0)
+		if (!pending || now >= end ||
+		    loop_turn(r->loop, (int)((end - now) / 1000000) + 1) < 0)
 			return;
 	}
 }

@@ -18,14 +18,14 @@
 #include "wire/codec.h"
 
 enum vm_fd {
-	VM_FD_CONFIG = 3,  /* this message, a memfd */
-	VM_FD_STARTUP,     /* pipe: msb-vm writes a vm_report when the guest is ready or the start has
-			    * failed, and a second one when a guest that was ready has ended */
-	VM_FD_PARENT,      /* read end of a pipe whose write end the owner holds: end = owner is gone.
-			    * Present only if vm_config.owned. */
-	VM_FD_LOCK,        /* the sandbox's lock file, flock()ed; held for as long as msb-vm lives */
-	VM_FD_AGENT,       /* listening unix socket, agent.sock */
-	VM_FD_LOG,         /* vm.log */
+	VM_FD_CONFIG = 3, /* this message, a memfd */
+	VM_FD_STARTUP, /* pipe: msb-vm writes a vm_report when the guest is ready or the start has
+			* failed, and a second one when a guest that was ready has ended */
+	VM_FD_PARENT,  /* read end of a pipe whose write end the owner holds: end = owner is gone.
+			* Present only if vm_config.owned. */
+	VM_FD_LOCK,    /* the sandbox's lock file, flock()ed; held for as long as msb-vm lives */
+	VM_FD_AGENT,   /* listening unix socket, agent.sock */
+	VM_FD_LOG,     /* vm.log */
 };
 
 /* A stretch of a disk: @blocks of 4 KiB from byte @offset of file @path. */
@@ -36,7 +36,7 @@ struct vm_extent {
 };
 
 struct vm_disk {
-	char *serial; /* what the guest finds it by, at most 20 bytes */
+	char *serial;		  /* what the guest finds it by, at most 20 bytes */
 	struct wire_list extents; /* struct vm_extent, laid end to end; a writable disk has one */
 	bool read_only;
 	bool volatile_data; /* thrown away with the machine: flushes need not reach the disk */
@@ -44,19 +44,20 @@ struct vm_disk {
 
 struct vm_config {
 	char *name;
-	char *dir;        /* the sandbox's directory; logs/kernel.log goes here */
-	char *engine;     /* "kvm" or "qemu": already decided */
-	char *kernel;     /* vmlinux */
+	char *dir;    /* the sandbox's directory; logs/kernel.log goes here */
+	char *engine; /* "kvm" or "qemu": already decided */
+	char *kernel; /* vmlinux */
 	char *agentd;
-	char *cmdline;    /* appended to the kernel's command line; may be empty */
+	char *cmdline; /* appended to the kernel's command line; may be empty */
 	char *log_level;
 	uint32_t cpus;
-	uint64_t memory;  /* bytes, a multiple of 2 MiB */
-	struct wire_list disks;      /* struct vm_disk */
+	uint64_t memory;	     /* bytes, a multiple of 2 MiB */
+	struct wire_list disks;	     /* struct vm_disk */
 	struct wire_bytes bootstrap; /* a complete core.bootstrap frame */
-	bool owned;       /* end the machine when VM_FD_PARENT reports its owner gone */
-	bool remove_dir;  /* ephemeral: msb-vm removes `dir` when its owner died before it */
+	bool owned;		     /* end the machine when VM_FD_PARENT reports its owner gone */
+	bool remove_dir;     /* ephemeral: msb-vm removes `dir` when its owner died before it */
 	bool verbose_kernel; /* full kernel log instead of warnings */
+	char *jail;	     /* "off": msb-vm and QEMU keep the rights they were started with */
 };
 
 /*
@@ -65,11 +66,13 @@ struct vm_config {
  */
 struct vm_report {
 	bool ok;
-	char *stage;   /* "config", "kernel", "disk", "engine", "boot", "guest"; empty when ok */
+	char *stage; /* "config", "disk", "kernel", "jail", "engine", "boot", "guest"; empty when ok
+		      */
 	uint32_t code; /* an errno-like code of base/err.h */
 	char *message;
 	char *hint;
 	uint64_t ready_ns; /* CLOCK_MONOTONIC when the agent reported ready */
+	char *jail; /* first report: its walls, a line each (jail_describe()); may be empty */
 };
 
 /* Failure is the buffer's. */

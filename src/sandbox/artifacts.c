@@ -91,28 +91,37 @@ char *artifact_program(const char *name)
 	return NULL;
 }
 
-int artifact_engine(const char *wanted, const char **ret, struct err *err)
+static int find_qemu(struct err *err)
 {
-	cleanup_free char *qemu = NULL;
+	cleanup_free char *qemu = artifact_program("qemu-system-x86_64");
 
-	if (str_eq(wanted, "kvm")) {
-		struct kvm_probe probe;
-
-		kvm_probe(NULL, &probe);
-		if (probe.verdict != KVM_GOOD)
-			return err_copy(err, &probe.why);
-		*ret = "kvm";
+	if (qemu || getenv("MSB_QEMU"))
 		return 0;
-	}
-	if (!str_eq(wanted, "auto") && !str_eq(wanted, "qemu")) {
+	err_set(err, ERR_NOT_FOUND, "QEMU is not installed: no qemu-system-x86_64 in PATH");
+	return err_hint(err, "apt-get install --no-install-recommends qemu-system-x86");
+}
+
+int artifact_engine(const char *wanted, const char *cache, const char **ret, struct err *err)
+{
+	bool automatic = str_eq(wanted, "auto");
+	struct kvm_probe probe;
+	int r;
+
+	if (!automatic && !str_eq(wanted, "kvm") && !str_eq(wanted, "qemu")) {
 		err_set(err, ERR_USAGE, "there is no engine \"%s\"", wanted);
 		return err_hint(err, "it is one of auto, kvm, qemu");
 	}
-	qemu = artifact_program("qemu-system-x86_64");
-	if (!qemu) {
-		err_set(err, ERR_NOT_FOUND, "QEMU is not installed: no qemu-system-x86_64 in PATH");
-		return err_hint(err, "apt-get install --no-install-recommends qemu-system-x86");
+	if (!str_eq(wanted, "qemu")) {
+		kvm_probe(cache, &probe);
+		if (probe.verdict == KVM_GOOD) {
+			*ret = "kvm";
+			return 0;
+		}
+		if (!automatic)
+			return err_copy(err, &probe.why);
 	}
-	*ret = "qemu";
-	return 0;
+	r = find_qemu(err);
+	if (r == 0)
+		*ret = "qemu";
+	return r;
 }

@@ -26,9 +26,11 @@ const char *artifact_name(enum artifact what);
 char *artifact_program(const char *name);
 
 /*
- * Decide what runs the CPU. @wanted is "auto", "kvm" or "qemu"; *ret is a static string.
- * ERR_UNSUPPORTED or ERR_NOT_FOUND, with a hint, when it cannot be had here.
+ * Decide what runs the CPU. @wanted is "auto" (KVM where it runs at the processor's speed, else
+ * QEMU), "kvm" or "qemu"; *ret is a static string. @cache (may be NULL) is a file that keeps what
+ * was found out about KVM for as long as the host is up. A negative code, with a hint, when it
+ * cannot be had here.
  */
-int artifact_engine(const char *wanted, const char **ret, struct err *err);
+int artifact_engine(const char *wanted, const char *cache, const char **ret, struct err *err);
 
 #endif

@@ -39,6 +39,7 @@ static const struct {
 	{"hostname", offsetof(struct sandbox_spec, hostname)},
 	{"kernel", offsetof(struct sandbox_spec, kernel)},
 	{"engine", offsetof(struct sandbox_spec, engine)},
+	{"jail", offsetof(struct sandbox_spec, jail)},
 	{"log_level", offsetof(struct sandbox_spec, log_level)},
 };
 

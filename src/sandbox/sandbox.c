@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/log.h"
 #include "base/proc.h"
 #include "image/image.h"
 #include "machine/vm_config.h"
@@ -126,8 +127,11 @@ static int check_memory(const struct sandbox_spec *spec, struct err *err)
 static int find_parts(struct sandbox *sb, struct err *err)
 {
 	const struct sandbox_spec *spec = &sb->record.spec;
-	int r = artifact_engine(spec->engine ? spec->engine : "auto", &sb->engine, err);
+	char cache[PATH_MAX];
+	int r = store_path(sb->store, STORE_CACHE, "kvm-probe", cache, sizeof(cache), err);
 
+	if (r == 0)
+		r = artifact_engine(spec->engine ? spec->engine : "auto", cache, &sb->engine, err);
 	if (r == 0)
 		r = check_memory(spec, err);
 	if (r == 0)
@@ -304,6 +308,7 @@ static int make_config(const struct sandbox *sb, struct err *err)
 		.name = sb->record.name,
 		.dir = sb->dir.path,
 		.engine = (char *)(uintptr_t)sb->engine,
+		.jail = spec->jail,
 		.kernel = sb->kernel,
 		.agentd = sb->agentd,
 		.cmdline = (char *)(uintptr_t) "",
@@ -397,6 +402,7 @@ static int take_report(struct sandbox *sb, struct err *err)
 	if (report.ok && !sb->ready) {
 		sb->ready = true;
 		r = 1;
+		log_debug("walls around msb-vm:\n%s", report.jail ? report.jail : "");
 	} else if (report.ok) {
 		r = err_set(err, ESHUTDOWN, "the machine was shut down");
 	} else {

@@ -40,6 +40,7 @@ void sandbox_spec_done(struct sandbox_spec *s)
 	free(s->hostname);
 	free(s->kernel);
 	free(s->engine);
+	free(s->jail);
 	free(s->log_level);
 	strv_done(&s->env);
 	memset(s, 0, sizeof(*s));
@@ -285,6 +286,10 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 	if (s->workdir && s->workdir[0] != '/') {
 		err_set(err, ERR_USAGE, "the working directory \"%s\" is not absolute", s->workdir);
 		return err_hint(err, "start it with a slash");
+	}
+	if (s->jail && !str_eq(s->jail, "on") && !str_eq(s->jail, "off")) {
+		err_set(err, ERR_USAGE, "there is no jail \"%s\"", s->jail);
+		return err_hint(err, "it is on or off");
 	}
 	if (s->entrypoint && !s->entrypoint[0]) {
 		err_set(err, ERR_USAGE, "the entrypoint is empty");

@@ -43,6 +43,7 @@ struct sandbox_spec {
 	char *user, *workdir, *entrypoint, *hostname;
 	char *kernel; /* NULL: ours */
 	char *engine; /* "auto" when NULL */
+	char *jail;   /* "on" when NULL; "off" runs msb-vm without its walls */
 	char *log_level;
 	struct strv env; /* "K=V" */
 	uint32_t cpus;

@@ -60,7 +60,7 @@ int store_temp_new(const struct store *s, struct store_temp *t, struct err *err)
 		if (fd < 0) {
 			if (errno == EEXIST)
 				continue;
-			return err_errno(err, "cannot write to %s/tmp", s->home);
+			return store_write_error(s, -errno, err);
 		}
 		if (flock(fd, LOCK_EX | LOCK_NB) < 0 || !same_file(fd, s->dirs[STORE_TMP], name)) {
 			close(fd);
@@ -89,20 +89,47 @@ void store_temp_done(struct store_temp *t)
 	*t = (struct store_temp)STORE_TEMP_INIT;
 }
 
-int store_temp_publish(struct store_temp *t, enum store_dir dir, const char *name, struct err *err)
+static int temp_sync(const struct store_temp *t, const char *name, struct err *err)
 {
-	const struct store *s = t->store;
-
 	/* Blobs never change; say so to whoever looks, and to our own mistakes. */
 	if (fchmod(t->fd, 0444) < 0)
 		return err_errno(err, "cannot publish %s", name);
 	if (fdatasync(t->fd) < 0)
-		return err_errno(err, "cannot write %s to the store at %s", name, s->home);
+		return store_write_error(t->store, -errno, err);
+	return 0;
+}
+
+static int temp_rename(struct store_temp *t, enum store_dir dir, const char *name, struct err *err)
+{
+	const struct store *s = t->store;
+
 	if (renameat(s->dirs[STORE_TMP], t->name, s->dirs[dir], name) < 0)
 		return err_errno(err, "cannot publish %s in the store at %s", name, s->home);
 	t->name[0] = 0;
 	store_temp_done(t);
 	return 0;
+}
+
+int store_temp_publish(struct store_temp *t, enum store_dir dir, const char *name, struct err *err)
+{
+	int r = temp_sync(t, name, err);
+
+	return r < 0 ? r : temp_rename(t, dir, name, err);
+}
+
+int store_publish(const struct store *s, enum store_dir dir, const struct store_publication *p,
+		  size_t n, struct err *err)
+{
+	int r = 0;
+
+	/* A hint: the syncs wait for what has not got there, and report errors. */
+	for (size_t i = 0; i < n; i++)
+		sync_file_range(p[i].temp->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	for (size_t i = 0; r >= 0 && i < n; i++)
+		r = temp_sync(p[i].temp, p[i].name, err);
+	for (size_t i = 0; r >= 0 && i < n; i++)
+		r = temp_rename(p[i].temp, dir, p[i].name, err);
+	return r < 0 ? r : store_sync_dir(s, dir, err);
 }
 
 int store_sync_dir(const struct store *s, enum store_dir dir, struct err *err)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -125,6 +126,24 @@ static int store_home_error(const char *home, int code, const char *doing, struc
 	return -code;
 }
 
+int store_write_error(const struct store *s, int r, struct err *err)
+{
+	return store_home_error(s->home, -r, "write to", err);
+}
+
+/* SQLite does not always keep the errno, and tells ENOSPC of its shared memory as an I/O error. */
+static int store_why(struct store *s)
+{
+	int code = sqlite3_system_errno(s->db);
+	struct statvfs fs;
+
+	if (fstatvfs(s->root, &fs) < 0)
+		return code;
+	if (fs.f_flag & ST_RDONLY)
+		return EROFS;
+	return fs.f_bavail == 0 || code == EDQUOT ? ENOSPC : code;
+}
+
 /* Is @fd an empty directory, as far as we are concerned? */
 static bool store_dir_is_fresh(int fd)
 {
@@ -215,7 +234,7 @@ static int store_open_dirs(struct store *s, struct err *err)
 /* Turn SQLite's verdict into ours. */
 int store_db_error(struct store *s, const char *doing, struct err *err)
 {
-	int rc = sqlite3_errcode(s->db);
+	int rc = sqlite3_errcode(s->db), why;
 
 	switch (rc & 0xff) {
 	case SQLITE_CORRUPT:
@@ -228,7 +247,8 @@ int store_db_error(struct store *s, const char *doing, struct err *err)
 	case SQLITE_READONLY:
 	case SQLITE_CANTOPEN:
 	case SQLITE_PERM:
-		return store_home_error(s->home, errno == EROFS ? EROFS : EACCES,
+		why = store_why(s);
+		return store_home_error(s->home, why == EROFS || why == ENOSPC ? why : EACCES,
 					"write the database of", err);
 	case SQLITE_FULL:
 		return store_home_error(s->home, ENOSPC, "write the database of", err);
@@ -239,6 +259,9 @@ int store_db_error(struct store *s, const char *doing, struct err *err)
 	case SQLITE_NOMEM:
 		return err_set(err, ENOMEM, "out of memory");
 	default:
+		why = store_why(s);
+		if (why == EROFS || why == ENOSPC)
+			return store_home_error(s->home, why, "write the database of", err);
 		return err_set(err, EIO, "cannot %s the database %s/" STORE_DB ": %s", doing,
 			       s->home, sqlite3_errmsg(s->db));
 	}

@@ -103,19 +103,32 @@ struct store_temp {
 		}                                                                                  \
 	}
 
+/* Sets @err for a write to the store that failed with @r, a negative errno. [any thread] */
+int store_write_error(const struct store *s, int r, struct err *err);
+
 /* [any thread] */
 int store_temp_new(const struct store *s, struct store_temp *t, struct err *err);
 /* Sync the file and give it its name, replacing what is there. The temp is empty after. [any
  * thread] */
 int store_temp_publish(struct store_temp *t, enum store_dir dir, const char *name, struct err *err);
+/*
+ * The same for several files, whose ways to the disk overlap, and their names made durable as
+ * well. None is named before all are synced. [any thread]
+ */
+struct store_publication {
+	struct store_temp *temp;
+	char name[80];
+};
+int store_publish(const struct store *s, enum store_dir dir, const struct store_publication *p,
+		  size_t n, struct err *err);
+/* Make renames in @dir durable. [any thread] */
+int store_sync_dir(const struct store *s, enum store_dir dir, struct err *err);
+
 /* Take the name away but keep the descriptor open: a spool that vanishes with its owner. */
 void store_temp_unname(struct store_temp *t);
 /* Drop an unpublished file. Harmless on an empty one. */
 void store_temp_done(struct store_temp *t);
 #define cleanup_temp __attribute__((cleanup(store_temp_done)))
-
-/* Make renames in @dir durable. [any thread] */
-int store_sync_dir(const struct store *s, enum store_dir dir, struct err *err);
 
 /*
  * Named exclusive lock across processes and threads. Waits. Ends with the process at the latest.

@@ -154,8 +154,8 @@ static void write_register(struct virtio_mmio *t, uint64_t off, uint32_t v)
 		return;
 	switch (off) {
 	case VIRTIO_MMIO_QUEUE_NUM:
-		/* Out of range becomes 0, which the device refuses. */
-		s->size = v <= UINT16_MAX ? (uint16_t)v : 0;
+		/* More than QueueNumMax becomes 0, which the device refuses. */
+		s->size = v <= t->dev->queue_size_max ? (uint16_t)v : 0;
 		return;
 	case VIRTIO_MMIO_QUEUE_DESC_LOW:
 	case VIRTIO_MMIO_QUEUE_DESC_HIGH:

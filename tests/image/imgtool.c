@@ -12,6 +12,7 @@
  *	imgtool HOME find REF               the path of `msb run`: open, one SELECT
  *	imgtool HOME bootstrap SUITE TAG [PACKAGE...]
  *	imgtool HOME gc
+ *	imgtool HOME tar FILE               its entries as the tar reader sees them, names in hex
  *
  * Exit code 0, or 1 with "CODE: message" and "hint: ..." on standard error.
  */
@@ -22,7 +23,10 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "image/digest.h"
 #include "image/image.h"
+#include "image/stream.h"
+#include "image/tar.h"
 #include "store/store.h"
 
 static void show(const struct image_info *i)
@@ -177,22 +181,83 @@ static int do_gc(struct store *s, char **v, struct err *err)
 	return r;
 }
 
+static void show_hex(const void *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		printf("%02x", ((const uint8_t *)p)[i]);
+}
+
+/* Digest of the contents, holes filled. */
+static int contents(struct tar *t, const struct tar_entry *e, struct digest *ret, struct err *err)
+{
+	static const uint8_t zero[4096];
+	cleanup_hasher struct hasher h = {0};
+	uint64_t at = 0, off = 0;
+	const uint8_t *p = NULL;
+	size_t n = 0;
+	int r = hasher_init(&h, err);
+
+	while (r >= 0) {
+		r = tar_data(t, &p, &n, &off, err);
+		for (uint64_t end = r > 0 ? off : e->size; r >= 0 && at < end;) {
+			size_t piece = (size_t)MIN(end - at, (uint64_t)sizeof(zero));
+
+			hasher_add(&h, zero, piece);
+			at += piece;
+		}
+		if (r <= 0)
+			break;
+		hasher_add(&h, p, n);
+		at += n;
+	}
+	return r < 0 ? r : hasher_finish(&h, ret, err);
+}
+
+static int do_tar(struct store *s, char **v, struct err *err)
+{
+	cleanup_close int fd = open(v[0], O_RDONLY | O_CLOEXEC);
+	cleanup_stream struct stream *st = NULL;
+	cleanup_tar struct tar *t = NULL;
+	struct stream_options o = {.fd = fd, .size = UINT64_MAX};
+	struct tar_entry e;
+	int r;
+
+	(void)s;
+	if (fd < 0)
+		return err_errno(err, "%s", v[0]);
+	r = stream_open(&st, &o, err);
+	if (r >= 0)
+		r = tar_open(&t, stream_next, NULL, st, err);
+	while (r >= 0 && (r = tar_next(t, &e, err)) > 0) {
+		struct digest d = {0};
+		char hex[65];
+
+		printf("%d %o %u %u %lld %u %u %u %llu path:", e.type, e.mode, e.uid, e.gid,
+		       (long long)e.mtime, e.mtime_ns, e.major, e.minor,
+		       e.type == TAR_FILE ? (unsigned long long)e.size : 0ull);
+		show_hex(e.path, strlen(e.path));
+		printf(" link:");
+		show_hex(e.link, strlen(e.link));
+		for (size_t i = 0; i < e.xattr_count; i++) {
+			printf(" %s=", e.xattrs[i].name);
+			show_hex(e.xattrs[i].value, e.xattrs[i].len);
+		}
+		if (e.type == TAR_FILE)
+			r = contents(t, &e, &d, err);
+		printf(" %s\n", digest_hex(&d, hex));
+	}
+	return r;
+}
+
 static const struct {
 	const char *name;
 	int args;
 	int (*run)(struct store *s, char **v, struct err *err);
 } verbs[] = {
-	{"load", 1, do_load},
-	{"ls", 0, do_ls},
-	{"extents", 1, do_extents},
-	{"device", 2, do_device},
-	{"rm", 1, do_rm},
-	{"verify", 1, do_verify},
-	{"use", 2, do_use},
-	{"unuse", 1, do_unuse},
-	{"find", 1, do_find},
-	{"gc", 0, do_gc},
-	{"bootstrap", 2, do_bootstrap},
+	{"load", 1, do_load},	  {"ls", 0, do_ls},	  {"extents", 1, do_extents},
+	{"device", 2, do_device}, {"rm", 1, do_rm},	  {"verify", 1, do_verify},
+	{"use", 2, do_use},	  {"unuse", 1, do_unuse}, {"find", 1, do_find},
+	{"gc", 0, do_gc},	  {"tar", 1, do_tar},	  {"bootstrap", 2, do_bootstrap},
 };
 
 int main(int argc, char **argv)

@@ -4,7 +4,7 @@
 
 Hand-made nasty layers, packed as OCI layouts and docker archives in every compression, are loaded;
 fsck.erofs and a kernel loop mount (as root) must accept the disk, and it must equal what umoci
-unpacks. Hostile inputs must be refused with a message and leave nothing behind.
+unpacks. The tar reader must see what Python's sees. Hostile inputs must be refused with a message and leave nothing behind.
 Exit code 77 when a tool is missing; the loop mount is skipped, and said so, where not allowed.
 """
 import base64
@@ -476,6 +476,170 @@ def flips(work, home):
     check(run(TOOL, home, "verify", "nasty").returncode == 0, "verify accepts the intact image")
 
 
+def tar_lines(path):
+    """What imgtool's verb "tar" should print, by Python's tar reader."""
+    kinds = {tarfile.LNKTYPE: 1, tarfile.SYMTYPE: 2, tarfile.CHRTYPE: 3, tarfile.BLKTYPE: 4,
+             tarfile.DIRTYPE: 5, tarfile.FIFOTYPE: 6}
+    lines = []
+    with tarfile.open(path, encoding="utf-8", errors="surrogateescape") as tar:
+        for t in tar:
+            file, device = t.isreg(), t.type in (tarfile.CHRTYPE, tarfile.BLKTYPE)
+            whole, _, part = t.pax_headers.get("mtime", str(int(t.mtime))).partition(".")
+            sec, ns = int(whole), int((part + "0" * 9)[:9])
+            if whole.startswith("-") and ns:
+                sec, ns = sec - 1, 10**9 - ns
+            hexed = lambda s: s.encode("utf-8", "surrogateescape").hex()
+            xattrs = {k[13:]: v for k, v in t.pax_headers.items() if k.startswith("SCHILY.xattr.")}
+            lines.append(" ".join([
+                str(kinds.get(t.type, 0)), f"{t.mode & 0o7777:o}", str(t.uid), str(t.gid), str(sec),
+                str(ns), str(t.devmajor if device else 0), str(t.devminor if device else 0),
+                str(t.size if file else 0), "path:" + hexed(t.name.rstrip("/")),
+                "link:" + (hexed(t.linkname) if t.islnk() or t.issym() else "")]
+                + sorted(k + "=" + hexed(v) for k, v in xattrs.items())
+                + [sha(tar.extractfile(t).read()) if file else "0" * 64]))
+    return lines
+
+
+def same_entries(work, path, what):
+    r = run(TOOL, os.path.join(work, "tar-home"), "tar", path)
+    have = []
+    for line in r.stdout.splitlines():
+        words = line.split(" ")
+        name = words[9]
+        while name.endswith("2f"):
+            name = name[:-2]
+        device = words[0] in "34"
+        have.append(" ".join(words[:6] + (words[6:8] if device else ["0", "0"]) + [words[8], name,
+                    words[10] if words[0] in "12" else "link:"] + sorted(words[11:-1]) + words[-1:]))
+    want = tar_lines(path)
+    odd = [p for p in zip(want, have) if p[0] != p[1]][:2]
+    check(r.returncode == 0 and want == have,
+          f"{what}: {len(want)} entries as Python reads them {len(have)} {odd} {r.stderr[-200:]}")
+
+
+def tar_readers(work, layers):
+    """The tar reader against Python's, on what Python and GNU tar write in every format."""
+    path = os.path.join(work, "judged.tar")
+    gnu = b"".join(sparse_gnu(*f) for f in sparse_files()) + bytes(1024)
+    for i, data in enumerate(layers + [gnu, layers[0][:-1024]]):
+        with open(path, "wb") as f:
+            f.write(data)
+        same_entries(work, path, f"nasty tar {i}")
+    top = os.path.join(work, "to-tar")
+    os.makedirs(top + "/d/" + "e" * 60 + "/" + "f" * 60)
+    for name, data in (("small", b"x"), ("d/long-" + "n" * 90, b"long"), ("empty", b""),
+                       ("caf\u00e9", b"utf8"), ("d/blocks", os.urandom(70000))):
+        with open(os.path.join(top, name), "wb") as f:
+            f.write(data)
+    for name, size, pieces in sparse_files():
+        with open(os.path.join(top, name), "wb") as f:
+            f.truncate(size)
+            for at, data in pieces:
+                f.seek(at)
+                f.write(data)
+    os.symlink("small", top + "/sym")
+    os.link(top + "/small", top + "/hard")
+    os.mkfifo(top + "/fifo")
+    os.utime(top + "/small", ns=(0, 1234567890123456789))
+    deep = top + "/d/" + "e" * 60 + "/" + "f" * 60 + "/" + "g" * 120
+    with open(deep, "w") as f:
+        f.write("deep")
+    os.symlink("t" * 150, top + "/far")
+    for name, args in (("v7", ["v7"]), ("oldgnu", ["oldgnu", "--sparse"]), ("ustar", ["ustar"]),
+                       ("gnu", ["gnu", "--sparse", "--owner=:4000000000"]), ("posix", ["posix"]),
+                       ("pax sparse 0.0", ["posix", "--sparse", "--sparse-version=0.0"]),
+                       ("pax sparse 0.1", ["posix", "--sparse", "--sparse-version=0.1"]),
+                       ("pax sparse 1.0", ["posix", "--sparse", "--sparse-version=1.0"])):
+        r = run("tar", "-C", top, "-cf", path, "--warning=none", "--format=" + args[0], *args[1:], ".")
+        # Formats without long names leave those out and say so with code 2.
+        check(r.returncode == (2 if name in ("v7", "ustar") else 0), f"tar --format {name}")
+        same_entries(work, path, f"GNU tar, {name}")
+
+
+def home_refused(home, want, what):
+    """Every verb must say what is wrong with this store, and what to do."""
+    for verb in (["load", os.path.join(os.path.dirname(home), "oci-gzip")], ["ls"], ["find", "nasty"],
+                 ["rm", "nasty"], ["bootstrap", "bookworm", "x"]):
+        r = run(TOOL, home, *verb)
+        first = r.stderr.splitlines()[:1] or [""]
+        check(r.returncode == 1 and want in first[0] and "hint: " in r.stderr,
+              f"{what}: {verb[0]}: {first[0][:150]}")
+
+
+def bad_homes(work):
+    home = os.path.join(work, "worn")
+    run(TOOL, home, "ls")
+    with open(home + "/version", "w") as f:
+        f.write("microsandbox-store 99\n")
+    home_refused(home, "version 99", "store of a newer program")
+    with open(home + "/version", "w") as f:
+        f.write("microsandbox-store 1\n")
+    good = open(home + "/msb.db", "rb").read()
+    for name, data in (("noise", os.urandom(16384)), ("noise behind its head", good[:100] + os.urandom(16384))):
+        with open(home + "/msb.db", "wb") as f:
+            f.write(data)
+        home_refused(home, "damaged", "database of " + name)
+
+    mnt = os.path.join(work, "small")
+    os.makedirs(mnt)
+    if os.geteuid() or run("mount", "-t", "tmpfs", "-o", "size=1m", "none", mnt).returncode:
+        print("skip read-only and full homes: mounting is for root")
+        return
+    try:
+        home = mnt + "/home"
+        run("mount", "-o", "remount,ro", mnt)
+        home_refused(home, "Read-only", "no store on a read-only disk")
+        run("mount", "-o", "remount,rw", mnt)
+        r = run(TOOL, home, "load", os.path.join(work, "oci-gzip"))
+        check(r.returncode == 1 and "No space" in r.stderr and "hint: " in r.stderr
+              and not leftovers(home), f"disk too small for the image: {r.stderr.strip()}")
+        run("mount", "-o", "remount,ro", mnt)
+        home_refused(home, "Read-only", "store on a read-only disk")
+        run("mount", "-o", "remount,rw", mnt)
+        with open(mnt + "/filler", "wb", buffering=0) as f:
+            try:
+                while f.write(bytes(4096)):
+                    pass
+            except OSError:
+                pass
+        home_refused(home, "No space", "store on a full disk")
+        os.unlink(mnt + "/filler")
+        check(run(TOOL, home, "ls").returncode == 0, "usable again when there is space")
+    finally:
+        run("umount", mnt)
+
+
+def package_tool(work):
+    """A package tool that fails as mmdebstrap does, and one that is interrupted."""
+    tools, home = os.path.join(work, "tools"), os.path.join(work, "tools-home")
+    os.makedirs(tools)
+    env = dict(os.environ, PATH=tools + ":" + os.environ["PATH"])
+
+    def tool(text):
+        with open(tools + "/mmdebstrap", "w") as f:
+            f.write("#!/bin/sh\n" + text)
+        os.chmod(tools + "/mmdebstrap", 0o755)
+        return [TOOL, home, "bootstrap", "bookworm", "x"]
+
+    r = run(*tool("trap '' HUP\necho 'E: no such suite' >&2\nkill -HUP 0\nexit 25\n"), env=env,
+            start_new_session=True)
+    check(r.returncode == 1 and "no such suite" in r.stderr and not leftovers(home),
+          f"the package tool's signals stay with it: {r.returncode} {r.stderr.strip()}")
+    mark = os.path.join(tools, "half-made")
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        p = subprocess.Popen(tool(f"trap 'rm {mark}; exit 1' TERM\ntouch {mark}\n"
+                                  "while :; do sleep 0.05; done\n"), env=env,
+                             stderr=subprocess.DEVNULL,
+                             preexec_fn=lambda s=sig: signal.signal(s, signal.SIG_DFL))
+        while not os.path.exists(mark):
+            time.sleep(0.01)
+        p.send_signal(sig)
+        check(p.wait(60) == -sig and not os.path.exists(mark),
+              f"{sig.name} ends the package tool first, then us: {p.returncode}")
+    run(TOOL, home, "ls")
+    check(not leftovers(home), "nothing left after interruptions")
+
+
 def removal(work, home):
     check(run(TOOL, home, "use", "box", "nasty").returncode == 0, "image put to use")
     r = run(TOOL, home, "rm", "nasty")
@@ -529,6 +693,9 @@ def main():
             r = run(TOOL, home, "load", ref.rsplit(":", 1)[0])
             check(r.returncode == 0, f"load {ref} {r.stderr}")
             mounted_equal(work, home, ref.rsplit(":", 1)[1], ref, ref)
+        tar_readers(work, layers)
+        bad_homes(work)
+        package_tool(work)
         sparse_forms(work)
         hostile(work)
         truncation(work, layers)

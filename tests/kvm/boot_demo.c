@@ -98,6 +98,7 @@ int main(int argc, char **argv)
 	    engine_kvm.start(&engine, &m, &err) < 0)
 		return fail(&err);
 	booted = now_ns();
+	fprintf(stderr, "started in %" PRIu64 " us\n", (booted - begin) / 1000);
 	loop_run(m.loop);
 	end = now_ns();
 	if (getenv("STATS"))
@@ -105,9 +106,8 @@ int main(int argc, char **argv)
 	engine_kvm.free(engine);
 	for (unsigned i = 0; i < m.ndevices; i++)
 		virtio_device_free(m.devices[i]);
-	fprintf(stderr,
-		"start %" PRIu64 " us, ran %" PRIu64 " us, free %" PRIu64 " us\n",
-		(booted - begin) / 1000, (end - booted) / 1000, (now_ns() - end) / 1000);
+	fprintf(stderr, "ran %" PRIu64 " us, free %" PRIu64 " us\n", (end - booted) / 1000,
+		(now_ns() - end) / 1000);
 	close_fd(m.initramfs);
 	close_fd(m.console);
 	loop_free(m.loop);

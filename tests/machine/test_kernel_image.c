@@ -27,9 +27,16 @@ struct file {
 static struct file good(void)
 {
 	struct file f = {
-		.h = {.e_type = ET_EXEC, .e_machine = EM_X86_64, .e_phoff = sizeof(Elf64_Ehdr),
-		      .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = 2, .e_entry = 0x1000000},
-		.load = {.p_type = PT_LOAD, .p_paddr = 0x1000000, .p_filesz = 64, .p_memsz = 4096,
+		.h = {.e_type = ET_EXEC,
+		      .e_machine = EM_X86_64,
+		      .e_phoff = sizeof(Elf64_Ehdr),
+		      .e_phentsize = sizeof(Elf64_Phdr),
+		      .e_phnum = 2,
+		      .e_entry = 0x1000000},
+		.load = {.p_type = PT_LOAD,
+			 .p_paddr = 0x1000000,
+			 .p_filesz = 64,
+			 .p_memsz = 4096,
 			 .p_offset = offsetof(struct file, body)},
 		.note = {.p_type = PT_NOTE, .p_offset = offsetof(struct file, n), .p_filesz = 20},
 		.n = {.h = {4, 4, 18}, .name = "Xen", .desc = 0x1000200},

@@ -23,14 +23,20 @@
 static void test_config_round_trip(void **state)
 {
 	struct vm_extent extents[2] = {{(char *)"/a", 0, 5}, {(char *)"/b c", 8192, 1ull << 40}};
-	struct vm_disk disk = {.serial = (char *)"msb-root",
-			       .extents = {extents, 2},
-			       .read_only = true};
+	struct vm_disk disk = {
+		.serial = (char *)"msb-root", .extents = {extents, 2}, .read_only = true};
 	struct vm_config c = {
-		.name = (char *)"n", .dir = (char *)"/d", .engine = (char *)"qemu",
-		.kernel = (char *)"/k", .agentd = (char *)"/a", .cmdline = (char *)"",
-		.log_level = (char *)"info", .cpus = 3, .memory = 1ull << 39,
-		.disks = {&disk, 1}, .bootstrap = {(uint8_t *)(uintptr_t)"\0\1\2", 3},
+		.name = (char *)"n",
+		.dir = (char *)"/d",
+		.engine = (char *)"qemu",
+		.kernel = (char *)"/k",
+		.agentd = (char *)"/a",
+		.cmdline = (char *)"",
+		.log_level = (char *)"info",
+		.cpus = 3,
+		.memory = 1ull << 39,
+		.disks = {&disk, 1},
+		.bootstrap = {(uint8_t *)(uintptr_t) "\0\1\2", 3},
 		.owned = true,
 	};
 	struct vm_config d = {0};
@@ -64,8 +70,10 @@ static void test_reports_in_a_stream(void **state)
 	unsigned seen = 0;
 
 	(void)state;
-	bad = (struct vm_report){.stage = (char *)"boot", .code = ERR_GUEST,
-				 .message = (char *)"m", .hint = (char *)"h"};
+	bad = (struct vm_report){.stage = (char *)"boot",
+				 .code = ERR_GUEST,
+				 .message = (char *)"m",
+				 .hint = (char *)"h"};
 	vm_report_encode(&ok, &all);
 	vm_report_encode(&bad, &all);
 	for (size_t i = 0; i < buf_size(&all); i++) {
@@ -144,8 +152,8 @@ static void test_console_rotates_and_remembers(void **state)
 		assert_int_equal(io_write_full(fd, block, sizeof(block)), 0);
 		console_drain(c);
 	}
-	assert_int_equal(io_write_full(fd, "\n[1.0] Kernel panic - not \033[1msyncing\r\nmore\n", 44),
-			 0);
+	assert_int_equal(
+		io_write_full(fd, "\n[1.0] Kernel panic - not \033[1msyncing\r\nmore\n", 44), 0);
 	loop_turn(l, 100);
 	assert_string_equal(console_last_words(c), "[1.0] Kernel panic - not ?[1msyncing");
 	snprintf(path, sizeof(path), "%s/logs/kernel.log", dir);

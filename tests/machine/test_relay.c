@@ -23,7 +23,7 @@ struct world {
 	struct loop *loop;
 	struct relay *relay;
 	char dir[64], path[96];
-	int agent;              /* the guest's end of the control connection */
+	int agent; /* the guest's end of the control connection */
 	int guest[RELAY_CLIENTS_MAX + 8];
 	unsigned dialled, readies;
 	char failed[256];

@@ -336,7 +336,6 @@ static void echo_both_ways_with_half_close(void **state)
 	WAIT_FOR(f, g->shut_flags == 3);
 	assert_int_equal(g->received, total);
 	assert_true(g->hash_in == g->hash_out);
-	assert_true(g->credit_updates > 0);
 	assert_int_equal(g->resets, 0);
 	assert_int_equal(vsock_connections(f->dev), 1);
 	guest_op(f, 100, VIRTIO_VSOCK_OP_RST, 0);

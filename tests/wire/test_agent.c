@@ -74,9 +74,10 @@ static void test_simple(void **state)
 	/* Nothing leaks into the command: its descriptors are 0, 1 and 2 (3 is ls's own). */
 	expect_sh("ls /proc/self/fd | tr '\\n' ' '", 0, "0 1 2 3 ", "");
 	/* The lower 31 signals: libc keeps 32 and 33 to itself and passes on what it inherited. */
-	expect_sh("sed -n 's/^\\(Sig[BI][lg][kn]\\):.*\\(........\\)$/\\1 \\2/p' /proc/self/status |"
-		  "while read -r k v; do echo $k $((0x$v & 0x7fffffff)); done", 0,
-		  "SigBlk 0\nSigIgn 0\n", "");
+	expect_sh(
+		"sed -n 's/^\\(Sig[BI][lg][kn]\\):.*\\(........\\)$/\\1 \\2/p' /proc/self/status |"
+		"while read -r k v; do echo $k $((0x$v & 0x7fffffff)); done",
+		0, "SigBlk 0\nSigIgn 0\n", "");
 }
 
 static void test_failures(void **state)

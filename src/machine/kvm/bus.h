@@ -29,7 +29,8 @@ struct bus {
 	unsigned nranges;
 };
 
-/* -EINVAL for an empty range or one that wraps around, -EEXIST for an overlap, -ENOSPC when full. */
+/* -EINVAL for an empty range or one that wraps around, -EEXIST for an overlap, -ENOSPC when full.
+ */
 int bus_add(struct bus *b, const struct bus_range *r);
 
 /* Where nobody answers, reads give ones and writes are lost, as on a PC. */

@@ -74,8 +74,9 @@ static bool cpu_has(const struct buf *info, const char *word)
 static int explain_no_virtualisation(bool nested, struct err *err)
 {
 	if (nested) {
-		err_set(err, ENXIO, "there is no KVM: this host is itself a virtual machine, and "
-				    "nested virtualisation is off");
+		err_set(err, ENXIO,
+			"there is no KVM: this host is itself a virtual machine, and "
+			"nested virtualisation is off");
 		err_hint(err, "turn it on for this virtual machine where it is managed");
 		return -ENXIO;
 	}

@@ -48,7 +48,8 @@ static int map(struct ram *m, struct err *err)
 		       kind | MAP_NORESERVE | MAP_FIXED, m->fd, 0);
 	if (m->host == MAP_FAILED)
 		return err_errno(err, "cannot map the guest's memory");
-	/* Both are advice: without them it works as well, only slower and with larger core dumps. */
+	/* Both are advice: without them it works as well, only slower and with larger core dumps.
+	 */
 	(void)madvise(m->host, m->size, MADV_HUGEPAGE);
 	(void)madvise(m->host, m->size, MADV_DONTDUMP);
 	return 0;

@@ -19,7 +19,8 @@
 
 struct uart;
 
-/* Both descriptors are borrowed. @out becomes non-blocking; @irqfd is signalled for an interrupt. */
+/* Both descriptors are borrowed. @out becomes non-blocking; @irqfd is signalled for an interrupt.
+ */
 int uart_new(struct uart **ret, int out, int irqfd, struct err *err);
 
 /* bus_read_fn and bus_write_fn of its registers. */

@@ -12,11 +12,12 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <time.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "machine/jail/jail.h"
 #include "machine/x86/registers.h"
 
 /* Interrupts a thread's KVM_RUN; its handler does nothing. */
@@ -133,16 +134,6 @@ unsigned vcpus_count(const struct vcpus *g)
 int vcpus_fd(const struct vcpus *g, unsigned index)
 {
 	return g->vcpu[index].fd;
-}
-
-uint64_t vcpus_cpu_ns(const struct vcpus *g, unsigned index)
-{
-	struct timespec ts;
-	clockid_t clock;
-
-	if (pthread_getcpuclockid(g->vcpu[index].thread, &clock) || clock_gettime(clock, &ts) < 0)
-		return 0;
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
 /* ---- what made KVM_RUN return ---- */
@@ -301,7 +292,8 @@ static void run_until_kicked(struct vcpu *c)
 			dispatch(c);
 			continue;
 		}
-		/* EAGAIN: a vCPU that waits to be started was woken (KVM_MP_STATE_UNINITIALIZED). */
+		/* EAGAIN: a vCPU that waits to be started was woken (KVM_MP_STATE_UNINITIALIZED).
+		 */
 		if (errno == EINTR || errno == EAGAIN) {
 			if (__atomic_load_n(&c->run->immediate_exit, __ATOMIC_ACQUIRE))
 				return;
@@ -315,7 +307,14 @@ static void run_until_kicked(struct vcpu *c)
 static void *vcpu_main(void *arg)
 {
 	struct vcpu *c = arg;
+	char name[16];
 
+	snprintf(name, sizeof(name), "vcpu-%u", c->index);
+	(void)prctl(PR_SET_NAME, name);
+	if (jail_thread(JAIL_VCPU) < 0) {
+		vcpus_end(c->group, VCPUS_ERROR, "a vCPU's thread cannot be confined");
+		return NULL;
+	}
 	while (may_run(c))
 		run_until_kicked(c);
 	return NULL;
@@ -337,7 +336,6 @@ static int start_thread(struct vcpu *c, struct err *err)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	sigset_t mask, old;
-	char name[16];
 	int r;
 
 	pthread_once(&once, install_handler);
@@ -350,8 +348,6 @@ static int start_thread(struct vcpu *c, struct err *err)
 		return err_set(err, r, "cannot start the thread of vCPU %u: %s", c->index,
 			       err_name(r));
 	c->started = true;
-	snprintf(name, sizeof(name), "vcpu-%u", c->index);
-	pthread_setname_np(c->thread, name);
 	return 0;
 }
 

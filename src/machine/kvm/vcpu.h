@@ -8,14 +8,14 @@
  *	  PAUSED ◄──────────► RUNNING ────────► or vcpus_end() ──► ENDED ──► free
  *	             pause         └─ PAUSED goes to ENDED, too
  *
- * A thread that may run is in KVM_RUN or handles what made it return: accesses to ports and devices,
- * which are looked up on a bus and answered on the spot. A thread that may not run waits on a
- * condition variable. To bring a thread from KVM_RUN to that wait, `immediate_exit` of its shared
- * page is set and a signal sent: the signal ends a KVM_RUN that has begun, the flag one that has not
- * (api.rst, "immediate_exit"). The flag is set, and cleared, only with the lock held and in keeping
- * with `target`, so that no request is lost; and a thread leaves only by way of KVM_RUN returning
- * EINTR, because that is what completes the access it has just handled. A paused vCPU is therefore
- * between two instructions.
+ * A thread that may run is in KVM_RUN or handles what made it return: accesses to ports and
+ *devices, which are looked up on a bus and answered on the spot. A thread that may not run waits on
+ *a condition variable. To bring a thread from KVM_RUN to that wait, `immediate_exit` of its shared
+ * page is set and a signal sent: the signal ends a KVM_RUN that has begun, the flag one that has
+ *not (api.rst, "immediate_exit"). The flag is set, and cleared, only with the lock held and in
+ *keeping with `target`, so that no request is lost; and a thread leaves only by way of KVM_RUN
+ *returning EINTR, because that is what completes the access it has just handled. A paused vCPU is
+ *therefore between two instructions.
  *
  * What ends the machine (reset, triple fault, all CPUs halted for good, an error) is written down
  * once, stops the other vCPUs, and makes an eventfd readable. Nobody else is called.
@@ -40,6 +40,7 @@ struct vcpus;
 enum vcpus_end_kind {
 	VCPUS_NOT_ENDED,
 	VCPUS_RESET,  /* the guest asked for it */
+	VCPUS_PANIC,  /* the guest's kernel gave up, and asked for it */
 	VCPUS_HALTED, /* no vCPU will ever run again */
 	VCPUS_CRASH,  /* the guest stopped by a fault that nothing handles */
 	VCPUS_ERROR,  /* KVM or the host failed */
@@ -80,9 +81,6 @@ struct vcpus_end vcpus_get_end(struct vcpus *g);
 unsigned vcpus_count(const struct vcpus *g);
 /* For the state of a paused vCPU. Borrowed. */
 int vcpus_fd(const struct vcpus *g, unsigned index);
-
-/* Processor time that a vCPU has used so far, the guest's included, in nanoseconds. */
-uint64_t vcpus_cpu_ns(const struct vcpus *g, unsigned index);
 
 /* End and join them, at any time. NULL is fine. Returns NULL. */
 struct vcpus *vcpus_free(struct vcpus *g);

@@ -14,12 +14,15 @@
 #include "base/err.h"
 
 struct kvm_vm {
-	int dev, fd;       /* -1 when closed */
+	int dev, fd;	   /* -1 when closed */
 	unsigned run_size; /* bytes of a vCPU's shared page(s) */
 	unsigned nslots;
 };
 
-#define KVM_VM_INIT {-1, -1, 0, 0}
+#define KVM_VM_INIT                                                                                \
+	{                                                                                          \
+		-1, -1, 0, 0                                                                       \
+	}
 
 /*
  * ioctl() that waits out EINTR and, for a second, EAGAIN: creating a VM may fail with either while

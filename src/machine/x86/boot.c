@@ -17,7 +17,7 @@
 #define CMDLINE_MAX 2048
 /* What x86_write_tables() maps. */
 #define MAPPED ((uint64_t)1 << 30)
-#define PAGE ((uint64_t)4096)
+#define PAGE   ((uint64_t)4096)
 
 /* The setup header's fields; boot.rst. */
 enum {
@@ -33,18 +33,7 @@ enum {
 #define SETUP_RNG_SEED 9
 #endif
 
-static int read_exactly(int fd, uint64_t off, void *p, uint64_t n, const char *what, struct err *err)
-{
-	ssize_t got = io_pread_full(fd, p, n, off);
-
-	if (got < 0)
-		return err_set(err, (int)got, "cannot read the %s: %s", what, err_name((int)got));
-	if ((uint64_t)got != n)
-		return err_set(err, EIO, "the %s has become shorter", what);
-	return 0;
-}
-
-static int load_kernel(const struct ram *ram, const struct x86_boot *b, struct err *err)
+int x86_boot_begin(struct loader **ret, struct ram *ram, const struct x86_boot *b, struct err *err)
 {
 	const struct kernel_image *k = b->kernel;
 
@@ -54,21 +43,15 @@ static int load_kernel(const struct ram *ram, const struct x86_boot *b, struct e
 		return err_hint(err, "give the sandbox more memory");
 	}
 	for (unsigned i = 0; i < k->nsegments; i++) {
-		const struct kernel_segment *s = &k->segments[i];
-		uint8_t *p = guest_memory_ptr(&ram->map, s->paddr, s->memory);
-		int r;
-
-		if (!p || s->paddr < X86_HIGH_START || s->file_size > s->memory)
+		/* What is between there and the end of memory is the loader's to check. */
+		if (k->segments[i].paddr < X86_HIGH_START || k->segments[i].paddr >= k->end)
 			return err_set(err, ENOEXEC,
 				       "not a bootable kernel: a segment lies below 1 MiB");
-		/* The rest of a segment is zero, as all memory is that nobody has touched. */
-		r = read_exactly(b->kernel_fd, s->file_offset, p, s->file_size, "kernel", err);
-		if (r < 0)
-			return r;
 	}
 	if (k->entry < X86_HIGH_START || k->entry >= k->end)
 		return err_set(err, ENOEXEC, "not a bootable kernel: it begins outside itself");
-	return 0;
+	/* The rest of a segment is zero, as all memory is that nobody has touched. */
+	return loader_new(ret, k, b->kernel_fd, &ram->map, err);
 }
 
 /* At the top of the memory below the hole. */
@@ -77,6 +60,7 @@ static int load_initramfs(const struct ram *ram, const struct x86_boot *b, uint6
 {
 	uint64_t at, size;
 	struct stat st;
+	ssize_t got;
 
 	if (fstat(b->initramfs_fd, &st) < 0)
 		return err_errno(err, "cannot read the initramfs");
@@ -88,9 +72,12 @@ static int load_initramfs(const struct ram *ram, const struct x86_boot *b, uint6
 	}
 	*ret_at = at;
 	*ret_size = size;
-	return size ? read_exactly(b->initramfs_fd, 0, guest_memory_ptr(&ram->map, at, size), size,
-				   "initramfs", err)
-		    : 0;
+	got = io_pread_full(b->initramfs_fd, (uint8_t *)ram->host + at, size, 0);
+	if (got < 0)
+		return err_set(err, (int)got, "cannot read the initramfs: %s", err_name((int)got));
+	if ((uint64_t)got != size)
+		return err_set(err, EIO, "the initramfs has become shorter");
+	return 0;
 }
 
 /* The kernel overwrites the seed once it has taken it. */
@@ -136,7 +123,7 @@ static void write_zero_page(const struct ram *ram, uint64_t initramfs, uint64_t 
 	memcpy((uint8_t *)ram->host + X86_ZERO_PAGE, &bp, sizeof(bp));
 }
 
-int x86_boot_load(struct ram *ram, const struct x86_boot *b, struct err *err)
+int x86_boot_finish(struct loader *l, struct ram *ram, const struct x86_boot *b, struct err *err)
 {
 	uint64_t initramfs = 0, size = 0;
 	size_t length = strlen(b->cmdline);
@@ -147,9 +134,7 @@ int x86_boot_load(struct ram *ram, const struct x86_boot *b, struct err *err)
 		return err_set(err, ERR_LIMIT,
 			       "the kernel's command line is too long: %zu bytes of at most %d",
 			       length, CMDLINE_MAX - 1);
-	r = load_kernel(ram, b, err);
-	if (r == 0)
-		r = load_initramfs(ram, b, &initramfs, &size, err);
+	r = load_initramfs(ram, b, &initramfs, &size, err);
 	if (r == 0)
 		r = write_seed(base, err);
 	if (r < 0)
@@ -158,5 +143,5 @@ int x86_boot_load(struct ram *ram, const struct x86_boot *b, struct err *err)
 	x86_write_tables(base);
 	x86_mptable_write(base, b->cpus);
 	write_zero_page(ram, initramfs, size);
-	return 0;
+	return loader_finish(l, err);
 }

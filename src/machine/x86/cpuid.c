@@ -48,7 +48,8 @@ static struct kvm_cpuid_entry2 *find(const struct x86_cpuid *c, uint32_t leaf)
 }
 
 /* Add leaf/index if it is missing and there is room; NULL if not. */
-static struct kvm_cpuid_entry2 *need(struct x86_cpuid *c, uint32_t leaf, uint32_t index, bool indexed)
+static struct kvm_cpuid_entry2 *need(struct x86_cpuid *c, uint32_t leaf, uint32_t index,
+				     bool indexed)
 {
 	struct kvm_cpuid_entry2 *e;
 
@@ -175,9 +176,9 @@ static void set_id(struct x86_cpuid *c, unsigned id)
 			break;
 		case 0x8000001e:
 			e->eax = id;
-			set_bits(&e->ebx, 0, 8, id);   /* core */
-			set_bits(&e->ebx, 8, 8, 0);    /* one thread each */
-			e->ecx = 0;		       /* one node */
+			set_bits(&e->ebx, 0, 8, id); /* core */
+			set_bits(&e->ebx, 8, 8, 0);  /* one thread each */
+			e->ecx = 0;		     /* one node */
 			break;
 		}
 	}
@@ -215,8 +216,8 @@ int x86_cpuid_new(struct x86_cpuid **ret, int dev, unsigned cpus, struct err *er
 	int r;
 
 	if (c)
-		c->table = calloc(1, sizeof(*c->table) +
-					     ENTRIES_MAX * sizeof(c->table->entries[0]));
+		c->table =
+			calloc(1, sizeof(*c->table) + ENTRIES_MAX * sizeof(c->table->entries[0]));
 	if (!c || !c->table) {
 		x86_cpuid_free(c);
 		return err_set(err, ENOMEM, "cannot shape CPUID: out of memory");

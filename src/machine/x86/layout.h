@@ -9,8 +9,14 @@
 #define MACHINE_X86_LAYOUT_H
 
 enum {
+	/*
+	 * Where PC kernels tell the BIOS how to reset: a warm one is what ours asks for only after
+	 * a panic (reboot=panic_warm).
+	 */
+	X86_RESET_FLAG = 0x472,
+	X86_RESET_WARM = 0x1234,
 	X86_GDT = 0x500,
-	X86_ZERO_PAGE = 0x7000,  /* struct boot_params */
+	X86_ZERO_PAGE = 0x7000, /* struct boot_params */
 	X86_SETUP_DATA = 0x8000,
 	X86_PML4 = 0x9000,
 	X86_PDPT = 0xa000,
@@ -19,8 +25,8 @@ enum {
 	X86_CMDLINE = 0x20000,
 
 	/*
-	 * MP table: the pointer in the last KiB of base memory, the second place where a kernel looks
-	 * (the first is page 0, which Linux frees), the table in front of it.
+	 * MP table: the pointer in the last KiB of base memory, the second place where a kernel
+	 * looks (the first is page 0, which Linux frees), the table in front of it.
 	 */
 	X86_MPTABLE = 0x9f000,
 	X86_MPTABLE_POINTER = 0x9fc00,
@@ -29,7 +35,7 @@ enum {
 };
 
 /* Memory below 4 GiB ends here at the latest... */
-#define X86_HOLE	0xc0000000ull
+#define X86_HOLE 0xc0000000ull
 /* ...and here are the device windows, one page each... */
 #define X86_MMIO	0xd0000000ull
 #define X86_MMIO_STRIDE 0x1000ull

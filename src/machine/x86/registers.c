@@ -32,7 +32,8 @@ enum { SELECTOR_CODE = 0x10, SELECTOR_DATA = 0x18, SELECTOR_TSS = 0x20 };
 void x86_write_tables(uint8_t *base)
 {
 	/* Base 0, limit 4 GiB; code is 64-bit (SDM volume 3A, 3.4.5). */
-	const uint64_t gdt[] = {0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00008b000000ffff, 0};
+	const uint64_t gdt[] = {0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00008b000000ffff,
+				0};
 	const uint64_t pml4 = X86_PDPT | PAGE_PRESENT | PAGE_WRITE;
 	const uint64_t pdpt = X86_PD | PAGE_PRESENT | PAGE_WRITE;
 

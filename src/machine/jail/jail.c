@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine/jail/jail.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/str.h"
+#include "machine/jail/jail_impl.h"
+
+/* 128 clients with two sockets each, thousands of vsock connections, disks of many layers. */
+#define FILES_MAX 16384
+/*
+ * Threads and processes of the user in this user namespace (before Linux 5.14: everywhere): 64
+ * vCPUs, the queues of 26 disks, and as many of QEMU's.
+ */
+#define THREADS_MAX 4096
+
+/* For jail_thread(), which has nothing else to ask. */
+static bool filtered;
+
+/* ---- words ---- */
+
+const char *jail_step_name(enum jail_step step)
+{
+	static const char *const names[JAIL_STEPS] = {
+		[JAIL_PRIVILEGES] = "privileges",
+		[JAIL_NAMESPACES] = "namespaces",
+		[JAIL_ROOT] = "root",
+		[JAIL_LANDLOCK] = "landlock",
+		[JAIL_CAPABILITIES] = "capabilities",
+		[JAIL_SECCOMP] = "seccomp",
+	};
+
+	return names[step];
+}
+
+__attribute__((format(printf, 4, 0))) static void say(struct jail *j, enum jail_step s, bool held,
+						      const char *fmt, va_list ap)
+{
+	j->step[s].held = held;
+	vsnprintf(j->step[s].text, sizeof(j->step[s].text), fmt, ap);
+}
+
+void jail_hold(struct jail *j, enum jail_step s, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	say(j, s, true, fmt, ap);
+	va_end(ap);
+}
+
+void jail_degrade(struct jail *j, enum jail_step s, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	say(j, s, false, fmt, ap);
+	va_end(ap);
+}
+
+void jail_describe(const struct jail *j, struct buf *b)
+{
+	for (int s = 0; s < JAIL_STEPS; s++)
+		buf_addf(b, "%s: %s%s\n", jail_step_name((enum jail_step)s),
+			 j->step[s].held ? "" : "no: ", j->step[s].text);
+}
+
+/* ---- begin ---- */
+
+/* An engine may ask for these; everything else was the caller's. */
+static int clean_environment(struct jail *j)
+{
+	static const char *const kept[] = {"MSB_QEMU", "MSB_QEMU_ARGS"};
+	char *values[ARRAY_SIZE(kept)] = {NULL};
+	const char *v;
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
+		v = getenv(kept[i]);
+		values[i] = v ? strdup(v) : NULL;
+	}
+	/* The working directory will be another one. */
+	if (values[0] && strchr(values[0], '/')) {
+		char *real = realpath(values[0], NULL);
+
+		if (real) {
+			free(values[0]);
+			values[0] = real;
+			snprintf(j->qemu, sizeof(j->qemu), "%s", real);
+		}
+	}
+	clearenv();
+	for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
+		if (values[i])
+			r |= setenv(kept[i], values[i], 1);
+		free(values[i]);
+	}
+	return r ? -ENOMEM : 0;
+}
+
+/* Lower the limit for good; one that is lower already stays. */
+static int limit(int what, rlim_t max)
+{
+	struct rlimit l;
+
+	if (getrlimit((__rlimit_resource_t)what, &l) < 0)
+		return -errno;
+	l.rlim_max = MIN(l.rlim_max, max);
+	l.rlim_cur = l.rlim_max;
+	return setrlimit((__rlimit_resource_t)what, &l) < 0 ? -errno : 0;
+}
+
+static void give_up_privileges(struct jail *j)
+{
+	int r = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
+
+	umask(077);
+	if (r == 0)
+		r = clean_environment(j);
+	if (r == 0)
+		r = limit(RLIMIT_CORE, 0);
+	if (r == 0)
+		r = limit(RLIMIT_NOFILE, FILES_MAX);
+	if (r == 0)
+		r = limit(RLIMIT_NPROC, THREADS_MAX);
+	if (r == 0)
+		r = limit(RLIMIT_MSGQUEUE, 0);
+	if (r < 0)
+		jail_degrade(j, JAIL_PRIVILEGES, "%s", err_name(r));
+	else
+		jail_hold(j, JAIL_PRIVILEGES, "no_new_privs, limits");
+}
+
+void jail_begin(struct jail *j, const struct jail_params *params)
+{
+	bool traces;
+
+	j->params = *params;
+	if (!params->on || JAIL_SANITIZED) {
+		j->params.on = false;
+		for (int s = 0; s < JAIL_STEPS; s++)
+			jail_degrade(j, (enum jail_step)s, "%s",
+				     params->on ? "built with a sanitizer" : "switched off");
+		return;
+	}
+	/* Asked of the host, not of a namespace in which everything is allowed. */
+	traces = jail_has(CAP_SYS_PTRACE);
+	give_up_privileges(j);
+	jail_unshare(j);
+	/*
+	 * Against others of the same user, where that user may trace anything: another one finds
+	 * the program of a process it wants to stop through /proc, which this would close to it.
+	 */
+	if (traces)
+		(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	if (jail_has(CAP_SETPCAP))
+		j->bounded = jail_bound();
+}
+
+/* ---- close ---- */
+
+/*
+ * Everything but the filter that a thread can only do for itself. Landlock, for which no_new_privs
+ * is enough, comes first; it may be refused where the number of layers is used up.
+ */
+static void confine_thread(struct jail *j)
+{
+	int r = jail_landlock_enter(j);
+
+	if (r < 0)
+		jail_degrade(j, JAIL_LANDLOCK, "%s", err_name(r));
+	r = jail_drop();
+	if (r < 0)
+		jail_degrade(j, JAIL_CAPABILITIES, "%s", err_name(r));
+}
+
+static void filter_thread(struct jail *j, enum jail_role role)
+{
+	int r = jail_filter(role);
+
+	if (r < 0)
+		jail_degrade(j, JAIL_SECCOMP, "%s", err_name(r));
+}
+
+/* The descriptor that Landlock's rule and jail_remove_dir() need, where there is no root of ours.
+ */
+static void open_parent(struct jail *j)
+{
+	cleanup_free char *path = strdup(j->params.dir);
+	char *slash = path ? strrchr(path, '/') : NULL;
+
+	if (!slash || slash == path)
+		return;
+	*slash = '\0';
+	j->dir_parent = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+static int change_root(struct jail *j, const struct jail_place *places, unsigned n, int initramfs,
+		       struct err *err)
+{
+	int r = 0;
+
+	if (!(j->spaces & CLONE_NEWNS))
+		jail_degrade(j, JAIL_ROOT, "needs a mount namespace");
+	else if (j->params.dir[0] != '/' || j->params.kernel[0] != '/')
+		jail_degrade(j, JAIL_ROOT, "needs absolute paths");
+	else
+		r = jail_root(j, places, n, initramfs, err);
+	if (!j->rooted && j->params.remove_dir)
+		open_parent(j);
+	return r;
+}
+
+int jail_close(struct jail *j, int initramfs, uint64_t file_max, const char **ret_initramfs,
+	       struct err *err)
+{
+	bool child = str_eq(j->params.engine, "qemu");
+	struct jail_place places[JAIL_PLACES_MAX + 1];
+	unsigned n;
+	int r;
+
+	if (!j->params.on)
+		return 0;
+	n = jail_places(j, places);
+	r = change_root(j, places, n, child ? initramfs : -1, err);
+	if (r < 0)
+		return r;
+	if (j->rooted && child) {
+		*ret_initramfs = JAIL_INITRAMFS;
+		places[n++] = (struct jail_place){JAIL_INITRAMFS, JAIL_READ};
+	}
+	jail_landlock(j, places, n);
+	if (child)
+		jail_unshare_pid(j);
+	/* What would grow beyond is refused, as on a full disk. */
+	(void)signal(SIGXFSZ, SIG_IGN);
+	(void)limit(RLIMIT_FSIZE, file_max);
+	if (j->bounded)
+		jail_hold(j, JAIL_CAPABILITIES, "none, bounding set empty");
+	else
+		jail_hold(j, JAIL_CAPABILITIES, "none");
+	confine_thread(j);
+	jail_hold(j, JAIL_SECCOMP, "lists for devices, vCPUs, control");
+	filter_thread(j, JAIL_CHILD);
+	filtered = j->step[JAIL_SECCOMP].held;
+	return 0;
+}
+
+/* ---- threads ---- */
+
+static void confine_device(void *arg)
+{
+	struct jail *j = arg;
+
+	confine_thread(j);
+	if (filtered)
+		filter_thread(j, JAIL_DEVICE);
+}
+
+void jail_loop(struct jail *j, struct loop *loop)
+{
+	if (j->params.on)
+		loop_call(loop, confine_device, j);
+}
+
+int jail_thread(enum jail_role role)
+{
+	return filtered ? jail_filter(role) : 0;
+}
+
+void jail_seal(struct jail *j)
+{
+	j->ruleset = close_fd(j->ruleset);
+	if (filtered)
+		filter_thread(j, JAIL_CONTROL);
+}
+
+/* ---- the end ---- */
+
+static int remove_contents(const char *dir, struct err *err)
+{
+	cleanup_dir DIR *d = opendir(dir);
+	struct dirent *de;
+
+	if (!d)
+		return err_errno(err, "cannot open %s", dir);
+	while ((de = readdir(d))) {
+		cleanup_free char *path = NULL;
+		int r;
+
+		if (str_eq(de->d_name, ".") || str_eq(de->d_name, ".."))
+			continue;
+		path = str_fmt("%s/%s", dir, de->d_name);
+		r = path ? io_remove_tree(path, err) : err_set(err, ENOMEM, "out of memory");
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int jail_remove_dir(struct jail *j, struct err *err)
+{
+	const char *dir = j->params.dir, *name = strrchr(dir, '/');
+	int r;
+
+	if (j->dir_parent < 0 || !name)
+		return io_remove_tree(dir, err);
+	r = remove_contents(dir, err);
+	if (r < 0)
+		return r;
+	if (unlinkat(j->dir_parent, name + 1, AT_REMOVEDIR) < 0 && errno != ENOENT)
+		return err_errno(err, "cannot remove %s", dir);
+	return 0;
+}
+
+void jail_done(struct jail *j)
+{
+	j->ruleset = close_fd(j->ruleset);
+	j->dir_parent = close_fd(j->dir_parent);
+}

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The `kvm` engine as the machine sees it, with kernels of a few bytes. Stands in for machine.c:
+ * hence its own machine_ended().
+ */
+#include "tiny.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/loop.h"
+#include "machine/engine.h"
+#include "machine/machine.h"
+#include "virtio/blk.h"
+
+#define LOAD_AT 0x1000000u
+
+struct world {
+	struct machine m;
+	struct vm_config config;
+	struct engine *engine;
+	char kernel[256];
+	int out, disk[2];
+	unsigned ends;
+	enum machine_end how;
+	char why[512];
+};
+
+void machine_ended(struct machine *m, enum machine_end how, const char *why)
+{
+	struct world *w = container_of(m, struct world, m);
+
+	w->ends++;
+	w->how = how;
+	snprintf(w->why, sizeof(w->why), "%s", why);
+	loop_quit(m->loop, 0);
+}
+
+/* An ELF file that is its headers, a PVH note, and @code. */
+static void write_kernel(const char *path, const void *code, size_t n)
+{
+	struct {
+		Elf64_Ehdr e;
+		Elf64_Phdr load, note;
+		Elf64_Nhdr n;
+		char name[4];
+		uint32_t entry;
+		uint8_t code[256];
+	} f = {
+		.e =
+			{
+				.e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64,
+					    ELFDATA2LSB, EV_CURRENT},
+				.e_type = ET_EXEC,
+				.e_machine = EM_X86_64,
+				.e_entry = LOAD_AT,
+				.e_phoff = sizeof(Elf64_Ehdr),
+				.e_phentsize = sizeof(Elf64_Phdr),
+				.e_phnum = 2,
+			},
+		.n = {.n_namesz = 4, .n_descsz = 4, .n_type = 18},
+		.name = "Xen",
+		.entry = LOAD_AT,
+	};
+
+	assert_true(n <= sizeof(f.code));
+	memcpy(f.code, code, n);
+	f.load = (Elf64_Phdr){
+		.p_type = PT_LOAD,
+		.p_offset = (uint64_t)((char *)f.code - (char *)&f),
+		.p_paddr = LOAD_AT,
+		.p_filesz = sizeof(f.code),
+		.p_memsz = 4096,
+	};
+	f.note = (Elf64_Phdr){
+		.p_type = PT_NOTE,
+		.p_offset = (uint64_t)((char *)&f.n - (char *)&f),
+		.p_filesz = sizeof(f.n) + 8,
+	};
+	assert_int_equal(io_write_file_atomic(path, &f, sizeof(f), 0600, NULL), 0);
+}
+
+static void world_init(struct world *w, void **state, const void *code, size_t n)
+{
+	struct err err = ERR_INIT;
+	int p[2], dev = -1;
+
+	if (kvm_open("/dev/kvm", &dev, NULL) < 0)
+		skip();
+	close_fd(dev);
+	*w = (struct world){
+		.config = {.name = w->kernel, .cpus = 1, .memory = (uint64_t)64 << 20},
+		.disk = {-1, -1},
+	};
+	snprintf(w->kernel, sizeof(w->kernel), "%s", scratch_path(state, "kernel"));
+	write_kernel(w->kernel, code, n);
+	w->config.kernel = w->kernel;
+	w->m.config = &w->config;
+	w->m.cmdline = w->kernel;
+	assert_int_equal(loop_new(&w->m.loop, &err), 0);
+	assert_int_equal(pipe2(p, O_CLOEXEC | O_NONBLOCK), 0);
+	w->out = p[0];
+	w->m.console = p[1];
+	w->m.initramfs = io_memfd("initramfs", "x", 1, NULL);
+	if (kernel_image_read(w->kernel, &w->m.kernel, &err) < 0)
+		fail_msg("%s", err.msg);
+}
+
+#define world_init_code(w, state, ...)                                                             \
+	do {                                                                                       \
+		static const uint8_t code_[] = {__VA_ARGS__};                                      \
+		world_init(w, state, code_, sizeof(code_));                                        \
+	} while (0)
+
+static void add_disk(struct world *w)
+{
+	const struct blk_options options = {.queues = 2};
+	const struct blk_file_options file = {0};
+	struct blk_disk *d;
+	int fd = io_memfd("disk", NULL, 0, NULL);
+
+	w->disk[w->m.ndevices] = fd;
+	assert_int_equal(ftruncate(fd, 1 << 20), 0);
+	assert_int_equal(blk_file_new(fd, &file, &d, NULL), 0);
+	assert_int_equal(blk_device_new(d, &options, &w->m.devices[w->m.ndevices++], NULL), 0);
+}
+
+static void start(struct world *w)
+{
+	struct err err = ERR_INIT;
+
+	if (engine_kvm.start(&w->engine, &w->m, &err) < 0)
+		fail_msg("%s", err.msg);
+}
+
+static void run(struct world *w)
+{
+	start(w);
+	loop_run(w->m.loop);
+	assert_int_equal(w->ends, 1);
+}
+
+static void world_done(struct world *w)
+{
+	w->engine = engine_kvm.free(w->engine);
+	for (unsigned i = 0; i < w->m.ndevices; i++)
+		virtio_device_free(w->m.devices[i]);
+	loop_free(w->m.loop);
+	close_fd(w->out);
+	close_fd(w->disk[0]);
+	close_fd(w->disk[1]);
+	close_fd(w->m.console);
+	close_fd(w->m.initramfs);
+}
+
+#define RESET 0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe /* mov al, 0xfe; out 0x64, al; jmp . */
+
+static void test_reset(void **state)
+{
+	struct world w;
+
+	world_init_code(&w, state, RESET);
+	run(&w);
+	assert_int_equal(w.how, MACHINE_SHUTDOWN);
+	world_done(&w);
+}
+
+static void test_panic(void **state)
+{
+	struct world w;
+
+	/* mov word [0x472], 0x1234 */
+	world_init_code(&w, state, 0x66, 0xc7, 0x04, 0x25, 0x72, 0x04, 0, 0, 0x34, 0x12, RESET);
+	run(&w);
+	assert_int_equal(w.how, MACHINE_PANIC);
+	assert_non_null(strstr(w.why, "panicked"));
+	world_done(&w);
+}
+
+static void test_triple_fault(void **state)
+{
+	struct world w;
+
+	world_init_code(&w, state, 0x0f, 0x0b); /* ud2 */
+	run(&w);
+	assert_int_equal(w.how, MACHINE_CRASH);
+	assert_non_null(strstr(w.why, "triple fault"));
+	world_done(&w);
+}
+
+/* Serial output, the zero page's address in RSI, other bytes to the keyboard controller ignored. */
+static void test_console(void **state)
+{
+	struct world w;
+	char b[16] = "";
+
+	world_init_code(&w, state, 0xb0, 0xfd, 0xe6, 0x64,  /* mov al, 0xfd; out 0x64, al */
+			0x66, 0xba, 0xf8, 0x03,		    /* mov dx, 0x3f8 */
+			0xb0, 'h', 0xee, 0xb0, 'i', 0xee,   /* 'h', 'i' */
+			0x8a, 0x86, 0xfe, 0x01, 0, 0, 0xee, /* mov al, [rsi+0x1fe]; out: 0x55 */
+			RESET);
+	run(&w);
+	/* No line was complete: it comes out at the end. */
+	w.engine = engine_kvm.free(w.engine);
+	assert_int_equal(read(w.out, b, sizeof(b)), 3);
+	assert_string_equal(b, "hiU");
+	world_done(&w);
+}
+
+/* The first register of each device's window; the second window, then what is behind the last. */
+static void test_device_windows(void **state)
+{
+	struct world w;
+	uint8_t b[16];
+
+	/* The boot tables end at 1 GiB: the guest adds 2 MiB at 0xd0000000 to them. */
+	world_init_code(&w, state, 0xc7, 0x04, 0x25, 0x18, 0xa0, 0, 0, 0x03, 0xc0, 0, 0, 0xc7, 0x04,
+			0x25, 0x00, 0xc4, 0, 0, 0x83, 0x00, 0x00, 0xd0, 0xbb, 0x00, 0x10, 0x00,
+			0xd0,					  /* mov ebx, 0xd0001000 */
+			0x66, 0xba, 0xf8, 0x03,			  /* mov dx, 0x3f8 */
+			0x8b, 0x03, 0xee,			  /* mov eax, [rbx]: 'v' */
+			0x8b, 0x43, 0x08, 0xee,			  /* mov eax, [rbx+8]: 2 */
+			0x8b, 0x83, 0x00, 0x10, 0x00, 0x00, 0xee, /* mov eax, [rbx+0x1000]: ones */
+			0xc7, 0x43, 0x50, 1, 0, 0, 0,		  /* notify queue 1 */
+			0xc7, 0x43, 0x50, 0xff, 0xff, 0xff, 0xff, /* and one that is not there */
+			RESET);
+	add_disk(&w);
+	add_disk(&w);
+	run(&w);
+	w.engine = engine_kvm.free(w.engine);
+	assert_int_equal(read(w.out, b, sizeof(b)), 3);
+	assert_int_equal(b[0], 'v');
+	assert_int_equal(b[1], 2);
+	assert_int_equal(b[2], 0xff);
+	world_done(&w);
+}
+
+static void test_free_while_it_runs(void **state)
+{
+	for (unsigned i = 0; i < 12; i++) {
+		struct world w;
+
+		world_init_code(&w, state, 0xeb, 0xfe); /* jmp . */
+		w.config.cpus = 1 + i % 4 * 5;
+		start(&w);
+		if (i % 2)
+			usleep(i * 300);
+		world_done(&w);
+		assert_int_equal(w.ends, 0);
+	}
+}
+
+static void refused(struct world *w, int code, const char *word)
+{
+	struct err err = ERR_INIT;
+
+	assert_int_equal(engine_kvm.start(&w->engine, &w->m, &err), code);
+	assert_null(w->engine);
+	if (!strstr(err.msg, word))
+		fail_msg("\"%s\" is not in \"%s\"", word, err.msg);
+	assert_int_equal(w->ends, 0);
+}
+
+static void test_refusals(void **state)
+{
+	static char line[4096];
+	struct world w;
+
+	world_init_code(&w, state, RESET);
+	w.config.cpus = 65;
+	refused(&w, -ERR_LIMIT, "65 vCPUs");
+	w.config.cpus = 1;
+	w.config.memory = (uint64_t)1 << 50;
+	assert_true(engine_kvm.start(&w.engine, &w.m, NULL) < 0);
+	w.config.memory = (uint64_t)16 << 20;
+	refused(&w, -ENOMEM, "17 MiB");
+	w.config.memory = (uint64_t)64 << 20;
+	memset(line, 'x', sizeof(line) - 1);
+	w.m.cmdline = line;
+	refused(&w, -ERR_LIMIT, "command line");
+	w.m.cmdline = w.kernel;
+	assert_int_equal(truncate(w.kernel, 100), 0);
+	refused(&w, -EIO, "shorter");
+	assert_int_equal(unlink(w.kernel), 0);
+	refused(&w, -ENOENT, "kernel");
+	world_done(&w);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
+	const struct CMUnitTest tests[] = {
+		T(test_reset),	  T(test_panic),	  T(test_triple_fault),
+		T(test_console),  T(test_device_windows), T(test_free_while_it_runs),
+		T(test_refusals),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

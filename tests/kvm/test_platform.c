@@ -1,0 +1,564 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The parts of a PC that need no vCPU: memory, serial port, MP table, boot parameters, the probe.
+ */
+#include "tiny.h"
+
+#include <asm/bootparam.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <linux/serial_reg.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/loop.h"
+#include "machine/kvm/probe.h"
+#include "machine/kvm/ram.h"
+#include "machine/kvm/uart.h"
+#include "machine/x86/boot.h"
+#include "machine/x86/layout.h"
+#include "machine/x86/mptable.h"
+
+#define MIB ((uint64_t)1 << 20)
+#define GIB ((uint64_t)1 << 30)
+
+/* ---- memory ---- */
+
+static void test_ram_shapes(void **state)
+{
+	static const struct {
+		uint64_t size, low, high;
+	} cases[] = {
+		{2 * MIB, 2 * MIB, 0},	     {3 * GIB - 2 * MIB, 3 * GIB - 2 * MIB, 0},
+		{3 * GIB, 3 * GIB, 0},	     {3 * GIB + 2 * MIB, 3 * GIB, 2 * MIB},
+		{5 * GIB, 3 * GIB, 2 * GIB},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(cases); i++) {
+		const uint64_t size = cases[i / 2].size;
+		struct err err = ERR_INIT;
+		struct ram m;
+
+		if (ram_init(&m, size, X86_HOLE, i % 2, &err) < 0)
+			fail_msg("%s", err.msg);
+		assert_true(m.low == cases[i / 2].low);
+		assert_int_equal(m.map.nregions, cases[i / 2].high ? 2 : 1);
+		assert_int_equal((uintptr_t)m.host % RAM_ALIGN, 0);
+		assert_int_equal(m.fd >= 0, i % 2);
+		/* The last byte below the hole, none in it, and the last of all. */
+		*(uint8_t *)guest_memory_ptr(&m.map, m.low - 1, 1) = 1;
+		assert_null(guest_memory_ptr(&m.map, m.low, 1));
+		assert_null(guest_memory_ptr(&m.map, 4 * GIB - 1, 1));
+		if (cases[i / 2].high) {
+			*(uint8_t *)guest_memory_ptr(&m.map, 4 * GIB + cases[i / 2].high - 1, 1) =
+				1;
+			assert_ptr_equal(guest_memory_ptr(&m.map, 4 * GIB, 1),
+					 (char *)m.host + m.low);
+		}
+		ram_done(&m);
+		ram_done(&m);
+	}
+}
+
+static void test_ram_refusals(void **state)
+{
+	struct err err = ERR_INIT;
+	struct ram m;
+
+	(void)state;
+	assert_int_equal(ram_init(&m, 0, X86_HOLE, false, &err), -EINVAL);
+	assert_int_equal(ram_init(&m, 3 * MIB, X86_HOLE, false, &err), -EINVAL);
+	assert_int_equal(ram_init(&m, (uint64_t)1 << 50, X86_HOLE, false, &err), -ENOMEM);
+	assert_non_null(strstr(err.msg, "more than this host has"));
+	assert_true(err.hint[0] != '\0');
+}
+
+/* ---- the serial port ---- */
+
+struct port {
+	struct uart *u;
+	int out[2], irq;
+};
+
+static int port_setup(void **state)
+{
+	struct port *p = calloc(1, sizeof(*p));
+
+	p->irq = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (pipe2(p->out, O_CLOEXEC | O_NONBLOCK) < 0 ||
+	    uart_new(&p->u, p->out[1], p->irq, NULL) < 0)
+		return -1;
+	*state = p;
+	return 0;
+}
+
+static int port_teardown(void **state)
+{
+	struct port *p = *state;
+
+	uart_free(p->u);
+	close_fd(p->out[0]);
+	close_fd(p->out[1]);
+	close_fd(p->irq);
+	free(p);
+	return 0;
+}
+
+static uint8_t in(struct port *p, unsigned reg)
+{
+	uint8_t v;
+
+	uart_read(p->u, reg, &v, 1);
+	return v;
+}
+
+static void out(struct port *p, unsigned reg, uint8_t v)
+{
+	uart_write(p->u, reg, &v, 1);
+}
+
+static void print(struct port *p, const char *s)
+{
+	while (*s)
+		out(p, UART_TX, (uint8_t)*s++);
+}
+
+static void test_uart_prints_lines(void **state)
+{
+	struct port *p = *state;
+	char b[1024];
+
+	print(p, "hello ");
+	assert_int_equal(read(p->out[0], b, sizeof(b)), -1);
+	print(p, "world\nand");
+	assert_int_equal(read(p->out[0], b, sizeof(b)), 12);
+	assert_memory_equal(b, "hello world\n", 12);
+	for (int i = 0; i < 300; i++)
+		out(p, UART_TX, 'x');
+	assert_int_equal(read(p->out[0], b, sizeof(b)), 256);
+	p->u = uart_free(p->u);
+	assert_int_equal(read(p->out[0], b, sizeof(b)), 303 - 256);
+}
+
+/* What Linux' 8250 driver tries to find out which chip this is. */
+static void test_uart_is_a_16550(void **state)
+{
+	struct port *p = *state;
+	uint8_t v;
+
+	out(p, UART_IER, 0);
+	assert_int_equal(in(p, UART_IER), 0);
+	out(p, UART_IER, 0x0f);
+	assert_int_equal(in(p, UART_IER), 0x0f);
+	out(p, UART_IER, 0);
+	out(p, UART_MCR, UART_MCR_LOOP | 0x0a);
+	assert_int_equal(in(p, UART_MSR) & 0xf0, 0x90);
+	out(p, UART_MCR, 0);
+	out(p, UART_LCR, UART_LCR_DLAB);
+	out(p, UART_DLL, 0x12);
+	out(p, UART_DLM, 0x34);
+	assert_int_equal(in(p, UART_DLL), 0x12);
+	assert_int_equal(in(p, UART_DLM), 0x34);
+	out(p, UART_LCR, 0x03);
+	out(p, UART_FCR, UART_FCR_ENABLE_FIFO);
+	assert_int_equal(in(p, UART_IIR) >> 6, 3);
+	out(p, UART_SCR, 0x5a);
+	assert_int_equal(in(p, UART_SCR), 0x5a);
+	assert_int_equal(in(p, UART_LSR), UART_LSR_TEMT | UART_LSR_THRE);
+	/* Nothing went out. */
+	p->u = uart_free(p->u);
+	assert_int_equal(read(p->out[0], &v, 1), -1);
+}
+
+static void test_uart_interrupts(void **state)
+{
+	struct port *p = *state;
+	uint64_t n;
+
+	assert_int_equal(in(p, UART_IIR) & 0x0f, UART_IIR_NO_INT);
+	out(p, UART_IER, UART_IER_THRI);
+	assert_int_equal(read(p->irq, &n, sizeof(n)), sizeof(n));
+	assert_int_equal(in(p, UART_IIR) & 0x0f, UART_IIR_THRI);
+	assert_int_equal(in(p, UART_IIR) & 0x0f, UART_IIR_NO_INT);
+	out(p, UART_TX, 'x');
+	assert_int_equal(read(p->irq, &n, sizeof(n)), sizeof(n));
+	out(p, UART_IER, 0);
+	assert_int_equal(in(p, UART_IIR) & 0x0f, UART_IIR_NO_INT);
+	out(p, UART_TX, 'x');
+	assert_int_equal(read(p->irq, &n, sizeof(n)), -1);
+}
+
+/* A reader that does not read costs text, never time; the gap is told. */
+static void test_uart_full_pipe(void **state)
+{
+	struct port *p = *state;
+	char b[65536], *note;
+	ssize_t n = 0, got;
+	size_t lost = 0;
+
+	for (int i = 0; i < 10000; i++)
+		print(p, "0123456789abcde\n");
+	while ((got = read(p->out[0], b, sizeof(b))) > 0)
+		n += got;
+	assert_true(n > 0 && n < 160000);
+	print(p, "more\n");
+	got = read(p->out[0], b, sizeof(b) - 1);
+	assert_true(got > 0);
+	b[got] = '\0';
+	note = strstr(b, "bytes of console output lost]\nmore\n");
+	assert_non_null(note);
+	assert_int_equal(sscanf(strchr(b, '[') + 1, "%zu", &lost), 1);
+	assert_int_equal(lost, 160000 - (size_t)n);
+}
+
+/* ---- tables ---- */
+
+static uint8_t sum(const uint8_t *p, size_t n)
+{
+	uint8_t s = 0;
+
+	while (n--)
+		s += *p++;
+	return s;
+}
+
+static void test_mptable(void **state)
+{
+	uint8_t *base = calloc(1, X86_BASE_END);
+
+	(void)state;
+	for (unsigned cpus = 1; cpus <= MPTABLE_CPUS_MAX; cpus += 21) {
+		const uint8_t *p = base + X86_MPTABLE_POINTER, *t = base + X86_MPTABLE;
+		unsigned processors = 0, boot = 0;
+		uint16_t length, entries;
+
+		memset(base, 0, X86_BASE_END);
+		x86_mptable_write(base, cpus);
+		assert_memory_equal(p, "_MP_", 4);
+		assert_int_equal(sum(p, 16), 0);
+		assert_memory_equal(t, "PCMP", 4);
+		memcpy(&length, t + 4, 2);
+		memcpy(&entries, t + 34, 2);
+		assert_int_equal(sum(t, length), 0);
+		assert_true(X86_MPTABLE + length <= X86_MPTABLE_POINTER);
+		t += 44;
+		for (unsigned i = 0; i < entries; i++) {
+			processors += t[0] == 0;
+			boot += t[0] == 0 && (t[3] & 2);
+			t += t[0] == 0 ? 20 : 8;
+		}
+		assert_ptr_equal(t, base + X86_MPTABLE + length);
+		assert_int_equal(processors, cpus);
+		assert_int_equal(boot, 1);
+	}
+	free(base);
+}
+
+struct files {
+	struct kernel_image k;
+	struct x86_boot b;
+};
+
+static int load(struct ram *m, const struct x86_boot *b, struct err *err)
+{
+	struct loader *l = NULL;
+	int r = x86_boot_begin(&l, m, b, err);
+
+	if (r == 0)
+		r = x86_boot_finish(l, m, b, err);
+	loader_free(l);
+	return r;
+}
+
+/* A kernel of 4 KiB at 16 MiB, an initramfs of 5000 bytes. */
+static void make_files(struct files *f)
+{
+	char text[8192];
+
+	memset(text, 'k', 4096);
+	memset(text + 4096, 'i', 4096);
+	*f = (struct files){
+		.k =
+			{
+				.entry = 16 * MIB + 16,
+				.end = 17 * MIB,
+				.segments = {{16 * MIB, MIB, 0, 4096}},
+				.nsegments = 1,
+			},
+		.b =
+			{
+				.kernel_fd = io_memfd("k", text, 4096, NULL),
+				.initramfs_fd = io_memfd("i", text + 3192, 5000, NULL),
+				.cmdline = "quiet",
+				.cpus = 1,
+			},
+	};
+	f->b.kernel = &f->k;
+}
+
+static void drop_files(struct files *f)
+{
+	close_fd(f->b.kernel_fd);
+	close_fd(f->b.initramfs_fd);
+}
+
+static void test_boot_parameters(void **state)
+{
+	struct boot_params bp;
+	struct files f;
+	struct ram m;
+	uint64_t total = 0;
+
+	(void)state;
+	make_files(&f);
+	assert_int_equal(ram_init(&m, 4 * GIB, X86_HOLE, false, NULL), 0);
+	assert_int_equal(load(&m, &f.b, NULL), 0);
+	memcpy(&bp, (uint8_t *)m.host + X86_ZERO_PAGE, sizeof(bp));
+	assert_int_equal(bp.hdr.ramdisk_size, 5000);
+	assert_int_equal(bp.hdr.ramdisk_image % 4096, 0);
+	assert_true(bp.hdr.ramdisk_image + 5000 <= m.low);
+	assert_int_equal(*((uint8_t *)m.host + bp.hdr.ramdisk_image + 4999), 'i');
+	assert_int_equal(*((uint8_t *)m.host + 16 * MIB + 4095), 'k');
+	assert_int_equal(*((uint8_t *)m.host + 16 * MIB + 4096), 0);
+	assert_string_equal((char *)m.host + bp.hdr.cmd_line_ptr, "quiet");
+	for (unsigned i = 0; i < bp.e820_entries; i++) {
+		assert_true(i == 0 || bp.e820_table[i].addr >= bp.e820_table[i - 1].addr +
+								       bp.e820_table[i - 1].size);
+		total += bp.e820_table[i].type == 1 ? bp.e820_table[i].size : 0;
+	}
+	assert_true(total == 4 * GIB - (X86_HIGH_START - X86_MPTABLE));
+	ram_done(&m);
+	drop_files(&f);
+}
+
+static void test_boot_refusals(void **state)
+{
+	char *line = malloc(4096);
+	struct err err = ERR_INIT;
+	struct files f;
+	struct ram m;
+
+	(void)state;
+	memset(line, 'x', 4095);
+	line[4095] = '\0';
+	make_files(&f);
+	assert_int_equal(ram_init(&m, 16 * MIB, X86_HOLE, false, NULL), 0);
+	assert_int_equal(load(&m, &f.b, &err), -ENOMEM);
+	assert_non_null(strstr(err.msg, "18 MiB"));
+	ram_done(&m);
+	assert_int_equal(ram_init(&m, 32 * MIB, X86_HOLE, false, NULL), 0);
+	/* An initramfs that does not fit above the kernel. */
+	f.k.end = 32 * MIB;
+	assert_int_equal(load(&m, &f.b, &err), -ENOMEM);
+	f.k.end = 17 * MIB;
+	f.b.cmdline = line;
+	assert_int_equal(load(&m, &f.b, &err), -ERR_LIMIT);
+	f.b.cmdline = "quiet";
+	/* Over what we keep below 1 MiB, outside memory, or with an entry that is nowhere. */
+	f.k.segments[0].paddr = 0x9000;
+	assert_int_equal(load(&m, &f.b, &err), -ENOEXEC);
+	f.k.segments[0].paddr = UINT64_MAX - 4095;
+	assert_int_equal(load(&m, &f.b, &err), -ENOEXEC);
+	f.k.segments[0].paddr = 16 * MIB;
+	f.k.entry = 0x1000;
+	assert_int_equal(load(&m, &f.b, &err), -ENOEXEC);
+	f.k.entry = 16 * MIB;
+	/* A file that was cut after it was looked at. */
+	assert_int_equal(ftruncate(f.b.kernel_fd, 100), 0);
+	assert_int_equal(load(&m, &f.b, &err), -EIO);
+	ram_done(&m);
+	drop_files(&f);
+	free(line);
+}
+
+/* Segments cut anywhere arrive whole, and giving up half-way is fine. */
+static void test_loader(void **state)
+{
+	const size_t size = 9 * MIB;
+	uint8_t *data = malloc(size);
+	struct kernel_image k = {
+		.segments =
+			{
+				{MIB, 5 * MIB + 123, 0, 5 * MIB + 123},
+				{7 * MIB - 1, 2 * MIB, 6 * MIB, 1},
+				{10 * MIB, MIB, 7 * MIB, 0},
+				{12 * MIB, 4 * MIB, 7 * MIB - 3, 2 * MIB},
+			},
+		.nsegments = 4,
+	};
+	struct loader *l;
+	struct ram m;
+	int fd;
+
+	(void)state;
+	for (size_t i = 0; i < size; i++)
+		data[i] = (uint8_t)(i * 2654435761u >> 13);
+	fd = io_memfd("kernel", data, size, NULL);
+	assert_int_equal(ram_init(&m, 32 * MIB, X86_HOLE, false, NULL), 0);
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(loader_new(&l, &k, fd, &m.map, NULL), 0);
+		if (i % 2 == 0)
+			assert_int_equal(loader_finish(l, NULL), 0);
+		loader_free(l);
+		if (i % 2)
+			continue;
+		for (unsigned s = 0; s < k.nsegments; s++)
+			assert_memory_equal((uint8_t *)m.host + k.segments[s].paddr,
+					    data + k.segments[s].file_offset,
+					    k.segments[s].file_size);
+		memset(m.host, 0, 32 * MIB);
+	}
+	k.segments[3].paddr = 31 * MIB;
+	assert_int_equal(loader_new(&l, &k, fd, &m.map, NULL), -EFAULT);
+	ram_done(&m);
+	close_fd(fd);
+	free(data);
+}
+
+static void test_cpuid(void **state)
+{
+	struct kvm_cpuid2 *got = calloc(1, sizeof(*got) + 256 * sizeof(got->entries[0]));
+	struct tiny t;
+
+	(void)state;
+	tiny_init_code(&t, 0xf4);
+	tiny_create(&t, 4);
+	assert_true(x86_cpuid_address_bits(t.cpuid) >= 36);
+	for (unsigned i = 0; i < 4; i++) {
+		unsigned seen = 0;
+
+		got->nent = 256;
+		if (ioctl(vcpus_fd(t.vcpus, i), KVM_GET_CPUID2, got) < 0)
+			skip();
+		for (unsigned k = 0; k < got->nent; k++) {
+			const struct kvm_cpuid_entry2 *e = &got->entries[k];
+
+			if (e->function == 1) {
+				assert_int_equal(e->ebx >> 24, i);
+				assert_int_equal(e->ebx >> 16 & 0xff, 4);
+				assert_true(e->ecx & 1u << 31); /* hypervisor */
+				assert_true(e->ecx & 1u << 24); /* TSC deadline */
+				assert_false(e->ecx & 1u << 5); /* no VMX */
+				seen |= 1;
+			} else if (e->function == 0xb && e->index == 1) {
+				assert_int_equal(e->ebx, 4);
+				assert_int_equal(e->eax, 2);
+				assert_int_equal(e->edx, i);
+				seen |= 2;
+			} else if (e->function == 6) {
+				assert_int_equal(e->eax, 4); /* ARAT */
+				seen |= 4;
+			} else if (e->function == 0x80000001) {
+				assert_false(e->ecx & 1u << 2); /* no SVM */
+			}
+		}
+		assert_int_equal(seen, 7);
+	}
+	tiny_done(&t);
+	free(got);
+}
+
+/* ---- the probe ---- */
+
+/* True wherever this runs: on a processor, in the box, on an emulating host, without any KVM. */
+static void test_probe(void **state)
+{
+	const char *cache = scratch_path(state, "kvm");
+	struct kvm_probe first, second;
+	uint64_t begin;
+
+	kvm_probe(cache, &first);
+	assert_false(first.cached);
+	if (first.verdict == KVM_GOOD) {
+		assert_int_equal(first.why.code, 0);
+	} else {
+		assert_true(first.why.code != 0 && first.why.msg[0] != '\0');
+		assert_true(first.verdict == KVM_FAILING || first.why.hint[0] != '\0');
+	}
+	if (first.verdict != KVM_GOOD && first.verdict != KVM_EMULATING)
+		return;
+	begin = now_ns();
+	kvm_probe(cache, &second);
+	assert_true(second.cached);
+	assert_true(now_ns() - begin < 1000000000);
+	assert_int_equal(second.verdict, first.verdict);
+	assert_string_equal(second.why.msg, first.why.msg);
+}
+
+static void test_probe_distrusts_its_cache(void **state)
+{
+	static const char *const bad[] = {
+		"",
+		"x",
+		"00000000-0000-0000-0000-000000000000 good 1 1\n",
+		"good good good good\n",
+	};
+	const char *cache = scratch_path(state, "kvm");
+	struct kvm_probe p;
+	int dev = -1;
+
+	if (kvm_open("/dev/kvm", &dev, NULL) < 0)
+		skip();
+	close_fd(dev);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_int_equal(io_write_file_atomic(cache, bad[i], strlen(bad[i]), 0600, NULL),
+				 0);
+		kvm_probe(cache, &p);
+		assert_false(p.cached);
+	}
+	/* A place where nothing can be kept does no harm. */
+	kvm_probe("/nonexistent/dir/kvm", &p);
+	assert_false(p.cached);
+}
+
+static void test_open_explains(void **state)
+{
+	const char *path = scratch_path(state, "kvm");
+	struct err err = ERR_INIT;
+	int fd = -1, r;
+
+	r = kvm_open("/nonexistent/kvm", &fd, &err);
+	assert_true(r == -ENOENT || r == -ENXIO || r == -ENODEV);
+	assert_true(err.msg[0] != '\0' && err.hint[0] != '\0');
+	/* Something that is no KVM. */
+	assert_int_equal(io_write_file_atomic(path, "", 0, 0600, NULL), 0);
+	assert_true(kvm_open(path, &fd, &err) < 0);
+	assert_non_null(strstr(err.msg, "does not answer"));
+	assert_int_equal(fd, -1);
+}
+
+static void test_verdict_names(void **state)
+{
+	(void)state;
+	assert_string_equal(kvm_verdict_name(KVM_GOOD), "good");
+	assert_string_equal(kvm_verdict_name(KVM_FAILING), "failing");
+	assert_string_equal(kvm_verdict_name((enum kvm_verdict)99), "unknown");
+}
+
+int main(void)
+{
+#define SCRATCH(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
+#define PORT(name)    cmocka_unit_test_setup_teardown(name, port_setup, port_teardown)
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_ram_shapes),
+		cmocka_unit_test(test_ram_refusals),
+		PORT(test_uart_prints_lines),
+		PORT(test_uart_is_a_16550),
+		PORT(test_uart_interrupts),
+		PORT(test_uart_full_pipe),
+		cmocka_unit_test(test_mptable),
+		cmocka_unit_test(test_boot_parameters),
+		cmocka_unit_test(test_boot_refusals),
+		cmocka_unit_test(test_loader),
+		cmocka_unit_test(test_cpuid),
+		SCRATCH(test_probe),
+		SCRATCH(test_probe_distrusts_its_cache),
+		SCRATCH(test_open_explains),
+		cmocka_unit_test(test_verdict_names),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
