@@ -3,6 +3,7 @@
 #   make               build/msb, build/msb-vm, build/guest/agentd, build/vmlinux
 #   make quickstart    install what is missing, build, make an image, run Python in a virtual machine
 #   make check         everything that CI checks
+#   make check-kvm     the end-to-end tests on the kvm engine, in a nested machine (slow)
 #   make bench         the figures of docs/benchmarks.md on this machine
 #   make fuzz          every fuzz target for FUZZ_SECONDS
 #   make install       PREFIX=/usr/local DESTDIR=
@@ -13,7 +14,7 @@ FUZZ_SECONDS ?= 60
 MESON_ARGS ?=
 
 .DEFAULT_GOAL := all
-.PHONY: all programs kernel check quickstart bench fuzz install format lint clean
+.PHONY: all programs kernel check check-kvm quickstart bench fuzz install format lint clean
 
 all: programs kernel
 
@@ -30,6 +31,10 @@ kernel:
 
 check:
 	scripts/check.sh
+
+check-kvm: all
+	scripts/deps.sh build run test
+	scripts/check-kvm.sh
 
 quickstart:
 	scripts/quickstart.sh

@@ -8,10 +8,12 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/loop.h"
 #include "base/str.h"
 #include "store/store.h"
 #include "store/store_internal.h"
@@ -22,7 +24,8 @@
 #define STORE_VERSION_FILE   "version"
 #define STORE_VERSION_WORD   "microsandbox-store "
 /* How long a command waits for another's transaction; the longest of ours takes milliseconds. */
-#define STORE_BUSY_MS 20000
+#define STORE_BUSY_MS  20000
+#define STORE_RETRY_NS 2000000
 
 #define STR_(x) #x
 #define STR(x)	STR_(x)
@@ -292,9 +295,9 @@ static int store_check_schema(struct store *s, bool *ret_fresh, struct err *err)
 		*ret_fresh = false;
 		return 0;
 	}
-	r = store_pragma_int(s, "PRAGMA application_id", &app, err);
+	r = store_pragma_int(s, "SELECT count(*) FROM sqlite_schema", &tables, err);
 	if (r >= 0)
-		r = store_pragma_int(s, "SELECT count(*) FROM sqlite_schema", &tables, err);
+		r = store_pragma_int(s, "PRAGMA application_id", &app, err);
 	if (r < 0)
 		return r;
 	if (tables == 0 && version == 0) {
@@ -303,12 +306,21 @@ static int store_check_schema(struct store *s, bool *ret_fresh, struct err *err)
 	}
 	if (app != STORE_APPLICATION_ID)
 		return store_foreign(s->home, err);
+	/* Three looks are not one: another process may have made it between the first and the last.
+	 */
+	r = store_pragma_int(s, "PRAGMA user_version", &version, err);
+	if (r < 0)
+		return r;
+	if (version == STORE_VERSION) {
+		*ret_fresh = false;
+		return 0;
+	}
 	err_set(err, ERR_UNSUPPORTED, "the database of %s has schema %lld, this program knows %d",
 		s->home, (long long)version, STORE_VERSION);
 	return err_hint(err, "update microsandbox, or set MSB_HOME to another directory");
 }
 
-static int store_open_db(struct store *s, struct err *err)
+static int store_try_db(struct store *s, struct err *err)
 {
 	cleanup_free char *path = str_fmt("%s/" STORE_DB, s->home);
 	bool fresh = false;
@@ -351,6 +363,25 @@ static int store_open_db(struct store *s, struct err *err)
 	if (r < 0)
 		store_rollback(s);
 	return r;
+}
+
+/*
+ * SQLite's own waiting covers neither the switch to WAL nor the moment in which another process,
+ * the last to have the database open, cleans up behind itself: both are short.
+ */
+static int store_open_db(struct store *s, struct err *err)
+{
+	uint64_t end = now_ns() + STORE_BUSY_MS * UINT64_C(1000000);
+
+	for (;;) {
+		int r = store_try_db(s, err);
+
+		if (r != -EBUSY || now_ns() >= end)
+			return r;
+		sqlite3_close(s->db);
+		s->db = NULL;
+		nanosleep(&(struct timespec){.tv_nsec = STORE_RETRY_NS}, NULL);
+	}
 }
 
 int store_open(struct store **ret, const char *home, struct err *err)

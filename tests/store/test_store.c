@@ -4,6 +4,7 @@
 #include <sqlite3.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -120,10 +121,38 @@ static void test_gc_waits(void **state)
 	store_close(s);
 }
 
+/* Many find no store, or one whose last user is just leaving: none of them fails. */
+static void test_opened_by_many(void **state)
+{
+	enum { PROCESSES = 8, ROUNDS = 25 };
+
+	for (int round = 0; round < ROUNDS; round++) {
+		char home[600];
+		pid_t pids[PROCESSES];
+
+		snprintf(home, sizeof(home), "%s/%d", (char *)*state, round / 3);
+		for (int i = 0; i < PROCESSES; i++) {
+			struct store *s = NULL;
+
+			pids[i] = fork();
+			if (pids[i] == 0)
+				_exit(-store_open(&s, home, NULL) || (store_close(s), 0));
+		}
+		for (int i = 0; i < PROCESSES; i++) {
+			int status;
+
+			assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+			assert_int_equal(status, 0);
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_open, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(test_opened_by_many, scratch_setup,
+						scratch_teardown),
 		cmocka_unit_test_setup_teardown(test_foreign, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(test_damaged, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(test_temps, scratch_setup, scratch_teardown),

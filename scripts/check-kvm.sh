@@ -1,0 +1,21 @@
+#!/bin/bash
+# The end-to-end tests on the kvm engine, in the box of tests/box: a nested machine with a real KVM.
+# Arguments choose tests by (part of a) name. Everything there is emulated twice, so this is slow.
+set -eu
+cd "$(dirname "$0")/.."
+cache=${MSB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/msb}
+results=build/test-logs/kvm
+mkdir -p "$results" "$cache/test-images"
+# Making the Debian image needs the network, which the box has not.
+python3 - <<'PYTHON'
+import sys, tempfile
+sys.path.insert(0, "tests/e2e")
+import harness
+harness.python_image(tempfile.mkdtemp())
+PYTHON
+tests/box/box -m 8000 -t 3000 -r "$results" -- sh -c '
+    mkdir -p /mnt/scratch/cache/test-images
+    cp "$1"/test-images/* /mnt/scratch/cache/test-images/
+    shift
+    MSB_CACHE=/mnt/scratch/cache MSB_ENGINE=kvm exec python3 tests/run.py --logs /mnt/results/logs e2e "$@"
+' box "$cache" "$@"
