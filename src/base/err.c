@@ -45,38 +45,43 @@ static int negative(int code)
 	return code ? -abs(code) : -EIO;
 }
 
-int err_set(struct err *e, int code, const char *fmt, ...)
+__attribute__((format(printf, 3, 0))) static int set(struct err *e, int code, const char *fmt,
+						     va_list ap)
 {
-	va_list ap;
-
 	last_code = code;
 	if (!e)
 		return negative(code);
 	e->code = -negative(code);
 	e->hint[0] = '\0';
-	va_start(ap, fmt);
 	vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
-	va_end(ap);
 	return -e->code;
+}
+
+int err_set(struct err *e, int code, const char *fmt, ...)
+{
+	va_list ap;
+	int r;
+
+	va_start(ap, fmt);
+	r = set(e, code, fmt, ap);
+	va_end(ap);
+	return r;
 }
 
 int err_errno(struct err *e, const char *fmt, ...)
 {
-	int code = errno;
+	int code = errno, r;
 	size_t n;
 	va_list ap;
 
-	last_code = code;
-	if (!e)
-		return negative(code);
-	e->code = -negative(code);
-	e->hint[0] = '\0';
 	va_start(ap, fmt);
-	vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
+	r = set(e, code, fmt, ap);
 	va_end(ap);
-	n = strlen(e->msg);
-	snprintf(e->msg + n, sizeof(e->msg) - n, ": %s", err_name(e->code));
-	return -e->code;
+	if (e) {
+		n = strlen(e->msg);
+		snprintf(e->msg + n, sizeof(e->msg) - n, ": %s", err_name(e->code));
+	}
+	return r;
 }
 
 int err_wrap(struct err *e, const char *fmt, ...)
