@@ -42,12 +42,10 @@ static const int bootstrap_signals[] = {SIGHUP, SIGINT, SIGTERM};
 extern char **environ;
 
 static const struct distribution {
-	const char *name, *mirror, *components, *keyring;
+	const char *name, *components, *keyring;
 } distributions[] = {
-	{"debian", "http://deb.debian.org/debian", "main",
-	 "/usr/share/keyrings/debian-archive-keyring.gpg"},
-	{"ubuntu", "http://archive.ubuntu.com/ubuntu", "main,universe",
-	 "/usr/share/keyrings/ubuntu-archive-keyring.gpg"},
+	{"debian", "main", "/usr/share/keyrings/debian-archive-keyring.gpg"},
+	{"ubuntu", "main,universe", "/usr/share/keyrings/ubuntu-archive-keyring.gpg"},
 };
 
 static const struct {
@@ -146,7 +144,8 @@ static int add_sources(struct bootstrap *b)
 		for (size_t i = 0; i < ARRAY_SIZE(files); i++)
 			if (access(files[i], R_OK) == 0)
 				return strv_add(&b->argv, files[i]);
-	return strv_add(&b->argv, b->dist->mirror);
+	/* mmdebstrap knows the distributions' own servers. */
+	return 0;
 }
 
 static int set_env(struct bootstrap *b, const char *name, const char *value, struct err *err)
