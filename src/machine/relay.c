@@ -92,11 +92,6 @@ static int flow_drain(struct flow *f, int fd)
 	return 0;
 }
 
-static uint32_t id_first(unsigned slot)
-{
-	return slot * (uint32_t)FRAME_CLIENT_WIDTH + 1;
-}
-
 /* Move `passable` over the frames that have arrived. -EPROTO when the client may not send them. */
 static int check_frames(struct client *c)
 {
@@ -125,7 +120,7 @@ static int check_frames(struct client *c)
 		flags = cur_u8(&head);
 		if (len < FRAME_LEN_MIN || len > FRAME_LEN_MAX)
 			return -EPROTO;
-		if (!(id >= id_first(c->slot) && id < id_first(c->slot + 1)) &&
+		if (!(id >= frame_client_start(c->slot) && id < frame_client_end(c->slot)) &&
 		    !(id == 0 && (flags & FRAME_SHUTDOWN)))
 			return -EPROTO;
 		f->passable += FRAME_HEADER;
@@ -227,8 +222,8 @@ static int client_begin(struct client *c)
 	e = loop_add(r->loop, &c->guest, EPOLLIN);
 	if (e < 0)
 		return e;
-	buf_add_be32(&c->out.queue, id_first(c->slot));
-	buf_add_be32(&c->out.queue, id_first(c->slot + 1));
+	buf_add_be32(&c->out.queue, frame_client_start(c->slot));
+	buf_add_be32(&c->out.queue, frame_client_end(c->slot));
 	buf_add(&c->out.queue, buf_ptr(&r->ready), buf_size(&r->ready));
 	if (buf_failed(&c->out.queue))
 		return -ENOMEM;

@@ -127,7 +127,8 @@ static uint32_t greeting(struct world *w, int fd)
 	c = cur_make(b, (size_t)n);
 	start = cur_be32(&c);
 	end = cur_be32(&c);
-	assert_int_equal(end - start, FRAME_CLIENT_WIDTH);
+	assert_int_equal(start % FRAME_CLIENT_WIDTH, 1);
+	assert_int_equal(end, start - 1 + FRAME_CLIENT_WIDTH);
 	assert_int_equal(cur_be32(&c), n - 12);
 	return start;
 }
@@ -234,7 +235,7 @@ static void test_header_in_pieces(void **state)
 static void test_refuses_foreign_ids(void **state)
 {
 	struct world *w = *state;
-	int a = client(w), b = client(w), c = client(w), d = client(w);
+	int a = client(w), b = client(w), c = client(w), d = client(w), e = client(w);
 	uint32_t id_a, id_b;
 	static const uint8_t oversized[] = {0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 1, 0, 0};
 
@@ -243,6 +244,9 @@ static void test_refuses_foreign_ids(void **state)
 	id_b = greeting(w, b);
 	greeting(w, c);
 	greeting(w, d);
+	/* A multiple of the width, just behind the range, is nobody's. */
+	put(e, greeting(w, e) - 1 + FRAME_CLIENT_WIDTH, 0, "x", 1);
+	assert_true(at_eof(w, e));
 	put(a, id_b, 0, "x", 1);
 	assert_true(at_eof(w, a));
 	put(b, 0, 0, "x", 1);
@@ -253,7 +257,7 @@ static void test_refuses_foreign_ids(void **state)
 	put(d, 0, FRAME_SHUTDOWN, "x", 1);
 	assert_false(at_eof(w, d));
 	(void)id_a;
-	close(a), close(b), close(c), close(d);
+	close(a), close(b), close(c), close(d), close(e);
 }
 
 static void test_slow_client_stops_only_itself(void **state)
