@@ -47,4 +47,12 @@ int io_memfd(const char *name, const void *p, size_t n, struct err *err);
 /* Take a lock on an open file description: -EWOULDBLOCK when another holds it and !wait. */
 int io_flock(int fd, bool exclusive, bool wait);
 
+/*
+ * Mark this process as the one that @fd, open for writing, belongs to, until it ends or closes any
+ * descriptor of that file. Independent of io_flock(). -EWOULDBLOCK when it is another's.
+ */
+int io_own(int fd);
+/* Whose mark that is, as the kernel knows it: never one that has ended. 0 when nobody's. */
+pid_t io_owner(int fd);
+
 #endif

@@ -23,7 +23,8 @@ enum vm_fd {
 			* failed, and a second one when a guest that was ready has ended */
 	VM_FD_PARENT,  /* read end of a pipe whose write end the owner holds: end = owner is gone.
 			* Present only if vm_config.owned. */
-	VM_FD_LOCK,    /* the sandbox's lock file, flock()ed; held for as long as msb-vm lives */
+	VM_FD_LOCK,    /* the sandbox's lock file, flock()ed; held, and owned, for as long as msb-vm
+			  lives */
 	VM_FD_AGENT,   /* listening unix socket, agent.sock */
 	VM_FD_LOG,     /* vm.log */
 };

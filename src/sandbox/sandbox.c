@@ -337,7 +337,7 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 {
 	cleanup_close int config = make_config(sb, err), agent = -1, log = -1;
 	cleanup_close int startup_rd = -1, startup_wr = -1, owner_rd = -1, owner_wr = -1;
-	const char *const argv[] = {"msb-vm", sb->record.name, NULL};
+	const char *const argv[] = {"msb-vm", sb->dir.path, NULL};
 	int startup[2], owner[2], r;
 
 	if (config < 0)
@@ -376,7 +376,6 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 		return r;
 	sb->startup = take_fd(&startup_rd);
 	sb->owner = take_fd(&owner_wr);
-	(void)sandbox_dir_set_pid(&sb->dir, sb->proc.pid);
 	return 0;
 }
 

@@ -10,6 +10,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -130,7 +131,6 @@ int sandbox_dir_take(struct store *s, const char *name, bool create, struct sand
 			return err_set(err, r, "cannot clean %s: %s", path, err_name(r));
 	}
 	(void)unlinkat(d.fd, "agent.sock", 0);
-	(void)!ftruncate(d.lock, 0);
 	*ret = d;
 	d = (struct sandbox_dir)SANDBOX_DIR_INIT;
 	return 0;
@@ -171,26 +171,6 @@ int sandbox_dir_remove(struct sandbox_dir *d, struct err *err)
 	if (r == -ENOENT)
 		return 0;
 	return io_remove_tree(r < 0 ? mine.path : gone, err);
-}
-
-int sandbox_dir_set_pid(const struct sandbox_dir *d, pid_t pid)
-{
-	char text[24];
-	int n = snprintf(text, sizeof(text), "%d\n", pid);
-
-	return pwrite(d->lock, text, (size_t)n, 0) == n ? 0 : -EIO;
-}
-
-static pid_t read_pid(int lock)
-{
-	char text[24];
-	ssize_t n = pread(lock, text, sizeof(text) - 1, 0);
-	uint64_t v = 0;
-
-	if (n <= 1)
-		return 0;
-	text[n - 1] = '\0';
-	return str_to_u64(text, INT32_MAX, &v) < 0 ? 0 : (pid_t)v;
 }
 
 /* Open the directory of an entry of sandboxes/; -1 when it is none. */
@@ -292,7 +272,7 @@ int sandbox_dir_list(struct store *s, const char *name, struct sandbox_list *ret
 		if (fd < 0 || lock < 0 || record_read(fd, &record, NULL) < 0)
 			continue;
 		e.running = io_flock(lock, true, false) == -EWOULDBLOCK;
-		e.pid = e.running ? read_pid(lock) : 0;
+		e.pid = e.running ? io_owner(lock) : 0;
 		/* Those that only await being healed are gone for everybody but us. */
 		if (!e.running && record.ephemeral) {
 			record_done(&record);
@@ -318,6 +298,32 @@ int sandbox_dir_list(struct store *s, const char *name, struct sandbox_list *ret
 	*ret = l;
 	l = (struct sandbox_list){0};
 	return 0;
+}
+
+int sandbox_dir_open(struct store *s, const char *name, struct err *err)
+{
+	int r = sandbox_name_check(name, err), fd;
+
+	if (r < 0)
+		return r;
+	fd = openat(store_dirfd(s, STORE_SANDBOXES), name,
+		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? err_errno(err, "cannot open sandbox \"%s\"", name) : fd;
+}
+
+int sandbox_dir_vm(struct store *s, const char *name)
+{
+	cleanup_close int dir = sandbox_dir_open(s, name, NULL);
+	cleanup_close int lock = dir < 0 ? -1 : openat(dir, LOCK_NAME, O_RDWR | O_CLOEXEC);
+	cleanup_close int vm = -1;
+	pid_t pid = lock < 0 ? 0 : io_owner(lock);
+
+	if (pid <= 0)
+		return -ESRCH;
+	vm = (int)syscall(SYS_pidfd_open, pid, 0);
+	/* An owner of that number after it was opened: its, then, is the process that was opened.
+	 */
+	return vm >= 0 && io_owner(lock) == pid ? take_fd(&vm) : -ESRCH;
 }
 
 /* sun_path holds 108 bytes; a path through /proc is short whatever the directory's own is. */

@@ -2,11 +2,12 @@
 /*
  * The directories of sandboxes, $MSB_HOME/sandboxes/NAME/:
  *
- *	lock            flock()ed by whoever runs the sandbox; holds the pid of its msb-vm
+ *	lock            flock()ed by whoever runs the sandbox; owned (io_own()) by its msb-vm
  *	agent.sock      the relay's socket, while it runs
  *	upper.ext4      the writable disk, unless that is in memory
  *	config.json     what a kept sandbox is; its presence is what keeps the directory
  *	ephemeral.json  the same of one that is thrown away, for listings
+ *	machine.json    what became of its machine, the one that runs or the last
  *	logs/           vm.log, kernel.log
  *
  * Theory of operation. The lock is an open file description shared by msb and its msb-vm: it is
@@ -62,16 +63,13 @@ void sandbox_dir_done(struct sandbox_dir *d);
 /* Delete a directory that was taken, and forget it. */
 int sandbox_dir_remove(struct sandbox_dir *d, struct err *err);
 
-/* Write the pid of msb-vm into the lock file. */
-int sandbox_dir_set_pid(const struct sandbox_dir *d, pid_t pid);
-
 /* Remove what killed processes left. Does nothing when another command is at it. */
 void sandbox_dir_heal(struct store *s);
 
 struct sandbox_entry {
 	struct sandbox_record *record;
 	bool running;
-	pid_t pid; /* of msb-vm, when it runs and is known; else 0 */
+	pid_t pid; /* of msb-vm, when there is one; else 0 */
 };
 struct sandbox_list {
 	struct sandbox_entry *items;
@@ -79,6 +77,10 @@ struct sandbox_list {
 };
 /* All sandboxes, or only @name (-ERR_NOT_FOUND), newest first. */
 int sandbox_dir_list(struct store *s, const char *name, struct sandbox_list *ret, struct err *err);
+/* The directory of a sandbox, only to read in: a descriptor. */
+int sandbox_dir_open(struct store *s, const char *name, struct err *err);
+/* A pidfd of the msb-vm that runs @name: it is that one for certain. -ESRCH when there is none. */
+int sandbox_dir_vm(struct store *s, const char *name);
 void sandbox_list_done(struct sandbox_list *l);
 #define cleanup_sandbox_list __attribute__((cleanup(sandbox_list_done)))
 

@@ -1,44 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sandboxes that another process runs: stopping and removing them. */
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/str.h"
+#include "base/loop.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox_dir.h"
 #include "store/store.h"
 
 /* What the owner needs after its machine has gone: a directory to remove, a lock to let go. */
-enum { OWNER_GRACE_MS = 5000 };
-
-/*
- * A pidfd of the msb-vm that is recorded as running the sandbox. The number may be stale; that it
- * is one of ours is looked up after the pidfd was opened, so a recycled one is never signalled.
- */
-static int open_vm(pid_t pid)
-{
-	cleanup_close int fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-	char link[32], exe[PATH_MAX];
-	ssize_t n;
-
-	if (fd < 0)
-		return -1;
-	snprintf(link, sizeof(link), "/proc/%d/exe", pid);
-	n = readlink(link, exe, sizeof(exe) - 1);
-	if (n < 0)
-		return -1;
-	exe[n] = '\0';
-	/* "msb-vm (deleted)" is what it is called after a rebuild. */
-	return strstr(exe, "/msb-vm") ? take_fd(&fd) : -1;
-}
+enum { OWNER_GRACE_MS = 5000, START_RETRY_MS = 20 };
 
 static bool wait_end(int pidfd, int timeout_ms)
 {
@@ -47,10 +23,22 @@ static bool wait_end(int pidfd, int timeout_ms)
 	return poll(&pfd, 1, timeout_ms) > 0;
 }
 
+/* True when it had to be killed although that was not asked for. */
+static bool end_vm(int vm, bool force, int timeout_ms)
+{
+	(void)syscall(SYS_pidfd_send_signal, vm, force ? SIGKILL : SIGTERM, NULL, 0);
+	if (wait_end(vm, force ? OWNER_GRACE_MS : timeout_ms))
+		return false;
+	(void)syscall(SYS_pidfd_send_signal, vm, SIGKILL, NULL, 0);
+	(void)wait_end(vm, OWNER_GRACE_MS);
+	return true;
+}
+
 int sandbox_stop(struct store *s, const char *name, bool force, int timeout_ms, struct err *err)
 {
 	cleanup_sandbox_list struct sandbox_list l = {0};
 	cleanup_sandbox_dir struct sandbox_dir d = SANDBOX_DIR_INIT;
+	uint64_t patience = now_ns() + (uint64_t)OWNER_GRACE_MS * 1000000u;
 	cleanup_close int vm = -1;
 	bool killed = false;
 	int r = sandbox_dir_list(s, name, &l, err);
@@ -59,17 +47,15 @@ int sandbox_stop(struct store *s, const char *name, bool force, int timeout_ms, 
 		return r;
 	if (!l.items[0].running)
 		return 0;
-	vm = open_vm(l.items[0].pid);
-	if (vm >= 0) {
-		(void)syscall(SYS_pidfd_send_signal, vm, force ? SIGKILL : SIGTERM, NULL, 0);
-		if (!wait_end(vm, force ? OWNER_GRACE_MS : timeout_ms)) {
-			killed = true;
-			(void)syscall(SYS_pidfd_send_signal, vm, SIGKILL, NULL, 0);
-			(void)wait_end(vm, OWNER_GRACE_MS);
-		}
-	}
-	/* Its owner sees the end, too, and lets go. */
-	r = sandbox_dir_take_wait(s, name, OWNER_GRACE_MS, &d, err);
+	do {
+		vm = sandbox_dir_vm(s, name);
+		if (vm >= 0)
+			killed = end_vm(vm, force, timeout_ms);
+		/* Its owner sees the end, too, and lets go; without a machine, it may yet start
+		 * one. */
+		r = sandbox_dir_take_wait(s, name, vm < 0 ? START_RETRY_MS : OWNER_GRACE_MS, &d,
+					  err);
+	} while (r == -EBUSY && vm < 0 && now_ns() < patience);
 	if (r == -EBUSY) {
 		err_set(err, EBUSY, "sandbox \"%s\" is held by another command", name);
 		return err_hint(err, "end the `msb` that runs it");

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
@@ -102,17 +104,57 @@ static void one_owner(void **state)
 	assert_non_null(strstr(err.hint, "msb stop box"));
 	/* A listing that probes the lock does not take it away. */
 	write_record(&a, true);
-	assert_int_equal(sandbox_dir_set_pid(&a, 42), 0);
 	assert_int_equal(sandbox_dir_list(s, NULL, &l, NULL), 0);
 	assert_int_equal(l.count, 1);
 	assert_true(l.items[0].running);
-	assert_int_equal(l.items[0].pid, 42);
+	assert_int_equal(l.items[0].pid, 0);
+	assert_int_equal(sandbox_dir_vm(s, "box"), -ESRCH);
 	sandbox_list_done(&l);
 	sandbox_dir_heal(s);
 	assert_true(exists(a.path));
 	assert_int_equal(sandbox_dir_remove(&a, NULL), 0);
 	assert_false(exists(scratch_path(state, "home/sandboxes/box")));
 	assert_int_equal(sandbox_dir_list(s, "box", &l, &err), -ERR_NOT_FOUND);
+	store_close(s);
+}
+
+/* The machine's process is known by what the kernel says, for as long as it lives. */
+static void the_owner_is_known(void **state)
+{
+	struct store *s = open_store(state);
+	struct sandbox_dir a = SANDBOX_DIR_INIT;
+	struct pollfd p = {.events = POLLIN};
+	struct sandbox_list l = {0};
+	int ready[2];
+	pid_t child;
+	char c;
+
+	assert_int_equal(sandbox_dir_take(s, "box", true, &a, NULL), 0);
+	write_record(&a, false);
+	assert_int_equal(pipe(ready), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		_exit(io_own(a.lock) == 0 && write(ready[1], "x", 1) == 1 ? pause() : 1);
+	}
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	assert_int_equal(io_own(a.lock), -EWOULDBLOCK);
+	assert_int_equal(sandbox_dir_list(s, "box", &l, NULL), 0);
+	assert_int_equal(l.items[0].pid, child);
+	sandbox_list_done(&l);
+	p.fd = sandbox_dir_vm(s, "box");
+	assert_true(p.fd >= 0);
+	assert_int_equal(poll(&p, 1, 0), 0);
+	assert_int_equal(kill(child, SIGKILL), 0);
+	assert_int_equal(poll(&p, 1, 10000), 1);
+	/* A zombie still has its number, but owns nothing. */
+	assert_int_equal(sandbox_dir_vm(s, "box"), -ESRCH);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	assert_int_equal(sandbox_dir_vm(s, "none"), -ESRCH);
+	close(p.fd);
+	close(ready[0]);
+	close(ready[1]);
+	sandbox_dir_done(&a);
 	store_close(s);
 }
 
@@ -270,6 +312,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(records_survive),
 		cmocka_unit_test_setup_teardown(one_owner, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(the_owner_is_known, scratch_setup,
+						scratch_teardown),
 		cmocka_unit_test_setup_teardown(leftovers_go, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(races, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(long_socket_paths, scratch_setup, scratch_teardown),

@@ -149,8 +149,6 @@ static void give_up_privileges(struct jail *j)
 
 void jail_begin(struct jail *j, const struct jail_params *params)
 {
-	bool traces;
-
 	j->params = *params;
 	if (!params->on || JAIL_SANITIZED) {
 		j->params.on = false;
@@ -159,16 +157,10 @@ void jail_begin(struct jail *j, const struct jail_params *params)
 				     params->on ? "built with a sanitizer" : "switched off");
 		return;
 	}
-	/* Asked of the host, not of a namespace in which everything is allowed. */
-	traces = jail_has(CAP_SYS_PTRACE);
 	give_up_privileges(j);
 	jail_unshare(j);
-	/*
-	 * Against others of the same user, where that user may trace anything: another one finds
-	 * the program of a process it wants to stop through /proc, which this would close to it.
-	 */
-	if (traces)
-		(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	/* Against others of the same user; the id maps had to be written before. */
+	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (jail_has(CAP_SETPCAP))
 		j->bounded = jail_bound();
 }
