@@ -194,6 +194,8 @@ static void on_started(void *arg, uint32_t pid)
 	if (s->a->tty && isatty(STDIN_FILENO))
 		(void)term_raw(STDIN_FILENO);
 	in_stream_enable(&s->in, true);
+	/* The command has begun: by now this delays nobody. */
+	sandbox_note_machine(s->sb);
 }
 
 static void on_output(void *arg, int stream, const void *p, size_t n)

@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
@@ -59,7 +60,7 @@ static uint64_t limit_in(json_int_t v)
 	return v < 0 ? UINT64_MAX : (uint64_t)v;
 }
 
-static json_t *spec_to_json(const struct sandbox_spec *s)
+json_t *record_config(const struct sandbox_spec *s)
 {
 	json_t *o = json_object(), *env = json_array(), *limits = json_array();
 
@@ -95,17 +96,22 @@ static int dump(const char *p, size_t n, void *arg)
 	return 0;
 }
 
+static int print(const json_t *o, struct buf *b)
+{
+	if (!o || json_dump_callback(o, dump, b, JSON_INDENT(2)) < 0)
+		return -ENOMEM;
+	buf_add_u8(b, '\n');
+	return buf_failed(b) ? -ENOMEM : 0;
+}
+
 int record_encode(const struct sandbox_record *r, struct buf *b)
 {
 	cleanup_json json_t *o = json_pack("{s:i,s:s,s:s,s:s,s:I,s:b,s:o}", "version", 1, "name",
 					   r->name, "image", r->image, "image_id", r->image_id,
 					   "created_at", (json_int_t)r->created_at, "ephemeral",
-					   r->ephemeral, "config", spec_to_json(&r->spec));
+					   r->ephemeral, "config", record_config(&r->spec));
 
-	if (!o || json_dump_callback(o, dump, b, JSON_INDENT(2)) < 0)
-		return -ENOMEM;
-	buf_add_u8(b, '\n');
-	return buf_failed(b) ? -ENOMEM : 0;
+	return print(o, b);
 }
 
 static int spec_from_json(const json_t *o, struct sandbox_spec *s)
@@ -191,26 +197,114 @@ int record_decode(const void *p, size_t n, struct sandbox_record *ret, struct er
 	return 0;
 }
 
+/* -ENOENT, without a message, when it is not there. */
+static int read_file(int dirfd, const char *name, struct buf *b, struct err *err)
+{
+	cleanup_close int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int r;
+
+	if (fd < 0)
+		return errno == ENOENT ? -ENOENT : err_errno(err, "cannot read %s", name);
+	r = io_read_fd(fd, RECORD_MAX, b);
+	return r < 0 ? err_set(err, r, "cannot read %s: %s", name, err_name(r)) : 0;
+}
+
 int record_read(int dirfd, struct sandbox_record *ret, struct err *err)
 {
 	static const char *const names[] = {RECORD_KEPT, RECORD_EPHEMERAL};
-	int r = -ENOENT;
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		cleanup_close int fd = openat(dirfd, names[i], O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 		cleanup_buf struct buf b = BUF_INIT;
+		int r = read_file(dirfd, names[i], &b, err);
 
-		if (fd < 0 && errno == ENOENT)
+		if (r == -ENOENT)
 			continue;
-		if (fd < 0)
-			return err_errno(err, "cannot read %s", names[i]);
-		r = io_read_fd(fd, RECORD_MAX, &b);
 		if (r < 0)
-			return err_set(err, r, "cannot read %s: %s", names[i], err_name(r));
+			return r;
 		r = record_decode(buf_ptr(&b), buf_size(&b), ret, err);
 		if (r < 0)
 			err_wrap(err, "%s", names[i]);
 		return r;
 	}
 	return err_set(err, ENOENT, "there is no configuration");
+}
+
+/* ---- the machine ---- */
+
+void record_machine_done(struct sandbox_machine *m)
+{
+	free(m->engine);
+	free(m->jail);
+	free(m->end);
+	memset(m, 0, sizeof(*m));
+}
+
+int record_machine_encode(const struct sandbox_machine *m, struct buf *b)
+{
+	cleanup_json json_t *o =
+		json_pack("{s:i,s:s,s:s*,s:s*,s:I,s:I,s:I}", "version", 1, "engine", m->engine,
+			  "jail", m->jail, "end", m->end, "started_at", (json_int_t)m->started_at,
+			  "ended_at", (json_int_t)m->ended_at, "ready_ms", (json_int_t)m->ready_ms);
+
+	return print(o, b);
+}
+
+static int copy(char **to, const char *from)
+{
+	*to = from ? strdup(from) : NULL;
+	return from && !*to ? -ENOMEM : 0;
+}
+
+int record_machine_decode(const void *p, size_t n, struct sandbox_machine *ret, struct err *err)
+{
+	cleanup_json json_t *o = json_loadb(p, n, 0, NULL);
+	cleanup_machine struct sandbox_machine m = {0};
+	const char *engine = NULL, *jail = NULL, *end = NULL;
+	json_int_t started = 0, ended = 0, ready = 0;
+	int version = 0;
+
+	if (!o || json_unpack(o, "{s:i,s:s,s?s,s?s,s:I,s:I,s:I}", "version", &version, "engine",
+			      &engine, "jail", &jail, "end", &end, "started_at", &started,
+			      "ended_at", &ended, "ready_ms", &ready) < 0)
+		return err_set(err, ERR_CORRUPT, "it does not describe a machine");
+	if (version != 1)
+		return err_set(err, ERR_UNSUPPORTED, "it is of version %d, which we do not know",
+			       version);
+	if (copy(&m.engine, engine) < 0 || copy(&m.jail, jail) < 0 || copy(&m.end, end) < 0)
+		return err_set(err, ENOMEM, "out of memory");
+	m.started_at = started;
+	m.ended_at = ended;
+	m.ready_ms = ready > 0 ? (uint64_t)ready : 0;
+	*ret = m;
+	memset(&m, 0, sizeof(m));
+	return 0;
+}
+
+int record_machine_read(int dirfd, struct sandbox_machine *ret, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	int r = read_file(dirfd, RECORD_MACHINE, &b, err);
+
+	if (r == -ENOENT)
+		return err_set(err, ENOENT, "it has not had a machine");
+	if (r == 0)
+		r = record_machine_decode(buf_ptr(&b), buf_size(&b), ret, err);
+	return r < 0 ? err_wrap(err, RECORD_MACHINE) : 0;
+}
+
+int record_put(int dirfd, const char *name, const struct buf *b)
+{
+	cleanup_free char *tmp = str_fmt("%s.tmp", name);
+	cleanup_close int fd = -1;
+	int r;
+
+	if (!tmp || buf_failed(b))
+		return -ENOMEM;
+	fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	r = fd < 0 ? -errno : io_write_full(fd, buf_ptr(b), buf_size(b));
+	if (r == 0 && renameat(dirfd, tmp, dirfd, name) < 0)
+		r = -errno;
+	if (r < 0 && fd >= 0)
+		(void)unlinkat(dirfd, tmp, 0);
+	return r;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is written down about a sandbox: a JSON file in its directory. Any thread.
+ * What is written down about a sandbox, in JSON files in its directory: what it is (a record), and
+ * what became of its machine. Any thread.
  */
 #ifndef SANDBOX_RECORD_H
 #define SANDBOX_RECORD_H
@@ -14,6 +15,7 @@
 
 #define RECORD_KEPT	 "config.json"
 #define RECORD_EPHEMERAL "ephemeral.json"
+#define RECORD_MACHINE	 "machine.json"
 
 struct sandbox_record {
 	char *name;
@@ -31,7 +33,31 @@ int record_encode(const struct sandbox_record *r, struct buf *b);
 /* -ERR_CORRUPT when it is no record. */
 int record_decode(const void *p, size_t n, struct sandbox_record *ret, struct err *err);
 
+/* The wishes in a record, as JSON; NULL when out of memory. */
+struct json_t;
+struct json_t *record_config(const struct sandbox_spec *s);
+
 /* Read the record in a directory, whichever it has. -ENOENT when none. */
 int record_read(int dirfd, struct sandbox_record *ret, struct err *err);
+
+/* The machine that runs, or the last one that did. */
+struct sandbox_machine {
+	char *engine;
+	char *jail;	    /* jail_describe()'s words; NULL until it has reported */
+	char *end;	    /* how it ended; NULL: it runs, or nobody was left to write that down */
+	int64_t started_at; /* Unix seconds */
+	int64_t ended_at;   /* 0: as with @end */
+	uint64_t ready_ms;  /* from its start to its agent's being ready; 0: was not */
+};
+
+void record_machine_done(struct sandbox_machine *m);
+#define cleanup_machine __attribute__((cleanup(record_machine_done)))
+
+int record_machine_encode(const struct sandbox_machine *m, struct buf *b);
+int record_machine_decode(const void *p, size_t n, struct sandbox_machine *ret, struct err *err);
+int record_machine_read(int dirfd, struct sandbox_machine *ret, struct err *err);
+
+/* Put a file of a sandbox's in the place of what it was, all at once. */
+int record_put(int dirfd, const char *name, const struct buf *b);
 
 #endif

@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/proc.h"
 #include "image/image.h"
 #include "machine/vm_config.h"
@@ -27,7 +28,6 @@
 #include "store/store.h"
 
 #define AGENT_SOCKET "agent.sock"
-#define UPPER_FILE   "upper.ext4"
 #define LOG_DIR	     "logs"
 #define VM_LOG	     "logs/vm.log"
 #define KERNEL_LOG   "logs/kernel.log"
@@ -41,6 +41,8 @@ struct sandbox {
 	struct store *store;
 	struct sandbox_dir dir;
 	struct sandbox_record record;
+	struct sandbox_machine machine;
+	uint64_t began; /* now_ns() */
 	struct image_info image;
 	const char *engine; /* static */
 	char *vm, *kernel, *agentd;
@@ -374,6 +376,9 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 		       err);
 	if (r < 0)
 		return r;
+	sb->machine.started_at = time(NULL);
+	sb->machine.engine = strdup(sb->engine);
+	sb->began = now_ns();
 	sb->startup = take_fd(&startup_rd);
 	sb->owner = take_fd(&owner_wr);
 	return 0;
@@ -398,10 +403,13 @@ static int take_report(struct sandbox *sb, struct err *err)
 		return err_wrap(err, "msb-vm reports what we do not understand");
 	if (r == 0)
 		return 0;
+	if (report.jail && report.jail[0] && !sb->machine.jail)
+		sb->machine.jail = take_ptr(report.jail);
 	if (report.ok && !sb->ready) {
 		sb->ready = true;
 		r = 1;
-		log_debug("walls around msb-vm:\n%s", report.jail ? report.jail : "");
+		sb->machine.ready_ms = MAX((now_ns() - sb->began) / 1000000, UINT64_C(1));
+		log_debug("walls around msb-vm:\n%s", sb->machine.jail ? sb->machine.jail : "");
 	} else if (report.ok) {
 		r = err_set(err, ESHUTDOWN, "the machine was shut down");
 	} else {
@@ -409,6 +417,8 @@ static int take_report(struct sandbox *sb, struct err *err)
 			    report.message && report.message[0] ? report.message
 								: "the machine failed");
 		/* The files of an ephemeral one are gone by the time that anybody could look. */
+		if (!sb->machine.end)
+			sb->machine.end = take_ptr(report.message);
 		if (report.hint && sb->record.ephemeral && strstr(report.hint, sb->dir.path))
 			err_hint(err, "run it again with --debug to see what the machine said");
 		else if (report.hint && report.hint[0])
@@ -466,13 +476,18 @@ int sandbox_connect(struct sandbox *sb, struct err *err)
 void sandbox_note(struct sandbox *sb)
 {
 	cleanup_buf struct buf b = BUF_INIT;
-	cleanup_close int fd = -1;
 
-	if (!sb->record.ephemeral || record_encode(&sb->record, &b) < 0)
-		return;
-	fd = openat(sb->dir.fd, RECORD_EPHEMERAL ".tmp", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	if (fd >= 0 && io_write_full(fd, buf_ptr(&b), buf_size(&b)) == 0)
-		(void)renameat(sb->dir.fd, RECORD_EPHEMERAL ".tmp", sb->dir.fd, RECORD_EPHEMERAL);
+	if (sb->record.ephemeral && record_encode(&sb->record, &b) == 0)
+		(void)record_put(sb->dir.fd, RECORD_EPHEMERAL, &b);
+	sandbox_note_machine(sb);
+}
+
+void sandbox_note_machine(struct sandbox *sb)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	if (sb->machine.engine && record_machine_encode(&sb->machine, &b) == 0)
+		(void)record_put(sb->dir.fd, RECORD_MACHINE, &b);
 }
 
 void sandbox_logs(const struct sandbox *sb, struct buf *b)
@@ -513,11 +528,23 @@ static int end_machine(struct sandbox *sb, struct err *err)
 	return 0;
 }
 
+static void note_end(struct sandbox *sb, int how)
+{
+	struct sandbox_machine *m = &sb->machine;
+
+	m->ended_at = time(NULL);
+	if (!m->end)
+		m->end = strdup(how < 0 ? "it did not stop in time and was killed" : "stopped");
+	sandbox_note_machine(sb);
+}
+
 int sandbox_end(struct sandbox *sb, struct err *err)
 {
 	int r = end_machine(sb, err);
 
 	sb->owner = close_fd(sb->owner);
+	if (sb->dir.fd >= 0 && sb->dir.kept && sb->machine.engine)
+		note_end(sb, r);
 	/* A new one that never came up is not worth keeping: its settings may be why. */
 	if (sb->dir.fd >= 0 && sb->dir.kept && !sb->reused && !sb->ready) {
 		(void)store_unuse_image(sb->store, sb->record.name, NULL);
@@ -543,6 +570,7 @@ struct sandbox *sandbox_free(struct sandbox *sb)
 	close_fd(sb->startup);
 	buf_done(&sb->reports);
 	record_done(&sb->record);
+	record_machine_done(&sb->machine);
 	image_info_done(&sb->image);
 	free(sb->vm);
 	free(sb->kernel);

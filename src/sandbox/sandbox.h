@@ -70,6 +70,8 @@ int sandbox_pidfd(const struct sandbox *sb);
 int sandbox_connect(struct sandbox *sb, struct err *err);
 /* Write down what is only for listings; after sandbox_start(), where it costs nobody time. */
 void sandbox_note(struct sandbox *sb);
+/* The same of what the machine said when it was ready. */
+void sandbox_note_machine(struct sandbox *sb);
 /* Append the last lines of vm.log and kernel.log to @b, for a person. */
 struct buf;
 void sandbox_logs(const struct sandbox *sb, struct buf *b);

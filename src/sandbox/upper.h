@@ -17,6 +17,9 @@
 
 struct store;
 
+/* Its name in a sandbox's directory. */
+#define UPPER_FILE "upper.ext4"
+
 #define UPPER_SIZE_MIN ((uint64_t)16 << 20)
 /* What ext4 with 4 KiB blocks and no 64bit feature can hold. */
 #define UPPER_SIZE_MAX ((uint64_t)16 << 40)

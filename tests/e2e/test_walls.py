@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The walls around a machine that runs, seen from the host, and what is told about them."""
+import json
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+
+from harness import Case, ENGINE, MSB, PATIENCE, environment, parent_and_name, until
+
+NOBODY = 65534
+NAMES = ["privileges", "namespaces", "root", "landlock", "capabilities", "seccomp"]
+
+
+def status_of(pid, task):
+    with open(f"/proc/{pid}/task/{task}/status") as f:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+
+
+def children(pid):
+    return [int(p) for p in filter(str.isdigit, os.listdir("/proc")) if parent_and_name(p)[0] == pid]
+
+
+class Walls(Case):
+    """msb as the caller, as nobody, and with what a host may forbid in its way."""
+
+    def setUp(self):
+        super().setUp()
+        self.prefix, self.program = [], MSB
+
+    def become_nobody(self):
+        """From here on msb runs without privileges, with a store of that user's."""
+        if os.geteuid():
+            self.skipTest("already without privileges")
+        if not shutil.which("setpriv"):
+            self.skipTest("no setpriv")
+        os.chmod(os.environ["MSB_TEST_TOP"], 0o755)
+        os.chmod(self.scratch, 0o777)
+        os.chmod(os.environ["MSB_TEST_BUSYBOX"], 0o644)
+        self.prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        if subprocess.run(self.prefix + ["test", "-x", MSB]).returncode:
+            self.program = self.copy_programs()
+        self.own_home()
+
+    def copy_programs(self):
+        to, build = tempfile.mkdtemp(prefix="msb-programs-"), os.path.dirname(MSB)
+        self.addCleanup(shutil.rmtree, to, True)
+        os.makedirs(to + "/guest")
+        for name in ("msb", "msb-vm", "guest/agentd", "vmlinux"):
+            shutil.copy(os.path.join(build, name), os.path.join(to, name))
+        subprocess.check_call(["chmod", "-R", "a+rX", to])
+        return to + "/msb"
+
+    def argv(self, *args):
+        return self.prefix + [self.program] + super().argv(*args)[1:]
+
+    def inspect(self, name):
+        return json.loads(self.ok(self.msb("inspect", name, "--format", "json")).text)
+
+    def running(self, *options):
+        """A sandbox with a command in it; (what inspect says, its processes)."""
+        child = self.start("run", "--name", "box", *options, "busybox", "--", "sh", "-c", "echo up; exec sleep 1000")
+        self.assertEqual(child.stdout.readline(), b"up\n")
+        told = until(lambda: self.up("box"), "the machine was not written down")
+        vm = told["machine"]["pid"]
+        return told, [vm] + children(vm)
+
+    def up(self, name):
+        told = self.inspect(name)
+        return told if told["machine"]["ready_ms"] else None
+
+    def end(self):
+        self.ok(self.msb("stop", "box"))
+        self.ok(self.msb("rm", "box"))
+        self.nothing_left()
+
+    def walls(self, told):
+        return {w["name"]: w for w in told["machine"]["jail"]}
+
+    def sanitized(self, told):
+        if "sanitizer" in told["machine"]["jail"][0]["detail"]:
+            self.skipTest("built with a sanitizer")
+
+
+class Running(Walls):
+    def check(self):
+        told, processes = self.running()
+        self.sanitized(told)
+        self.assertEqual([w["name"] for w in told["machine"]["jail"]], NAMES)
+        walls = self.walls(told)
+        self.assertEqual(len(processes), 2 if ENGINE == "qemu" else 1)
+        for pid in processes:
+            for task in os.listdir(f"/proc/{pid}/task"):
+                self.check_thread(pid, task, walls)
+            self.check_process(pid, walls)
+        if os.geteuid() == 0 and self.prefix:
+            # Another process of its user's cannot look into it.
+            inside = subprocess.run(self.prefix + ["ls", f"/proc/{processes[0]}/fd"], stdout=subprocess.DEVNULL,
+                                    stderr=subprocess.DEVNULL)
+            self.assertNotEqual(inside.returncode, 0)
+        if ENGINE == "qemu" and walls["namespaces"]["held"]:
+            self.assertEqual(status_of(processes[1], processes[1])["NSpid"].split("\t"), [str(processes[1]), "1"])
+        self.end()
+
+    def check_thread(self, pid, task, walls):
+        s = status_of(pid, task)
+        self.assertEqual(s["NoNewPrivs"], "1")
+        for kind in ("Inh", "Prm", "Eff", "Amb") + (("Bnd",) if "bounding" in walls["capabilities"]["detail"] else ()):
+            self.assertEqual(int(s["Cap" + kind], 16), 0, f"Cap{kind} of {s['Name']}")
+        if walls["seccomp"]["held"]:
+            self.assertEqual(s["Seccomp"], "2", s["Name"])
+
+    def check_process(self, pid, walls):
+        self.assertTrue(walls["namespaces"]["held"] or walls["landlock"]["held"], walls)
+        for kind in walls["namespaces"]["detail"].split(", ") if walls["namespaces"]["held"] else ():
+            name = {"mount": "mnt"}.get(kind, kind)
+            if kind != "pid":
+                self.assertNotEqual(os.readlink(f"/proc/{pid}/ns/{name}"), os.readlink(f"/proc/self/ns/{name}"))
+        if os.geteuid() == 0 and self.prefix and walls["namespaces"]["held"]:
+            for kind in ("uid", "gid"):
+                self.assertEqual(open(f"/proc/{pid}/{kind}_map").read().split(), [str(NOBODY), str(NOBODY), "1"])
+        if walls["root"]["held"] and os.geteuid() == 0:
+            self.check_root(pid)
+
+    def check_root(self, pid):
+        root = f"/proc/{pid}/root"
+        self.assertNotEqual(os.stat(root).st_dev, os.stat("/").st_dev)
+        allowed = {"initramfs", "usr", "bin", "lib", "lib32", "lib64", "libx32", "nix", "dev", "etc"}
+        ways = {self.home.split("/")[1], os.path.realpath(self.program).split("/")[1]}
+        self.assertLessEqual(set(os.listdir(root)), allowed | ways)
+        for name in ("etc/passwd", "etc/shadow", "proc/self", "sys/kernel", "root/.ssh", "dev/mem", "home",
+                     self.home.lstrip("/") + "/msb.db"):
+            self.assertFalse(os.path.lexists(f"{root}/{name}"), name)
+        devices = os.listdir(root + "/dev") if os.path.isdir(root + "/dev") else []
+        self.assertLessEqual(set(devices), {"kvm"} if ENGINE == "kvm" else {"null", "urandom"})
+        self.assertTrue(os.statvfs(root).f_flag & os.ST_RDONLY)
+
+    def test_as_the_caller(self):
+        self.own_home()
+        self.check()
+
+    def test_without_privileges(self):
+        self.become_nobody()
+        if ENGINE == "kvm" and subprocess.run(self.prefix + ["test", "-w", "/dev/kvm"]).returncode:
+            self.skipTest("/dev/kvm is not for this user")
+        self.check()
+
+    def test_off(self):
+        self.own_home()
+        told, processes = self.running("--jail", "off")
+        self.assertEqual({w["detail"] for w in told["machine"]["jail"]}, {"switched off"})
+        for pid in processes:
+            s = status_of(pid, pid)
+            self.assertEqual(s["NoNewPrivs"] if pid == processes[0] else "0", "0")
+            self.assertEqual(os.readlink(f"/proc/{pid}/ns/mnt"), os.readlink("/proc/self/ns/mnt"))
+            self.assertEqual(os.readlink(f"/proc/{pid}/root"), "/")
+        self.assertEqual(status_of(processes[0], processes[0])["Seccomp"], status_of("self", os.getpid())["Seccomp"])
+        self.end()
+
+
+class Inspect(Walls):
+    def test_a_sandbox(self):
+        self.own_home()
+        self.refused(self.msb("inspect", "box"), 1, "box")
+        self.refused(self.msb("inspect"), 2)
+        self.refused(self.msb("inspect", "../x"), 1)
+        told, processes = self.running("-c", "2", "-m", "256M", "-e", "A=b c", "--rlimit", "nofile=10:20")
+        self.assertEqual((told["name"], told["status"], told["image"]), ("box", "running", "busybox"))
+        self.assertRegex(told["image_id"], "^sha256:[0-9a-f]{64}$")
+        config = told["config"]
+        self.assertEqual((config["cpus"], config["memory"], config["env"]), (2, 256 << 20, ["A=b c"]))
+        self.assertEqual(config["rlimits"], [{"resource": "nofile", "soft": 10, "hard": 20}])
+        machine = told["machine"]
+        self.assertEqual((machine["engine"], machine["pid"]), (ENGINE, processes[0]))
+        self.assertIsNone(machine["ended_at"])
+        self.assertEqual(parent_and_name(machine["pid"])[1], "msb-vm")
+        text = self.ok(self.msb("inspect", "box")).text
+        for word in ("box", "running", "busybox", "256 MiB", "A=b c", "nofile=10:20", str(machine["pid"]), "seccomp"):
+            self.assertIn(word, text)
+        for disk in told["disks"]:
+            self.assertGreater(disk["stored_bytes"], 0)
+        upper = os.stat(told["directory"] + "/upper.ext4")
+        self.assertEqual(told["disks"][1]["size_bytes"], upper.st_size)
+        self.assertEqual(stat.S_IMODE(os.stat(told["directory"] + "/machine.json").st_mode), 0o600)
+        self.ok(self.msb("stop", "box"))
+        after = until(lambda: (lambda t: t if t["machine"]["ended_at"] else None)(self.inspect("box")), "no end", 20)
+        self.assertEqual(after["status"], "stopped")
+        self.assertIsNone(after["machine"]["pid"])
+        # What held for the last machine stays known.
+        self.assertEqual(after["machine"]["jail"], machine["jail"])
+        self.assertTrue(after["machine"]["end"])
+        with open(told["directory"] + "/machine.json", "w") as f:
+            f.write("{")
+        self.refused(self.msb("inspect", "box"), 1, "machine.json")
+        self.ok(self.msb("rm", "box"))
+        self.nothing_left()
+
+    def test_one_that_is_thrown_away(self):
+        self.own_home()
+        child = self.start("run", "busybox", "--", "sh", "-c", "echo up; exec sleep 1000")
+        self.assertEqual(child.stdout.readline(), b"up\n")
+        name = self.ok(self.msb("ls", "-q")).text.strip()
+        told = until(lambda: self.up(name), "the machine was not written down")
+        self.assertTrue(told["ephemeral"])
+        self.assertEqual(len(self.walls(told)), len(NAMES))
+        child.terminate()
+        child.wait(PATIENCE)
+        self.refused(self.msb("inspect", name), 1, name)
+        self.nothing_left()
