@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/loop.h"
 
 extern char **environ;
 
@@ -161,4 +162,62 @@ void proc_destroy(struct proc *p)
 		return;
 	proc_kill(p, SIGKILL);
 	proc_wait(p, -1);
+}
+
+/* To the end of what comes from @fd: 0 then. */
+static int read_all(int fd, size_t max, int timeout_ms, struct buf *out)
+{
+	enum { CHUNK = 4096 };
+	uint64_t end = now_ns() + (uint64_t)timeout_ms * 1000000u;
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	for (;;) {
+		uint64_t now = now_ns();
+		void *to = buf_reserve(out, CHUNK);
+		ssize_t n;
+
+		if (!to)
+			return -ENOMEM;
+		if (now >= end || poll(&p, 1, (int)((end - now) / 1000000u) + 1) == 0)
+			return -ETIMEDOUT;
+		n = read(fd, to, CHUNK);
+		if (n == 0)
+			return 0;
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n > 0)
+			buf_commit(out, (size_t)n);
+		if (buf_size(out) > max)
+			return -EMSGSIZE;
+	}
+}
+
+int proc_capture(const struct proc_spec *spec, size_t max, int timeout_ms, struct buf *out,
+		 struct err *err)
+{
+	cleanup_close int rd = -1, wr = -1;
+	struct proc_fd fds[PROC_FDS_MAX];
+	struct proc_spec with = *spec;
+	struct proc child = PROC_INIT;
+	int p[2], r;
+
+	if (spec->nfds == PROC_FDS_MAX)
+		return err_set(err, E2BIG, "cannot start %s: too many descriptors", spec->path);
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return err_errno(err, "cannot start %s", spec->path);
+	rd = p[0];
+	wr = p[1];
+	if (spec->nfds)
+		memcpy(fds, spec->fds, spec->nfds * sizeof(fds[0]));
+	fds[with.nfds++] = (struct proc_fd){wr, STDOUT_FILENO};
+	with.fds = fds;
+	r = proc_spawn(&child, &with, err);
+	if (r < 0)
+		return r;
+	wr = close_fd(wr);
+	r = read_all(rd, max, timeout_ms, out);
+	if (r == 0)
+		r = proc_wait(&child, timeout_ms);
+	proc_destroy(&child);
+	return r < 0 ? err_set(err, r, "%s: %s", spec->path, err_name(r)) : r;
 }

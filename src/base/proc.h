@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 
 struct proc_fd {
@@ -46,6 +47,13 @@ int proc_spawn(struct proc *ret, const struct proc_spec *spec, struct err *err);
  */
 int proc_wait(struct proc *p, int timeout_ms);
 int proc_kill(struct proc *p, int sig);
+/*
+ * Run a child to its end and append what it printed on stdout, at most @max bytes; more, or taking
+ * longer than @timeout_ms, gets it killed. Its exit code, as with proc_wait(); -EMSGSIZE,
+ * -ETIMEDOUT. @spec has no room for a descriptor 1.
+ */
+int proc_capture(const struct proc_spec *spec, size_t max, int timeout_ms, struct buf *out,
+		 struct err *err);
 /* SIGKILL, wait, close: harmless on one that never started. */
 void proc_destroy(struct proc *p);
 

@@ -15,15 +15,18 @@
 #include "cli/cli.h"
 #include "machine/kvm/probe.h"
 #include "sandbox/artifacts.h"
+#include "sandbox/sandbox_dir.h"
+#include "sandbox/walls.h"
 #include "store/store.h"
 
-enum { CHECKS_MAX = 16, VERSION_WAIT_MS = 10000 };
+enum { CHECKS_MAX = 16 + WALLS_MAX, VERSION_WAIT_MS = 10000, VERSION_MAX = 4096 };
 
 struct check {
 	const char *name; /* also the JSON value */
 	enum { CHECK_OK, CHECK_NOTE, CHECK_BAD } state;
 	char detail[sizeof(((struct err *)0)->msg)];
 	char hint[384];
+	char name_of_wall[48];
 };
 
 struct report {
@@ -60,74 +63,107 @@ static void check_platform(struct report *r)
 	}
 }
 
-/* The first line that `PROGRAM --version` prints. */
-static void program_version(const char *path, char *out, size_t size)
+/* What sandboxes will run on; NULL when there is nothing. */
+static const char *check_engine(struct report *r)
 {
-	const char *const argv[] = {path, "--version", NULL};
-	cleanup_close int rd = -1, wr = -1;
-	struct proc child = PROC_INIT;
-	ssize_t n;
-	int p[2];
-
-	out[0] = '\0';
-	if (pipe2(p, O_CLOEXEC) < 0)
-		return;
-	rd = p[0];
-	wr = p[1];
-	if (proc_spawn(&child,
-		       &(struct proc_spec){.path = path,
-					   .argv = argv,
-					   .fds = &(struct proc_fd){wr, STDOUT_FILENO},
-					   .nfds = 1,
-					   .die_with_parent = true},
-		       NULL) < 0)
-		return;
-	wr = close_fd(wr);
-	n = io_read_full(rd, out, size - 1);
-	(void)proc_wait(&child, VERSION_WAIT_MS);
-	proc_destroy(&child);
-	out[n > 0 ? n : 0] = '\0';
-	out[strcspn(out, "\n")] = '\0';
-}
-
-static void check_engine(struct report *r)
-{
-	struct check *engine = add(r, "engine"), *kvm, *qemu;
-	struct kvm_probe probe;
-	cleanup_free char *path = artifact_program("qemu-system-x86_64");
+	struct check *c = add(r, "engine");
 	const char *name = NULL;
 	struct err err = ERR_INIT;
-	char version[128];
 
-	if (artifact_engine("auto", NULL, &name, &err) < 0)
-		fail(engine, &err);
-	else
-		snprintf(engine->detail, sizeof(engine->detail), "%s: %s", name,
-			 strcmp(name, "kvm") == 0
-				 ? "the processor's own virtualisation"
-				 : "QEMU's software CPU, which needs no hardware virtualisation");
-	qemu = add(r, "qemu");
-	if (path) {
-		program_version(path, version, sizeof(version));
-		snprintf(qemu->detail, sizeof(qemu->detail), "%s (%s)", path, version);
-	} else {
-		qemu->state = CHECK_BAD;
-		snprintf(qemu->detail, sizeof(qemu->detail), "not installed");
-		snprintf(qemu->hint, sizeof(qemu->hint),
-			 "apt-get install --no-install-recommends qemu-system-x86");
+	if (artifact_engine("auto", NULL, &name, &err) < 0) {
+		fail(c, &err);
+		return NULL;
 	}
-	kvm = add(r, "kvm");
+	snprintf(c->detail, sizeof(c->detail), "%s: %s", name,
+		 str_eq(name, "kvm")
+			 ? "the processor's own virtualisation"
+			 : "QEMU's software CPU, which needs no hardware virtualisation");
+	return name;
+}
+
+/* The first line that it prints of itself. */
+static int qemu_version(const char *path, struct buf *b, struct err *err)
+{
+	const char *const argv[] = {path, "--version", NULL};
+	const struct proc_spec spec = {.path = path, .argv = argv, .die_with_parent = true};
+	int r = proc_capture(&spec, VERSION_MAX, VERSION_WAIT_MS, b, err);
+	char *line = buf_cstr(b);
+
+	if (r < 0)
+		return r;
+	if (!line)
+		return err_set(err, ENOMEM, "out of memory");
+	line[strcspn(line, "\n")] = '\0';
+	return artifact_qemu_version(line, err);
+}
+
+/* Where KVM does the work, nobody misses it. */
+static void check_qemu(struct report *r, const char *engine)
+{
+	struct check *c = add(r, "qemu");
+	cleanup_buf struct buf version = BUF_INIT;
+	cleanup_free char *path = NULL;
+	struct err err = ERR_INIT;
+	int e = artifact_qemu(&path, &err);
+
+	if (e == 0)
+		e = qemu_version(path, &version, &err);
+	if (e < 0) {
+		fail(c, &err);
+		c->state = engine && str_eq(engine, "kvm") ? CHECK_NOTE : CHECK_BAD;
+		return;
+	}
+	snprintf(c->detail, sizeof(c->detail), "%s (%.200s)", path, buf_cstr(&version));
+}
+
+static void check_kvm(struct report *r)
+{
+	struct check *c = add(r, "kvm");
+	struct kvm_probe probe;
+
 	kvm_probe(NULL, &probe);
 	if (probe.verdict == KVM_GOOD) {
-		snprintf(kvm->detail, sizeof(kvm->detail),
-			 "/dev/kvm runs at the processor's speed");
+		snprintf(c->detail, sizeof(c->detail), "/dev/kvm runs at the processor's speed");
 		return;
 	}
 	/* Nobody has to mend it: there is the other engine. */
-	kvm->state = CHECK_NOTE;
-	snprintf(kvm->detail, sizeof(kvm->detail), "%s: %.400s", kvm_verdict_name(probe.verdict),
+	c->state = CHECK_NOTE;
+	snprintf(c->detail, sizeof(c->detail), "%s: %.400s", kvm_verdict_name(probe.verdict),
 		 probe.why.msg);
-	snprintf(kvm->hint, sizeof(kvm->hint), "%.180s", probe.why.hint);
+	snprintf(c->hint, sizeof(c->hint), "%.300s", probe.why.hint);
+}
+
+static void check_wall(struct report *r, const struct wall *w)
+{
+	struct check *c = add(r, "jail");
+
+	snprintf(c->name_of_wall, sizeof(c->name_of_wall), "jail.%.31s", w->name);
+	c->name = c->name_of_wall;
+	if (w->held) {
+		snprintf(c->detail, sizeof(c->detail), "%s", w->detail);
+		return;
+	}
+	/* A sandbox runs without it, and tells the same. */
+	c->state = CHECK_NOTE;
+	snprintf(c->detail, sizeof(c->detail), "%s; without it, %s", w->detail, wall_lost(w->name));
+	snprintf(c->hint, sizeof(c->hint), "%s", wall_remedy(w, "/proc"));
+}
+
+/* Built for real, around a process that ends at once. */
+static void check_jail(struct report *r, struct store *store, const char *engine)
+{
+	cleanup_buf struct buf text = BUF_INIT;
+	struct wall walls[WALLS_MAX];
+	struct err err = ERR_INIT;
+	size_t n;
+
+	if (walls_try(store, engine ? engine : "qemu", &text, &err) < 0) {
+		fail(add(r, "jail"), &err);
+		return;
+	}
+	n = walls_parse(buf_cstr(&text), walls);
+	for (size_t i = 0; i < n; i++)
+		check_wall(r, &walls[i]);
 }
 
 static void check_artifacts(struct report *r)
@@ -160,7 +196,7 @@ static void check_tools(struct report *r)
 	snprintf(c->hint, sizeof(c->hint), "apt-get install e2fsprogs");
 }
 
-static void check_home(struct report *r)
+static void check_home(struct report *r, const char *engine)
 {
 	struct check *c = add(r, "home");
 	cleanup_store struct store *store = NULL;
@@ -171,6 +207,8 @@ static void check_home(struct report *r)
 		return;
 	}
 	snprintf(c->detail, sizeof(c->detail), "%s", store_home(store));
+	sandbox_dir_heal(store);
+	check_jail(r, store, engine);
 }
 
 static json_t *to_json(const struct report *r, bool healthy)
@@ -196,10 +234,10 @@ static void print_report(const struct report *r)
 		const struct check *c = &r->checks[i];
 		const char *colour = c->state == CHECK_BAD ? cli_red(stdout) : "";
 
-		printf("%s%-8s%s%-10s%s\n", colour, marks[c->state],
+		printf("%s%-8s%s%-19s%s\n", colour, marks[c->state],
 		       *colour ? cli_reset(stdout) : "", c->name, c->detail);
 		if (c->hint[0])
-			printf("%-18s→ %s\n", "", c->hint);
+			printf("%-27s→ %s\n", "", c->hint);
 	}
 }
 
@@ -218,15 +256,18 @@ static int doctor(struct cli *cli, int argc, char **argv)
 	cleanup_words struct opt_words words = {0};
 	struct report r = {0};
 	bool healthy = true;
+	const char *engine;
 	int code;
 
 	if (cli_parse_operands(cli, &a, argc, argv, 0, 0, &words, &code))
 		return code;
 	check_platform(&r);
-	check_engine(&r);
+	engine = check_engine(&r);
+	check_kvm(&r);
+	check_qemu(&r, engine);
 	check_artifacts(&r);
 	check_tools(&r);
-	check_home(&r);
+	check_home(&r, engine);
 	for (size_t i = 0; i < r.n; i++)
 		healthy &= r.checks[i].state != CHECK_BAD;
 	if (a.json) {

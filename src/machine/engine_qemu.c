@@ -28,6 +28,7 @@
 #include "base/log.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "machine/jail/jail.h"
 #include "machine/machine.h"
 #include "machine/qmp.h"
 #include "virtio/vhost_user.h"
@@ -195,7 +196,7 @@ static int add_arguments(struct strv *v, const struct machine *m)
 	ARG("-chardev"), ARG("socket,id=qmp,fd=%d", FD_QMP);
 	ARG("-mon"), ARG("chardev=qmp,mode=control");
 	/* Inside of ours, which could not refuse what starts a program: exec among it. */
-	if (!c->jail || !str_eq(c->jail, "off")) {
+	if (jail_filters()) {
 		ARG("-sandbox");
 		ARG("on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 	}

@@ -2,19 +2,26 @@
 /*
  * msb-vm: one virtual machine.
  *
- * Started by msb with the descriptors of enum vm_fd and no arguments; not for people. Exits 0 when
- * the machine ended as it was asked to.
+ * Started by msb with the descriptors of enum vm_fd; not for people. Its argument, the sandbox's
+ * directory, is only for who looks at a list of processes. Exits 0 when the machine ended as it was
+ * asked to.
+ *
+ * `msb-vm --try-jail ENGINE DIR KERNEL` makes no machine: it builds the walls around one, says what
+ * holds, removes DIR and ends.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/str.h"
+#include "machine/jail/jail.h"
 #include "machine/machine.h"
 
 /* The boot message is at most a frame of 4 MiB; disks and paths are little beside it. */
@@ -44,7 +51,26 @@ static void block_signals(void)
 	signal(SIGPIPE, SIG_IGN);
 }
 
-int main(void)
+static int try_jail(char **words)
+{
+	const struct jail_params p = {
+		.on = true,
+		.engine = words[0],
+		.dir = words[1],
+		.kernel = words[2],
+		.remove_dir = true,
+	};
+	cleanup_buf struct buf report = BUF_INIT;
+	struct err err = ERR_INIT;
+
+	if (jail_try(&p, &report, &err) < 0) {
+		(void)io_write_full(STDERR_FILENO, err.msg, strlen(err.msg));
+		return 1;
+	}
+	return io_write_full(STDOUT_FILENO, buf_ptr(&report), buf_size(&report)) < 0;
+}
+
+int main(int argc, char **argv)
 {
 	struct vm_config config = {0};
 	struct machine_start start = {
@@ -56,6 +82,8 @@ int main(void)
 	enum log_level level;
 	int r;
 
+	if (argc == 5 && str_eq(argv[1], "--try-jail"))
+		return try_jail(argv + 2);
 	block_signals();
 	for (int fd = VM_FD_CONFIG; fd <= VM_FD_LOG; fd++)
 		(void)io_set_cloexec(fd, true);

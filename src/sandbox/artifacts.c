@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +11,9 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "machine/kvm/probe.h"
+
+/* Whose microvm machine can be without PCI and USB. */
+#define QEMU_MAJOR 6
 
 static const struct {
 	const char *name;
@@ -91,19 +95,49 @@ char *artifact_program(const char *name)
 	return NULL;
 }
 
-static int find_qemu(struct err *err)
+int artifact_qemu(char **ret, struct err *err)
 {
-	cleanup_free char *qemu = artifact_program("qemu-system-x86_64");
+	const char *own = getenv("MSB_QEMU");
+	char *path;
 
-	if (qemu || getenv("MSB_QEMU"))
+	if (own && *own) {
+		path = strchr(own, '/') ? usable(strdup(own), X_OK) : artifact_program(own);
+		if (!path) {
+			err_set(err, ERR_NOT_FOUND, "QEMU is not where MSB_QEMU says: %s", own);
+			return err_hint(err, "correct MSB_QEMU, or unset it");
+		}
+	} else {
+		path = artifact_program("qemu-system-x86_64");
+		if (!path) {
+			err_set(err, ERR_NOT_FOUND,
+				"QEMU is not installed: no qemu-system-x86_64 in PATH");
+			return err_hint(err,
+					"apt-get install --no-install-recommends qemu-system-x86");
+		}
+	}
+	*ret = path;
+	return 0;
+}
+
+int artifact_qemu_version(const char *line, struct err *err)
+{
+	const char *at = strstr(line, "QEMU emulator version ");
+	unsigned major = 0, minor = 0;
+
+	if (!at || sscanf(at, "QEMU emulator version %u.%u", &major, &minor) != 2) {
+		err_set(err, ERR_UNSUPPORTED, "it is no QEMU: it calls itself \"%.100s\"", line);
+		return err_hint(err, "install QEMU %d or newer", QEMU_MAJOR);
+	}
+	if (major >= QEMU_MAJOR)
 		return 0;
-	err_set(err, ERR_NOT_FOUND, "QEMU is not installed: no qemu-system-x86_64 in PATH");
-	return err_hint(err, "apt-get install --no-install-recommends qemu-system-x86");
+	err_set(err, ERR_UNSUPPORTED, "QEMU %u.%u is too old", major, minor);
+	return err_hint(err, "install QEMU %d or newer", QEMU_MAJOR);
 }
 
 int artifact_engine(const char *wanted, const char *cache, const char **ret, struct err *err)
 {
 	bool automatic = str_eq(wanted, "auto");
+	cleanup_free char *qemu = NULL;
 	struct kvm_probe probe;
 	int r;
 
@@ -120,7 +154,7 @@ int artifact_engine(const char *wanted, const char *cache, const char **ret, str
 		if (!automatic)
 			return err_copy(err, &probe.why);
 	}
-	r = find_qemu(err);
+	r = artifact_qemu(&qemu, err);
 	if (r == 0)
 		*ret = "qemu";
 	return r;

@@ -25,6 +25,11 @@ const char *artifact_name(enum artifact what);
 /* A program in $PATH or one of the system's directories; NULL when there is none. */
 char *artifact_program(const char *name);
 
+/* The QEMU that the qemu engine would start: $MSB_QEMU, or that of $PATH. The caller's to free. */
+int artifact_qemu(char **ret, struct err *err);
+/* Judge the first line of its --version. ERR_UNSUPPORTED when it is too old, or no QEMU. */
+int artifact_qemu_version(const char *line, struct err *err);
+
 /*
  * Decide what runs the CPU. @wanted is "auto" (KVM where it runs at the processor's speed, else
  * QEMU), "kvm" or "qemu"; *ret is a static string. @cache (may be NULL) is a file that keeps what

@@ -28,7 +28,6 @@
 #include "store/store.h"
 
 #define AGENT_SOCKET "agent.sock"
-#define LOG_DIR	     "logs"
 #define VM_LOG	     "logs/vm.log"
 #define KERNEL_LOG   "logs/kernel.log"
 
@@ -152,24 +151,6 @@ static int find_parts(struct sandbox *sb, struct err *err)
 	return 0;
 }
 
-/* Take the directory of a sandbox without a name: a new one. */
-static int take_random(struct sandbox *sb, struct err *err)
-{
-	char name[16];
-	int r;
-
-	do {
-		r = sandbox_name_random(name, err);
-		if (r == 0)
-			r = sandbox_dir_take(sb->store, name, true, &sb->dir, err);
-		if (r == 0 && sb->dir.kept) {
-			sandbox_dir_done(&sb->dir);
-			r = -EBUSY;
-		}
-	} while (r == -EBUSY);
-	return r;
-}
-
 static int open_kept(struct sandbox *sb, struct err *err)
 {
 	int r;
@@ -218,8 +199,8 @@ static int open_new(struct sandbox *sb, struct err *err)
 	if (rec->spec.root == SANDBOX_ROOT_DISK)
 		r = upper_create(sb->store, sb->dir.fd, UPPER_FILE, rec->spec.root_size,
 				 !rec->ephemeral, err);
-	if (r == 0 && mkdirat(sb->dir.fd, LOG_DIR, 0700) < 0)
-		r = err_errno(err, "cannot create %s/%s", sb->dir.path, LOG_DIR);
+	if (r == 0 && mkdirat(sb->dir.fd, SANDBOX_LOGS, 0700) < 0)
+		r = err_errno(err, "cannot create %s/%s", sb->dir.path, SANDBOX_LOGS);
 	if (r == 0 && !rec->ephemeral) {
 		r = write_record(sb, err);
 		sb->dir.kept = r == 0;
@@ -258,7 +239,7 @@ int sandbox_open(struct sandbox **ret, struct store *s, struct sandbox_spec *spe
 	if (r == 0)
 		r = find_parts(sb, err);
 	if (r == 0 && sb->record.ephemeral)
-		r = take_random(sb, err);
+		r = sandbox_dir_take_random(sb->store, &sb->dir, err);
 	if (r == 0)
 		r = open_new(sb, err);
 out:

@@ -136,6 +136,23 @@ int sandbox_dir_take(struct store *s, const char *name, bool create, struct sand
 	return 0;
 }
 
+int sandbox_dir_take_random(struct store *s, struct sandbox_dir *ret, struct err *err)
+{
+	char name[16];
+	int r;
+
+	do {
+		r = sandbox_name_random(name, err);
+		if (r == 0)
+			r = sandbox_dir_take(s, name, true, ret, err);
+		if (r == 0 && ret->kept) {
+			sandbox_dir_done(ret);
+			r = -EBUSY;
+		}
+	} while (r == -EBUSY);
+	return r;
+}
+
 int sandbox_dir_take_wait(struct store *s, const char *name, int timeout_ms,
 			  struct sandbox_dir *ret, struct err *err)
 {

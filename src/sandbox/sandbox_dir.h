@@ -35,6 +35,8 @@
 struct store;
 struct sandbox_record;
 
+#define SANDBOX_LOGS "logs"
+
 struct sandbox_dir {
 	struct store *store;
 	char *name, *path; /* path is absolute */
@@ -54,6 +56,8 @@ struct sandbox_dir {
  */
 int sandbox_dir_take(struct store *s, const char *name, bool create, struct sandbox_dir *ret,
 		     struct err *err);
+/* Take one that is new, under a name of its own. */
+int sandbox_dir_take_random(struct store *s, struct sandbox_dir *ret, struct err *err);
 /* Take, trying again until @timeout_ms have gone while it is running. */
 int sandbox_dir_take_wait(struct store *s, const char *name, int timeout_ms,
 			  struct sandbox_dir *ret, struct err *err);

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sandbox/walls.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/proc.h"
 #include "base/str.h"
+#include "sandbox/artifacts.h"
+#include "sandbox/sandbox_dir.h"
 
 #define MISSING "no: "
 
@@ -114,4 +119,40 @@ const char *wall_remedy(const struct wall *w, const char *proc)
 			return known[i].remedy;
 	}
 	return "";
+}
+
+/* ---- trying ---- */
+
+enum { TRY_MAX = 16384, TRY_WAIT_MS = 20000 };
+
+static int try_in(const struct sandbox_dir *d, const char *engine, struct buf *report,
+		  struct err *err)
+{
+	cleanup_free char *vm = NULL, *kernel = NULL;
+	int r = artifact_find(ARTIFACT_VM, &vm, err);
+
+	if (r < 0)
+		return r;
+	/* A kernel is one file to the jail; where there is none, another will do. */
+	if (artifact_find(ARTIFACT_KERNEL, &kernel, NULL) < 0)
+		kernel = strdup(vm);
+	if (!kernel || mkdirat(d->fd, SANDBOX_LOGS, 0700) < 0)
+		return err_errno(err, "cannot try the jail");
+	const char *const argv[] = {"msb-vm", "--try-jail", engine, d->path, kernel, NULL};
+	const struct proc_spec spec = {.path = vm, .argv = argv, .die_with_parent = true};
+
+	r = proc_capture(&spec, TRY_MAX, TRY_WAIT_MS, report, err);
+	return r > 0 ? err_set(err, EIO, "msb-vm cannot build its jail (exit code %d)", r) : r;
+}
+
+int walls_try(struct store *s, const char *engine, struct buf *report, struct err *err)
+{
+	cleanup_sandbox_dir struct sandbox_dir d = SANDBOX_DIR_INIT;
+	int r = sandbox_dir_take_random(s, &d, err);
+
+	if (r < 0)
+		return r;
+	r = try_in(&d, engine, report, err);
+	(void)sandbox_dir_remove(&d, NULL);
+	return r;
 }

@@ -9,6 +9,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/buf.h"
+#include "base/err.h"
+
 /* More than there are steps. */
 #define WALLS_MAX 16
 
@@ -28,5 +31,12 @@ const char *wall_lost(const char *name);
  * the settings below @proc ("/proc" but in tests). "" when nothing is known. Static.
  */
 const char *wall_remedy(const struct wall *w, const char *proc);
+
+/*
+ * Build the walls of @engine around a process, as this user in this store, and append its report.
+ * Nothing is left behind.
+ */
+struct store;
+int walls_try(struct store *s, const char *engine, struct buf *report, struct err *err);
 
 #endif

@@ -268,6 +268,32 @@ static void a_child_dies_with_its_parent(void **state)
 	close(ready[1]);
 }
 
+static int capture(const char *script, size_t max, int timeout_ms, struct buf *out)
+{
+	const char *const argv[] = {"sh", "-c", script, NULL};
+	const struct proc_spec spec = {.path = "sh", .argv = argv};
+	struct err err = ERR_INIT;
+
+	buf_reset(out);
+	return proc_capture(&spec, max, timeout_ms, out, &err);
+}
+
+static void output_is_captured(void **state)
+{
+	struct buf b = BUF_INIT;
+
+	(void)state;
+	assert_int_equal(capture("echo one; echo not this >&2; echo two; exit 3", 100, 60000, &b),
+			 3);
+	assert_string_equal(buf_cstr(&b), "one\ntwo\n");
+	assert_int_equal(capture("kill -9 $$", 100, 60000, &b), 128 + SIGKILL);
+	assert_int_equal(buf_size(&b), 0);
+	assert_int_equal(capture("while :; do echo endless; done", 1000, 60000, &b), -EMSGSIZE);
+	assert_int_equal(capture("echo; exec sleep 1000", 100, 100, &b), -ETIMEDOUT);
+	assert_int_equal(capture("exec >&-; exec sleep 1000", 100, 100, &b), -ETIMEDOUT);
+	buf_done(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -282,6 +308,7 @@ int main(void)
 		cmocka_unit_test(signals_start_afresh),
 		cmocka_unit_test(a_session_of_its_own),
 		cmocka_unit_test(a_child_dies_with_its_parent),
+		cmocka_unit_test(output_is_captured),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

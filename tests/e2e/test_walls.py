@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The walls around a machine that runs, seen from the host, and what is told about them."""
+import ctypes
+import errno
 import json
 import os
+import platform
 import shutil
 import stat
+import struct
 import subprocess
 import tempfile
 
-from harness import Case, ENGINE, MSB, PATIENCE, environment, parent_and_name, until
+from harness import Case, ENGINE, MSB, PATIENCE, parent_and_name, until
 
 NOBODY = 65534
 NAMES = ["privileges", "namespaces", "root", "landlock", "capabilities", "seccomp"]
@@ -16,6 +20,22 @@ NAMES = ["privileges", "namespaces", "root", "landlock", "capabilities", "seccom
 def status_of(pid, task):
     with open(f"/proc/{pid}/task/{task}/status") as f:
         return dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+
+
+def refuse(number, code):
+    """A preexec_fn: this system call fails with @code from now on, as on hosts that do not have it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    # load nr; is it the one? errno : allow
+    code = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050000 | code), (0x06, 0, 0, 0x7fff0000)]
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *c) for c in code))
+    header = ctypes.create_string_buffer(struct.pack("H6xP", len(code), ctypes.addressof(program)))
+
+    def install():
+        libc.prctl(38, 1, 0, 0, 0)
+        if libc.prctl(22, 2, header, 0, 0):
+            raise OSError(ctypes.get_errno(), "no seccomp")
+        assert program
+    return install
 
 
 def children(pid):
@@ -207,4 +227,124 @@ class Inspect(Walls):
         child.terminate()
         child.wait(PATIENCE)
         self.refused(self.msb("inspect", name), 1, name)
+        self.nothing_left()
+
+
+class Degraded(Walls):
+    """A host that forbids a step: the sandbox runs within the others, and the step is named."""
+    UNSHARE, SECCOMP, LANDLOCK = 272, 317, 444
+
+    def setUp(self):
+        super().setUp()
+        if platform.machine() != "x86_64":
+            self.skipTest("system call numbers of another architecture")
+
+    def check(self, missing, words, **how):
+        child = self.start("run", "--name", "box", "busybox", "--", "sh", "-c", "echo up; exec sleep 1000", **how)
+        self.assertEqual(child.stdout.readline(), b"up\n")
+        told = until(lambda: self.up("box"), "the machine was not written down")
+        self.sanitized(told)
+        vm = told["machine"]["pid"]
+        self.assertEqual({n for n, w in self.walls(told).items() if not w["held"]}, set(missing))
+        self.assertIn("no: ", self.ok(self.msb("inspect", "box")).text)
+        for pid in [vm] + children(vm):
+            s = status_of(pid, pid)
+            self.assertEqual((s["NoNewPrivs"], int(s["CapEff"], 16), int(s["CapPrm"], 16)), ("1", 0, 0))
+        self.ok(self.msb("stop", "box"))
+        done = self.ok(self.msb("run", "--debug", "busybox", "--", "true", **how))
+        for name in missing:
+            self.assertRegex(done.messages, f"{name}: no: ")
+        done = self.ok(self.msb("doctor", "--format", "json", **how))
+        notes = {c["name"]: c for c in json.loads(done.text)["checks"] if c["status"] == "note"}
+        for name in missing:
+            self.assertIn("without it", notes["jail." + name]["detail"])
+            self.assertTrue(notes["jail." + name]["hint"])
+        for word in words:
+            self.assertIn(word, str(notes))
+        self.ok(self.msb("rm", "box"))
+        self.nothing_left()
+
+    def test_no_namespaces(self):
+        self.own_home()
+        self.check(["namespaces", "root"], ["container"], preexec_fn=refuse(self.UNSHARE, errno.EPERM))
+
+    def test_no_namespaces_for_nobody(self):
+        self.become_nobody()
+        self.check(["namespaces", "root"], ["container"], preexec_fn=refuse(self.UNSHARE, errno.EPERM))
+
+    def test_no_landlock(self):
+        self.own_home()
+        self.check(["landlock"], ["5.13"], preexec_fn=refuse(self.LANDLOCK, errno.ENOSYS))
+
+    def test_no_filters(self):
+        self.own_home()
+        self.check(["seccomp"], ["CONFIG_SECCOMP"], preexec_fn=refuse(self.SECCOMP, errno.ENOSYS))
+
+    def test_user_namespaces_switched_off(self):
+        """In a namespace of its own, where nobody has any privileges and no other may be made."""
+        if not shutil.which("setpriv") or not shutil.which("unshare"):
+            self.skipTest("no setpriv or unshare")
+        script = ('for f in user mnt net ipc uts cgroup pid; do echo 0 > /proc/sys/user/max_${f}_namespaces; done && '
+                  'exec setpriv --bounding-set=-all --inh-caps=-all "$@"')
+        self.own_home()
+        self.prefix = ["unshare", "-r", "sh", "-c", script, "sh"]
+        if subprocess.run(self.prefix + ["true"], stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("cannot make a user namespace to forbid others in")
+        self.check(["namespaces", "root"], ["max_user_namespaces="])
+
+
+class Doctor(Walls):
+    def checks(self, **how):
+        done = self.msb("doctor", "--format", "json", **how)
+        return done, {c["name"]: c for c in json.loads(done.text)["checks"]}
+
+    def test_the_jail_is_tried(self):
+        self.own_home()
+        done, checks = self.checks()
+        self.ok(done)
+        self.assertEqual([n for n in checks if n.startswith("jail.")], ["jail." + n for n in NAMES])
+        text = self.ok(self.msb("doctor")).text
+        for name in NAMES:
+            self.assertIn("jail." + name, text)
+        self.nothing_left()
+
+    def test_as_nobody(self):
+        self.become_nobody()
+        done, checks = self.checks()
+        self.ok(done)
+        if "sanitizer" not in checks["jail.seccomp"]["detail"] and checks["jail.namespaces"]["status"] == "ok":
+            self.assertIn("user", checks["jail.namespaces"]["detail"])
+        self.nothing_left()
+
+    def test_qemu(self):
+        self.own_home()
+        old, other = self.path("old"), self.path("other")
+        for path, words in ((old, "QEMU emulator version 4.2.1"), (other, "something else")):
+            with open(path, "w") as f:
+                f.write(f"#!/bin/sh\necho '{words}'\n")
+            os.chmod(path, 0o755)
+        for path, word in ((old, "4.2 is too old"), (other, "no QEMU"), ("/no/such/qemu", "MSB_QEMU")):
+            done, checks = self.checks(env={"MSB_QEMU": path})
+            self.assertIn(word, checks["qemu"]["detail"])
+            self.assertTrue(checks["qemu"]["hint"])
+            kvm = checks["engine"]["detail"].startswith("kvm")
+            self.assertEqual((checks["qemu"]["status"], done.code), ("note", 0) if kvm else ("failed", 1))
+
+    def test_an_engine_that_cannot_be(self):
+        """kvm where it is no good: refused at once, in the words of doctor."""
+        self.own_home()
+        _, checks = self.checks()
+        if checks["kvm"]["status"] == "ok":
+            self.skipTest("KVM is good here")
+        reason = checks["kvm"]["detail"].split(": ", 1)[1].split(":")[0]
+        self.refused(self.msb("run", "--engine", "kvm", "busybox", "--", "true"), 125, reason, "→")
+        self.nothing_left()
+
+    def test_kvm_that_is_not_for_this_user(self):
+        self.become_nobody()
+        if not os.path.exists("/dev/kvm") or not subprocess.run(self.prefix + ["test", "-w", "/dev/kvm"]).returncode:
+            self.skipTest("/dev/kvm is for everybody, or nobody")
+        _, checks = self.checks()
+        self.assertIn("no-permission", checks["kvm"]["detail"])
+        self.refused(self.msb("run", "--engine", "kvm", "busybox", "--", "true"), 125, "may not use /dev/kvm", "→")
         self.nothing_left()

@@ -10,6 +10,7 @@
 #include <linux/serial_reg.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -488,6 +489,30 @@ static void test_probe(void **state)
 	assert_string_equal(second.why.msg, first.why.msg);
 }
 
+/* An answer is of this /dev/kvm as it is: another file or other permissions make it worthless. */
+static void test_probe_notices_changes(void **state)
+{
+	const char *cache = scratch_path(state, "kvm");
+	struct buf b = BUF_INIT;
+	struct kvm_probe p;
+	char *stamp;
+
+	kvm_probe(cache, &p);
+	if (p.verdict != KVM_GOOD && p.verdict != KVM_EMULATING)
+		skip();
+	assert_int_equal(io_read_file(cache, 512, &b, NULL), 0);
+	/* "BOOT-DEVICE-INODE-CTIME-MODE VERDICT...": a digit of the time of its last change. */
+	stamp = strchr(buf_cstr(&b), '.');
+	assert_non_null(stamp);
+	stamp[1] = stamp[1] == '0' ? '1' : '0';
+	assert_int_equal(io_write_file_atomic(cache, buf_ptr(&b), buf_size(&b), 0600, NULL), 0);
+	kvm_probe(cache, &p);
+	assert_false(p.cached);
+	kvm_probe(cache, &p);
+	assert_true(p.cached);
+	buf_done(&b);
+}
+
 static void test_probe_distrusts_its_cache(void **state)
 {
 	static const char *const bad[] = {
@@ -530,6 +555,65 @@ static void test_open_explains(void **state)
 	assert_int_equal(fd, -1);
 }
 
+static void furnish(void **state, const char *name, const char *text)
+{
+	assert_int_equal(
+		io_write_file_atomic(scratch_path(state, name), text, strlen(text), 0600, NULL), 0);
+}
+
+/* Each situation in its own words, with what to do. */
+static void test_explains_each_situation(void **state)
+{
+	static const struct {
+		const char *misc, *flags;
+		int error, code;
+		const char *said, *hint;
+	} situations[] = {
+		{"", "fpu vmx hypervisor", -ENOENT, -ENOENT, "not loaded", "modprobe kvm_intel"},
+		{"", "fpu svm", -ENODEV, -ENOENT, "not loaded", "modprobe kvm_amd"},
+		{"", "fpu hypervisor", -ENOENT, -ENXIO, "nested virtualisation is off", "managed"},
+		{"", "fpu vmxnot", -ENXIO, -ENODEV, "no virtualisation", "firmware"},
+		{"232 kvm\n", "fpu svm", -ENOENT, -ENOENT, "KVM is loaded, but", "--device"},
+		{"1 xkvm\n", "fpu svm", -ENOENT, -ENOENT, "not loaded", "modprobe"},
+		{"", "svm", -EMFILE, -EMFILE, "cannot open", ""},
+	};
+	char cpuinfo[128];
+
+	for (size_t i = 0; i < ARRAY_SIZE(situations); i++) {
+		struct err err = ERR_INIT;
+
+		snprintf(cpuinfo, sizeof(cpuinfo), "processor\t: 0\nflags\t\t: %s\nbugs\t: svm\n",
+			 situations[i].flags);
+		furnish(state, "cpuinfo", cpuinfo);
+		furnish(state, "misc", situations[i].misc);
+		assert_int_equal(kvm_explain(situations[i].error, "/dev/kvm", *state, &err),
+				 situations[i].code);
+		assert_non_null(strstr(err.msg, situations[i].said));
+		assert_non_null(strstr(err.hint, situations[i].hint));
+	}
+}
+
+static void test_explains_permissions(void **state)
+{
+	const char *path = scratch_path(state, "kvm");
+	struct err err = ERR_INIT;
+
+	furnish(state, "kvm", "");
+	assert_int_equal(kvm_explain(-EACCES, path, "/proc", &err), -EACCES);
+	assert_non_null(strstr(err.msg, "may not use"));
+	assert_non_null(strstr(err.hint, "read and write access"));
+	assert_int_equal(chmod(path, 0660), 0);
+	assert_int_equal(kvm_explain(-EPERM, path, "/proc", &err), -EACCES);
+	assert_non_null(strstr(err.hint, "group"));
+	if (geteuid() || chown(path, 0, 54321) < 0)
+		return;
+	assert_int_equal(kvm_explain(-EACCES, path, "/proc", &err), -EACCES);
+	assert_non_null(strstr(err.hint, "number 54321"));
+	assert_int_equal(chown(path, 0, 0), 0);
+	assert_int_equal(kvm_explain(-EACCES, path, "/proc", &err), -EACCES);
+	assert_non_null(strstr(err.hint, "usermod -aG root USER"));
+}
+
 static void test_verdict_names(void **state)
 {
 	(void)state;
@@ -543,21 +627,15 @@ int main(void)
 #define SCRATCH(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
 #define PORT(name)    cmocka_unit_test_setup_teardown(name, port_setup, port_teardown)
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ram_shapes),
-		cmocka_unit_test(test_ram_refusals),
-		PORT(test_uart_prints_lines),
-		PORT(test_uart_is_a_16550),
-		PORT(test_uart_interrupts),
-		PORT(test_uart_full_pipe),
-		cmocka_unit_test(test_mptable),
-		cmocka_unit_test(test_boot_parameters),
-		cmocka_unit_test(test_boot_refusals),
-		cmocka_unit_test(test_loader),
-		cmocka_unit_test(test_cpuid),
-		SCRATCH(test_probe),
-		SCRATCH(test_probe_distrusts_its_cache),
-		SCRATCH(test_open_explains),
-		cmocka_unit_test(test_verdict_names),
+		cmocka_unit_test(test_ram_shapes),    cmocka_unit_test(test_ram_refusals),
+		PORT(test_uart_prints_lines),	      PORT(test_uart_is_a_16550),
+		PORT(test_uart_interrupts),	      PORT(test_uart_full_pipe),
+		cmocka_unit_test(test_mptable),	      cmocka_unit_test(test_boot_parameters),
+		cmocka_unit_test(test_boot_refusals), cmocka_unit_test(test_loader),
+		cmocka_unit_test(test_cpuid),	      SCRATCH(test_probe),
+		SCRATCH(test_probe_notices_changes),  SCRATCH(test_probe_distrusts_its_cache),
+		SCRATCH(test_open_explains),	      SCRATCH(test_explains_each_situation),
+		SCRATCH(test_explains_permissions),   cmocka_unit_test(test_verdict_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

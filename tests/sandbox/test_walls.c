@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/io.h"
 #include "machine/jail/jail.h"
+#include "sandbox/artifacts.h"
 #include "sandbox/record.h"
 #include "sandbox/walls.h"
 
@@ -105,6 +106,23 @@ static void test_remedies(void **state)
 	assert_string_equal(remedy(state, "landlock: ABI 7"), "");
 }
 
+static void test_qemu_versions(void **state)
+{
+	struct err err = ERR_INIT;
+
+	(void)state;
+	assert_int_equal(artifact_qemu_version("QEMU emulator version 7.2.22 (Debian 1:7.2)", &err),
+			 0);
+	assert_int_equal(artifact_qemu_version("QEMU emulator version 10.0.0", &err), 0);
+	assert_int_equal(artifact_qemu_version("QEMU emulator version 5.2.0", &err),
+			 -ERR_UNSUPPORTED);
+	assert_string_equal(err.msg, "QEMU 5.2 is too old");
+	assert_non_null(strstr(err.hint, "6"));
+	assert_int_equal(artifact_qemu_version("", &err), -ERR_UNSUPPORTED);
+	assert_int_equal(artifact_qemu_version("QEMU emulator version x", &err), -ERR_UNSUPPORTED);
+	assert_non_null(strstr(err.msg, "no QEMU"));
+}
+
 static void test_machine_record(void **state)
 {
 	struct sandbox_machine m = {.engine = (char *)"kvm", .started_at = 5}, got = {0};
@@ -143,6 +161,7 @@ int main(void)
 		cmocka_unit_test(test_parse),
 		cmocka_unit_test(test_all_steps),
 		cmocka_unit_test_setup_teardown(test_remedies, scratch_setup, scratch_teardown),
+		cmocka_unit_test(test_qemu_versions),
 		cmocka_unit_test(test_machine_record),
 	};
 

@@ -276,6 +276,11 @@ int jail_thread(enum jail_role role)
 	return filtered ? jail_filter(role) : 0;
 }
 
+bool jail_filters(void)
+{
+	return filtered;
+}
+
 void jail_seal(struct jail *j)
 {
 	j->ruleset = close_fd(j->ruleset);

@@ -119,6 +119,9 @@ void jail_loop(struct jail *j, struct loop *loop);
  */
 int jail_thread(enum jail_role role);
 
+/* Do system call filters hold, so that children can expect to be able to make their own? */
+bool jail_filters(void);
+
 /* The engine has started: confine the main thread. */
 void jail_seal(struct jail *j);
 
@@ -127,6 +130,12 @@ int jail_remove_dir(struct jail *j, struct err *err);
 
 /* One line a step, "NAME: what holds" or "NAME: no: why". */
 void jail_describe(const struct jail *j, struct buf *b);
+
+/*
+ * Go through all of it with nothing to protect, and append what jail_describe() says. The process
+ * is good for little afterwards.
+ */
+int jail_try(const struct jail_params *params, struct buf *report, struct err *err);
 
 const char *jail_step_name(enum jail_step step);
 

@@ -5,6 +5,7 @@
 #include <grp.h>
 #include <linux/kvm.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -85,12 +86,26 @@ static int explain_no_virtualisation(bool nested, struct err *err)
 	return -ENODEV;
 }
 
-static int explain_missing(struct err *err)
+static bool read_proc(const char *proc, const char *name, struct buf *b)
 {
-	cleanup_buf struct buf info = BUF_INIT;
+	char path[512];
 
-	err_set(err, ENOENT, "KVM is not loaded: there is no /dev/kvm");
-	if (io_read_file("/proc/cpuinfo", CPUINFO_MAX, &info, NULL) < 0 || !buf_cstr(&info))
+	snprintf(path, sizeof(path), "%s/%s", proc, name);
+	return io_read_file(path, CPUINFO_MAX, b, NULL) >= 0 && buf_cstr(b);
+}
+
+static int explain_missing(const char *path, const char *proc, struct err *err)
+{
+	cleanup_buf struct buf info = BUF_INIT, misc = BUF_INIT;
+
+	/* Devices that drivers have made, "NUMBER NAME" a line. */
+	if (read_proc(proc, "misc", &misc) && strstr(buf_cstr(&misc), " kvm\n")) {
+		err_set(err, ENOENT, "KVM is loaded, but there is no %s here", path);
+		err_hint(err, "in a container, have it given the device (--device %s)", path);
+		return -ENOENT;
+	}
+	err_set(err, ENOENT, "KVM is not loaded: there is no %s", path);
+	if (!read_proc(proc, "cpuinfo", &info))
 		return -ENOENT;
 	if (cpu_has(&info, "vmx"))
 		err_hint(err, "load it: modprobe kvm_intel");
@@ -119,19 +134,22 @@ static int explain_denied(const char *path, struct err *err)
 	return -EACCES;
 }
 
+int kvm_explain(int error, const char *path, const char *proc, struct err *err)
+{
+	if (error == -ENOENT || error == -ENODEV || error == -ENXIO)
+		return explain_missing(path, proc, err);
+	if (error == -EACCES || error == -EPERM)
+		return explain_denied(path, err);
+	return err_set(err, error, "cannot open %s: %s", path, err_name(error));
+}
+
 int kvm_open(const char *path, int *ret, struct err *err)
 {
 	cleanup_close int fd = open(path, O_RDWR | O_CLOEXEC);
 	int r;
 
-	if (fd < 0) {
-		r = -errno;
-		if (r == -ENOENT || r == -ENODEV || r == -ENXIO)
-			return explain_missing(err);
-		if (r == -EACCES || r == -EPERM)
-			return explain_denied(path, err);
-		return err_set(err, r, "cannot open %s: %s", path, err_name(r));
-	}
+	if (fd < 0)
+		return kvm_explain(-errno, path, "/proc", err);
 	r = check_version(fd, err);
 	if (r < 0)
 		return r;

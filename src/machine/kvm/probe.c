@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,20 +24,23 @@
 #define TURNS 20000u
 /*
  * The fastest counts: on a busy host, above all on one that is itself a virtual machine and does
- * not see what is stolen from it, most may be disturbed.
+ * not see what is stolen from it, some may be disturbed. Not all of these few microseconds.
  */
-#define LOOPS 6
+#define LOOPS 3
 /* Slower than this against the host is emulation: entering and leaving the guest is in the slack.
  */
 #define SLOWER	 10u
 #define SLACK_NS 1000000u
 /* After this long the loops that are done are enough, if there are any... */
-#define WAIT_MS 100
+#define WAIT_MS 40
 /* ...and if not, the host is very busy: this long. */
 #define BUSY_MS 3000
 
 /* The guest writes to MARK before, between and after its loops. */
 enum { CODE = 0x2000, MEMORY = 0x10000, MARK = 0x10, MARKS = LOOPS + 1 };
+
+/* What identifies an occasion: a boot's number and a few of a file's. */
+enum { OCCASION = 160 };
 
 struct marks {
 	uint64_t at[MARKS]; /* processor time of the vCPU's thread */
@@ -217,16 +221,35 @@ static bool boot_id(char id[40])
 	return n == 36;
 }
 
-static bool cache_get(const char *path, struct kvm_probe *p)
+/*
+ * What an answer holds for: this boot of the host, and this /dev/kvm, which is another file after
+ * its module was loaded anew, and a changed one when its permissions were.
+ */
+static bool occasion(int dev, char text[OCCASION])
+{
+	struct stat st;
+	char id[40];
+
+	if (!boot_id(id) || fstat(dev, &st) < 0)
+		return false;
+	snprintf(text, OCCASION, "%s-%llu-%llu-%lld.%09ld-%o", id, (unsigned long long)st.st_dev,
+		 (unsigned long long)st.st_ino, (long long)st.st_ctim.tv_sec, st.st_ctim.tv_nsec,
+		 st.st_mode);
+	return true;
+}
+
+static bool cache_get(const char *path, int dev, struct kvm_probe *p)
 {
 	cleanup_buf struct buf b = BUF_INIT;
-	char id[40], cached_id[40], verdict[16];
+	char now[OCCASION], then[OCCASION], verdict[16];
 	unsigned long long guest, native;
 
-	if (!path || !boot_id(id) || io_read_file(path, 256, &b, NULL) < 0 || !buf_cstr(&b) ||
-	    sscanf((char *)buf_ptr(&b), "%39s %15s %llu %llu", cached_id, verdict, &guest,
-		   &native) != 4 ||
-	    strcmp(id, cached_id))
+	_Static_assert(OCCASION == 160, "as the format has it");
+	if (!path || !occasion(dev, now) || io_read_file(path, 512, &b, NULL) < 0 ||
+	    !buf_cstr(&b) ||
+	    sscanf((char *)buf_ptr(&b), "%159s %15s %llu %llu", then, verdict, &guest, &native) !=
+		    4 ||
+	    strcmp(now, then))
 		return false;
 	if (!strcmp(verdict, names[KVM_GOOD]))
 		p->verdict = KVM_GOOD;
@@ -240,16 +263,16 @@ static bool cache_get(const char *path, struct kvm_probe *p)
 }
 
 /* Losing it only costs another probe. */
-static void cache_put(const char *path, const struct kvm_probe *p)
+static void cache_put(const char *path, const char *now, const struct kvm_probe *p)
 {
-	char id[40], text[128];
+	char text[OCCASION + 64];
 	cleanup_close int fd = -1;
 	int n;
 
-	if (!path || !boot_id(id))
+	if (!path || !*now)
 		return;
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	n = snprintf(text, sizeof(text), "%s %s %llu %llu\n", id, names[p->verdict],
+	n = snprintf(text, sizeof(text), "%s %s %llu %llu\n", now, names[p->verdict],
 		     (unsigned long long)p->guest_ns, (unsigned long long)p->native_ns);
 	if (fd >= 0)
 		(void)!write(fd, text, (size_t)n);
@@ -293,6 +316,7 @@ static int measure(int dev, struct kvm_probe *p)
 
 void kvm_probe(const char *cache, struct kvm_probe *ret)
 {
+	char now[OCCASION];
 	int dev = -1, r;
 
 	*ret = (struct kvm_probe){.why = ERR_INIT};
@@ -301,7 +325,10 @@ void kvm_probe(const char *cache, struct kvm_probe *ret)
 		ret->verdict = verdict_of(r);
 		return;
 	}
-	ret->cached = cache_get(cache, ret);
+	/* While it is open: measure() closes it. */
+	if (!occasion(dev, now))
+		*now = '\0';
+	ret->cached = cache_get(cache, dev, ret);
 	if (ret->cached) {
 		close_fd(dev);
 	} else {
@@ -310,7 +337,7 @@ void kvm_probe(const char *cache, struct kvm_probe *ret)
 			ret->verdict = KVM_FAILING;
 			return;
 		}
-		cache_put(cache, ret);
+		cache_put(cache, now, ret);
 	}
 	if (ret->verdict == KVM_EMULATING) {
 		err_set(&ret->why, ERR_UNSUPPORTED,

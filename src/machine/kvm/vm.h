@@ -37,6 +37,12 @@ int kvm_call(int fd, unsigned long request, void *arg);
  */
 int kvm_open(const char *path, int *ret, struct err *err);
 
+/*
+ * Why @path could not be opened, judged by @error (-ENOENT, -EACCES...), by the file itself and by
+ * what @proc ("/proc") says of the host; returns what kvm_open() does.
+ */
+int kvm_explain(int error, const char *path, const char *proc, struct err *err);
+
 /* Create a VM on @dev, which it owns from here on, whether this succeeds or not. */
 int kvm_vm_init(struct kvm_vm *vm, int dev, struct err *err);
 void kvm_vm_done(struct kvm_vm *vm);
