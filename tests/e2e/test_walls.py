@@ -130,13 +130,14 @@ class Running(Walls):
             self.assertEqual(int(s["Cap" + kind], 16), 0, f"Cap{kind} of {s['Name']}")
         if walls["seccomp"]["held"]:
             self.assertEqual(s["Seccomp"], "2", s["Name"])
-
-    def check_process(self, pid, walls):
-        self.assertTrue(walls["namespaces"]["held"] or walls["landlock"]["held"], walls)
         for kind in walls["namespaces"]["detail"].split(", ") if walls["namespaces"]["held"] else ():
             name = {"mount": "mnt"}.get(kind, kind)
             if kind != "pid":
-                self.assertNotEqual(os.readlink(f"/proc/{pid}/ns/{name}"), os.readlink(f"/proc/self/ns/{name}"))
+                inside, outside = (os.readlink(f"/proc/{p}/ns/{name}") for p in (f"{pid}/task/{task}", "self"))
+                self.assertNotEqual(inside, outside, f"{kind} of {s['Name']}")
+
+    def check_process(self, pid, walls):
+        self.assertTrue(walls["namespaces"]["held"] or walls["landlock"]["held"], walls)
         if os.geteuid() == 0 and self.prefix and walls["namespaces"]["held"]:
             for kind in ("uid", "gid"):
                 self.assertEqual(open(f"/proc/{pid}/{kind}_map").read().split(), [str(NOBODY), str(NOBODY), "1"])

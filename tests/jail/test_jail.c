@@ -206,8 +206,6 @@ static void network(struct inside *in)
 
 	CHECK(fd >= 0 && dial_loopback(port) == 0);
 	inside_begin(in, "qemu", false);
-	if (!lacks(in, JAIL_NAMESPACES))
-		CHECK(dial_loopback(port) < 0);
 	inside_close(in);
 	CHECK(dial_loopback(port) < 0);
 	if (!lacks(in, JAIL_SECCOMP)) {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/capability.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -163,6 +164,7 @@ void jail_begin(struct jail *j, const struct jail_params *params)
 	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (jail_has(CAP_SETPCAP))
 		j->bounded = jail_bound();
+	jail_begin_net(j);
 }
 
 /* ---- close ---- */
@@ -188,6 +190,15 @@ static void filter_thread(struct jail *j, enum jail_role role)
 
 	if (r < 0)
 		jail_degrade(j, JAIL_SECCOMP, "%s", err_name(r));
+}
+
+/* Whether filters can be had, without the time that one takes. */
+static void check_filters(struct jail *j)
+{
+	uint32_t action = SECCOMP_RET_KILL_PROCESS;
+
+	if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) < 0)
+		jail_degrade(j, JAIL_SECCOMP, "%s", err_name(errno));
 }
 
 /* The descriptor that Landlock's rule and jail_remove_dir() need, where there is no root of ours.
@@ -238,6 +249,7 @@ int jail_close(struct jail *j, int initramfs, uint64_t file_max, const char **re
 		places[n++] = (struct jail_place){JAIL_INITRAMFS, JAIL_READ};
 	}
 	jail_landlock(j, places, n);
+	jail_finish_net(j);
 	if (child)
 		jail_unshare_pid(j);
 	/* What would grow beyond is refused, as on a full disk. */
@@ -249,7 +261,11 @@ int jail_close(struct jail *j, int initramfs, uint64_t file_max, const char **re
 		jail_hold(j, JAIL_CAPABILITIES, "none");
 	confine_thread(j);
 	jail_hold(j, JAIL_SECCOMP, "lists for devices, vCPUs, control");
-	filter_thread(j, JAIL_CHILD);
+	/* An engine of our own gets lists for each of its threads before the guest runs. */
+	if (child)
+		filter_thread(j, JAIL_CHILD);
+	else
+		check_filters(j);
 	filtered = j->step[JAIL_SECCOMP].held;
 	return 0;
 }
@@ -259,7 +275,10 @@ int jail_close(struct jail *j, int initramfs, uint64_t file_max, const char **re
 static void confine_device(void *arg)
 {
 	struct jail *j = arg;
+	int r = jail_enter_net(j);
 
+	if (r < 0)
+		jail_degrade(j, JAIL_NAMESPACES, "a device's thread, net: %s", err_name(r));
 	confine_thread(j);
 	if (filtered)
 		filter_thread(j, JAIL_DEVICE);
@@ -284,6 +303,7 @@ bool jail_filters(void)
 void jail_seal(struct jail *j)
 {
 	j->ruleset = close_fd(j->ruleset);
+	j->net = close_fd(j->net);
 	if (filtered)
 		filter_thread(j, JAIL_CONTROL);
 }
@@ -328,6 +348,9 @@ int jail_remove_dir(struct jail *j, struct err *err)
 
 void jail_done(struct jail *j)
 {
+	if (j->net_making)
+		pthread_join(j->net_maker, NULL);
+	j->net = close_fd(j->net);
 	j->ruleset = close_fd(j->ruleset);
 	j->dir_parent = close_fd(j->dir_parent);
 }

@@ -8,21 +8,22 @@
  *
  *	jail_begin()  first thing, while the process has one thread
  *	  privileges    no_new_privs, no core dumps, limits, umask, an environment of two variables
- *	  namespaces    mount, net, ipc, uts, cgroup; a user namespace to get them where the caller
- *	                has no privileges; the bounding set of capabilities is emptied
+ *	  namespaces    mount, ipc, uts, cgroup; a user namespace to get them where the caller has
+ *	                no privileges; the bounding set of capabilities is emptied. The net
+ *	                namespace, which takes longer than all others, is begun on a thread.
  *	                Still works: opening any file of the user's, starting threads.
- *	                No longer: the network, SysV and abstract sockets of others, gaining rights
- *	                by exec.
+ *	                No longer: SysV objects of others, gaining rights by exec.
  *	jail_close()  all files are open, all device threads exist, no engine yet
- *	  namespaces    pid, for children: QEMU is the only process it can name
+ *	  namespaces    net, empty, for each thread; pid, for children: QEMU is the only process
+ *	                it can name
  *	  root          a read-only tmpfs holding the log directory (or the sandbox's, when it is
  *	                to be removed), the kernel file, and for QEMU /usr and the like, read-only.
  *	                The old root is gone, /proc with it.
  *	  landlock      the same places once more, with what may be done in each; no TCP, no signals
  *	                out. Where the root could not be changed, this is the wall around files.
  *	  capabilities  none left, none to be had
- *	  seccomp       for children and the engine's threads: what no part of a machine needs
- *	                fails with EPERM. For device threads (jail_loop()): their own list.
+ *	  seccomp       for an engine in a child, and all until it runs: what no part of a machine
+ *	                needs fails with EPERM. For device threads (jail_loop()): their own list.
  *	                Still works: an engine's start; kernel.log and its rotation; disk I/O.
  *	                No longer: opening files elsewhere, mounting, tracing, signals, new threads
  *	                and processes out of device threads.
@@ -45,6 +46,7 @@
 #ifndef MACHINE_JAIL_JAIL_H
 #define MACHINE_JAIL_JAIL_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -87,7 +89,12 @@ struct jail {
 	} step[JAIL_STEPS];
 
 	/* private */
-	unsigned spaces; /* CLONE_NEW* that are ours */
+	unsigned spaces;  /* CLONE_NEW* that are ours */
+	unsigned missing; /* those that we could not have, the last of them because of... */
+	int missing_why;
+	pthread_t net_maker;
+	bool net_making; /* that thread is to be joined */
+	int net;	 /* the net namespace, until all threads are in; or -errno */
 	bool bounded;	 /* the bounding set is empty */
 	int ruleset;	 /* Landlock's, until jail_close() is through */
 	int dir_parent;	 /* a detached mount of what the sandbox's directory is in */
@@ -97,7 +104,7 @@ struct jail {
 
 #define JAIL_INIT                                                                                  \
 	{                                                                                          \
-		.ruleset = -1, .dir_parent = -1                                                    \
+		.ruleset = -1, .dir_parent = -1, .net = -1                                         \
 	}
 
 /* Confine the process as far as goes before anything is opened. Call it with one thread only. */

@@ -50,6 +50,11 @@ unsigned jail_places(const struct jail *j, struct jail_place places[JAIL_PLACES_
 /* ---- namespaces.c ---- */
 
 void jail_unshare(struct jail *j);
+/* Start making the net namespace, beside whatever comes next; and wait for it. */
+void jail_begin_net(struct jail *j);
+void jail_finish_net(struct jail *j);
+/* Take the calling thread into it: 0 or -errno. */
+int jail_enter_net(const struct jail *j);
 void jail_unshare_pid(struct jail *j);
 
 /* ---- capabilities.c ---- */
