@@ -63,8 +63,24 @@ class Missing(Case):
         self.nothing_left(before=before)
 
     def test_more_memory_than_there_is(self):
-        done = self.run_in("busybox", "true", options=["-m", "8T"])
-        self.refused(done, 125, "memory")
+        self.own_home()
+        before = tree(self.home)
+        # What no host has, what the next megabyte of this one would be, and what no machine could.
+        total = int(open("/proc/meminfo").read().split()[1]) // 1024
+        swap = sum(int(line.split()[2]) for line in open("/proc/swaps").read().splitlines()[1:]) // 1024
+        for size in ("8T", f"{total + swap + 64}M", "17T"):
+            self.refused(self.run_in("busybox", "true", options=["-m", size]), 125, "memory")
+            self.refused(self.run_in("busybox", "true", options=["-m", size, "--name", "big"]), 125, "memory")
+        self.assertEqual(self.ok(self.msb("ls", "-q")).text, "")
+        self.nothing_left(before=before)
+
+    def test_more_cpus_than_there_can_be(self):
+        self.own_home()
+        before = tree(self.home)
+        for count in ("65", "256", "4294967297", "-1"):
+            self.refused(self.run_in("busybox", "true", options=["-c", count, "--name", "wide"]), 125, "64")
+        self.assertEqual(self.ok(self.msb("ls", "-q")).text, "")
+        self.nothing_left(before=before)
 
 
 class Surroundings(Case):

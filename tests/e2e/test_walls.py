@@ -349,3 +349,16 @@ class Doctor(Walls):
         self.assertIn("no-permission", checks["kvm"]["detail"])
         self.refused(self.msb("run", "--engine", "kvm", "busybox", "--", "true"), 125, "may not use /dev/kvm", "→")
         self.nothing_left()
+
+    def test_something_else_in_the_place_of_kvm(self):
+        if os.geteuid() or not shutil.which("unshare") or not os.path.exists("/dev/kvm"):
+            self.skipTest("cannot put another file in the place of /dev/kvm")
+        self.own_home()
+        self.prefix = ["unshare", "-m", "sh", "-c", 'mount --bind /dev/null /dev/kvm && exec "$@"', "sh"]
+        if subprocess.run(self.prefix + ["true"], stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("cannot mount here")
+        self.refused(self.msb("run", "--engine", "kvm", "busybox", "--", "true"), 125, "does not answer")
+        _, checks = self.checks()
+        self.assertEqual(checks["kvm"]["status"], "note")
+        self.assertTrue(checks["engine"]["detail"].startswith("qemu") or checks["engine"]["status"] == "failed")
+        self.nothing_left()
