@@ -23,6 +23,11 @@
 #define MAGIC  0x74726976u /* "virt" */
 #define VENDOR 0x4d534230u /* "0BSM" */
 
+/* What a driver may say of itself (2.1). DEVICE_NEEDS_RESET is the device's. */
+#define DRIVER_STATUS                                                                              \
+	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_DRIVER_OK |        \
+	 VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_FAILED)
+
 struct virtio_mmio {
 	struct virtio_device *dev;
 	const struct guest_memory *mem;
@@ -52,7 +57,7 @@ static void set_status(struct virtio_mmio *t, uint32_t v)
 		return;
 	}
 	/* Bits only ever come on; a driver that takes one away gets no new meaning from it. */
-	v |= t->status;
+	v = (v & DRIVER_STATUS) | t->status;
 	if ((v & VIRTIO_CONFIG_S_FEATURES_OK) && !t->activated) {
 		if (virtio_device_activate(t->dev, t->driver_features, t->mem) < 0)
 			v &= ~(uint32_t)VIRTIO_CONFIG_S_FEATURES_OK;

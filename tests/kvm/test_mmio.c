@@ -411,6 +411,23 @@ static void test_broken_and_reset(void **state)
 	assert_true(interrupted(f, 10000));
 }
 
+/* Whether a device needs a reset is not for the driver to say, and other bits there are none. */
+static void test_status_bits_of_the_device(void **state)
+{
+	const uint32_t up = STATUS_UP | VIRTIO_CONFIG_S_DRIVER_OK;
+	struct fixture *f = *state;
+
+	drive(f);
+	wr(f, VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_NEEDS_RESET);
+	assert_int_equal(rd(f, VIRTIO_MMIO_STATUS), up);
+	wr(f, VIRTIO_MMIO_STATUS, 0xffffff30);
+	assert_int_equal(rd(f, VIRTIO_MMIO_STATUS), up);
+	wr(f, VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_FAILED);
+	assert_int_equal(rd(f, VIRTIO_MMIO_STATUS), up | VIRTIO_CONFIG_S_FAILED);
+	submit(f, 0);
+	assert_true(interrupted(f, 10000));
+}
+
 /* CVE-2026-45782's class: nothing of a device that was reset goes on. */
 static void test_reset_with_requests_in_flight(void **state)
 {
@@ -510,6 +527,7 @@ int main(void)
 		T(test_queue_selection_out_of_range),
 		T(test_widths_and_offsets),
 		T(test_broken_and_reset),
+		T(test_status_bits_of_the_device),
 		T(test_reset_with_requests_in_flight),
 		T(test_storm),
 	};
