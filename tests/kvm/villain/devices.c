@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A driver of virtio-mmio, its disks and sockets: the tools, and proof that a device works. */
+#include "villain.h"
+
+enum { DEVICES = 8 };
+
+static struct ring rings[DEVICES][QUEUES];
+static struct dev devs[DEVICES];
+struct desc table[TABLE_MAX];
+uint8_t buffer[8 << 20];
+/* Each receive buffer, headers of requests, status bytes: not where cases play. */
+static uint8_t receive[RING][512];
+static struct blk_request header;
+static struct packet packet;
+static volatile uint8_t status;
+
+/* ---- any device ---- */
+
+static void look(unsigned i)
+{
+	struct dev *d = &devs[i];
+
+	if (d->at || read32(WINDOWS + i * WINDOW_STRIDE) != 0x74726976)
+		return;
+	d->at = WINDOWS + i * WINDOW_STRIDE;
+	d->id = get(d, DEVICE_ID);
+	d->ring = rings[i];
+	for (d->nqueues = 0; d->nqueues < QUEUES; d->nqueues++) {
+		set(d, QUEUE_SEL, d->nqueues);
+		if (!get(d, QUEUE_NUM_MAX))
+			break;
+	}
+}
+
+struct dev *find_dev(uint32_t id, unsigned nth)
+{
+	for (unsigned i = 0; i < DEVICES; i++) {
+		look(i);
+		if (devs[i].at && devs[i].id == id && nth-- == 0)
+			return &devs[i];
+	}
+	return NULL;
+}
+
+void reset(struct dev *d)
+{
+	set(d, STATUS, 0);
+	check(get(d, STATUS) == 0, "the status is not zero after a reset");
+	for (unsigned q = 0; q < d->nqueues; q++) {
+		struct ring *r = &d->ring[q];
+
+		__builtin_memset(&r->avail, 0, sizeof(r->avail));
+		__builtin_memset(&r->used, 0, sizeof(r->used));
+		r->seen = 0;
+	}
+}
+
+void negotiate(struct dev *d, uint32_t features)
+{
+	set(d, STATUS, ACKNOWLEDGE);
+	set(d, STATUS, ACKNOWLEDGE | DRIVER);
+	set(d, DEVICE_FEATURES_SEL, 0);
+	set(d, DRIVER_FEATURES_SEL, 0);
+	set(d, DRIVER_FEATURES, features & get(d, DEVICE_FEATURES));
+	set(d, DRIVER_FEATURES_SEL, 1);
+	set(d, DRIVER_FEATURES, 1); /* VIRTIO_F_VERSION_1 */
+	set(d, STATUS, ACKNOWLEDGE | DRIVER | FEATURES_OK);
+	check(get(d, STATUS) & FEATURES_OK, "the device refuses its own features");
+}
+
+bool queue_ready(struct dev *d, unsigned q, uint32_t size, uint64_t desc, uint64_t avail,
+		 uint64_t used)
+{
+	set(d, QUEUE_SEL, q);
+	set(d, QUEUE_NUM, size);
+	set(d, QUEUE_DESC, (uint32_t)desc);
+	set(d, QUEUE_DESC + 4, (uint32_t)(desc >> 32));
+	set(d, QUEUE_AVAIL, (uint32_t)avail);
+	set(d, QUEUE_AVAIL + 4, (uint32_t)(avail >> 32));
+	set(d, QUEUE_USED, (uint32_t)used);
+	set(d, QUEUE_USED + 4, (uint32_t)(used >> 32));
+	set(d, QUEUE_READY, 1);
+	return get(d, QUEUE_READY);
+}
+
+bool queue_good(struct dev *d, unsigned q)
+{
+	struct ring *r = &d->ring[q];
+
+	return queue_ready(d, q, RING, (uintptr_t)r->desc, (uintptr_t)&r->avail,
+			   (uintptr_t)&r->used);
+}
+
+void bring_up(struct dev *d, uint32_t features)
+{
+	reset(d);
+	negotiate(d, features);
+	for (unsigned q = 0; q < d->nqueues; q++)
+		/* Other CPUs may be at it already. */
+		check(queue_good(d, q) || is_broken(d), "a good queue is not ready");
+	set(d, STATUS, ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK);
+}
+
+void publish(struct ring *r, uint16_t head)
+{
+	r->avail.ring[r->avail.idx % RING] = head;
+	__atomic_store_n(&r->avail.idx, (uint16_t)(r->avail.idx + 1), __ATOMIC_SEQ_CST);
+}
+
+/* A device looks at most queues when they are notified, and for receive buffers when it must. */
+void provoke(void)
+{
+	if (dev->id == 19 && target->queue == RX) {
+		struct packet p = packet_to_host(RW, 99);
+
+		/* Nobody's data: the answer is a RST. */
+		dev->ring[TX].desc[1] = (struct desc){(uintptr_t)&packet, sizeof(p), 0, 0};
+		packet = p;
+		publish(&dev->ring[TX], 1);
+		notify(dev, TX);
+	}
+	notify(dev, target->queue);
+}
+
+void strike(const struct desc *d, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		ring->desc[i] = d[i];
+	publish(ring, 0);
+	provoke();
+	check(settle(dev, ring), "the device takes it");
+}
+
+static uint16_t used_index(const struct ring *r)
+{
+	return __atomic_load_n(&r->used.idx, __ATOMIC_ACQUIRE);
+}
+
+bool settle(struct dev *d, struct ring *r)
+{
+	while (used_index(r) != r->avail.idx) {
+		if (is_broken(d))
+			return true;
+		pause();
+	}
+	r->seen = r->avail.idx;
+	return is_broken(d);
+}
+
+uint32_t wait_used(struct dev *d, struct ring *r)
+{
+	while (used_index(r) == r->seen)
+		check(!is_broken(d), "the device broke");
+	return r->used.ring[r->seen++ % RING].len;
+}
+
+/* ---- disks ---- */
+
+uint8_t blk_request(struct dev *d, uint32_t type, uint64_t sector, uint64_t data, uint32_t len)
+{
+	struct ring *r = d->ring;
+	uint16_t in = type == BLK_IN || type == BLK_GET_ID ? WRITE : 0;
+
+	header = (struct blk_request){type, 0, sector};
+	status = BLK_UNTOUCHED;
+	r->desc[0] = (struct desc){(uintptr_t)&header, sizeof(header), NEXT, 1};
+	r->desc[1] = (struct desc){data, len, in | NEXT, 2};
+	r->desc[2] = (struct desc){(uintptr_t)&status, 1, WRITE, 0};
+	publish(r, 0);
+	notify(d, 0);
+	(void)wait_used(d, r);
+	return status;
+}
+
+/* The driver of the test has filled the first sectors so. */
+static uint8_t expected(uint64_t sector, unsigned i)
+{
+	return (uint8_t)(sector * 7 + i);
+}
+
+void blk_verify(struct dev *d)
+{
+	static uint8_t data[1024];
+
+	for (unsigned turn = 0; turn < 2; turn++) {
+		uint64_t sector = 3 + turn * 40;
+
+		__builtin_memset(data, 0x55, sizeof(data));
+		check(blk_request(d, BLK_IN, sector, (uintptr_t)data, sizeof(data)) == BLK_OK,
+		      "a read fails");
+		for (unsigned i = 0; i < sizeof(data); i += 37)
+			check(data[i] == expected(sector + i / 512, i % 512),
+			      "a read has the wrong data");
+	}
+}
+
+void wait_for_host(void)
+{
+	struct dev *d = find_dev(2, 0);
+	static uint8_t data[512];
+
+	bring_up(d, 0);
+	do {
+		print("\nvillain wait\n");
+		check(blk_request(d, BLK_IN, VILLAIN_MAILBOX, (uintptr_t)data, 512) == BLK_OK,
+		      "a read fails");
+	} while (!data[0]);
+}
+
+/* ---- sockets ---- */
+
+struct packet packet_to_host(uint16_t op, uint32_t port)
+{
+	return (struct packet){
+		.src_cid = 3,
+		.dst_cid = 2,
+		.src_port = port,
+		.dst_port = VILLAIN_PORT,
+		.type = 1,
+		.op = op,
+		.buf_alloc = 65536,
+	};
+}
+
+void vsock_fill(struct dev *d)
+{
+	struct ring *r = &d->ring[RX];
+
+	for (uint16_t i = 0; i < RING; i++) {
+		r->desc[i] = (struct desc){(uintptr_t)receive[i], sizeof(receive[i]), WRITE, 0};
+		publish(r, i);
+	}
+	notify(d, RX);
+}
+
+bool vsock_send(struct dev *d, const struct packet *p, uint32_t len)
+{
+	struct ring *r = &d->ring[TX];
+
+	packet = *p;
+	r->desc[0] = (struct desc){(uintptr_t)&packet, sizeof(packet), len ? NEXT : 0, 1};
+	r->desc[1] = (struct desc){(uintptr_t)buffer, len, 0, 0};
+	publish(r, 0);
+	notify(d, TX);
+	return !settle(d, r);
+}
+
+struct packet vsock_receive(struct dev *d)
+{
+	struct ring *r = &d->ring[RX];
+	struct packet p;
+	uint32_t id;
+
+	(void)wait_used(d, r);
+	id = r->used.ring[(uint16_t)(r->seen - 1) % RING].id;
+	check(id < RING, "a used entry out of range");
+	__builtin_memcpy(&p, receive[id], sizeof(p));
+	if (p.op == RW)
+		__builtin_memcpy(buffer, receive[id] + sizeof(p), 16);
+	publish(r, (uint16_t)id);
+	notify(d, RX);
+	return p;
+}
+
+void vsock_connect_from(struct dev *d, uint32_t port)
+{
+	struct packet p = packet_to_host(REQUEST, port);
+
+	check(vsock_send(d, &p, 0), "a connect breaks the device");
+	/* Of old connections something may still come. */
+	do
+		p = vsock_receive(d);
+	while (p.dst_port != port || p.op != RESPONSE);
+	do
+		p = vsock_receive(d);
+	while (p.dst_port != port || p.op != RW);
+	check(p.len == sizeof(VILLAIN_GREETING) - 1, "the greeting has the wrong length");
+	for (unsigned i = 0; i < p.len; i++)
+		check(buffer[i] == (uint8_t)VILLAIN_GREETING[i], "the greeting is wrong");
+}
+
+void vsock_verify(struct dev *d)
+{
+	struct packet p = packet_to_host(RST, 12345);
+
+	vsock_fill(d);
+	vsock_connect_from(d, 12345);
+	check(vsock_send(d, &p, 0), "a reset breaks the device");
+}
+
+void verify_all(void)
+{
+	for (unsigned i = 0; i < DEVICES; i++) {
+		struct dev *d = &devs[i];
+
+		look(i);
+		if (!d->at)
+			continue;
+		bring_up(d, F_INDIRECT);
+		if (d->id == 2)
+			blk_verify(d);
+		else if (d->id == 19)
+			vsock_verify(d);
+		check(!is_broken(d), "a device is broken in the end");
+		reset(d);
+	}
+}
