@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 
 enum {
 	REGIONS_MAX = 8, /* VHOST_MEMORY_BASELINE_NREGIONS */
@@ -220,14 +221,18 @@ static void unmap(struct vhost_user *vu)
 static int map_region(struct vhost_user *vu, const struct mem_region *r, int fd)
 {
 	struct mapping *m = &vu->map[vu->nmaps];
-	uint64_t end;
+	uint64_t end, user_end;
 	struct stat st;
 	void *p;
 	int err;
 
-	if (!r->size || __builtin_add_overflow(r->user, r->size, &end) ||
+	if (!r->size || __builtin_add_overflow(r->user, r->size, &user_end) ||
 	    __builtin_add_overflow(r->offset, r->size, &end) || end > INT64_MAX)
 		return -EINVAL;
+	for (unsigned i = 0; i < vu->nmaps; i++) {
+		if (r->user < vu->map[i].user + vu->map[i].size && vu->map[i].user < user_end)
+			return -EEXIST;
+	}
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	/* Beyond the end of the file an access would be a SIGBUS. */
@@ -376,6 +381,20 @@ static int get_vring_base(struct vhost_user *vu, struct message *m)
 	return answer(m, sizeof(m->p.state));
 }
 
+/*
+ * A device's thread writes to it and must not wait: so neither a pipe nor a socket nor a file, and
+ * nothing that blocks. Eventfds are anonymous inodes, which have no type; others of the kind take
+ * no writes at all.
+ */
+static int check_eventfd(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	return st.st_mode & S_IFMT ? -EINVAL : io_set_nonblock(fd, true);
+}
+
 /* The descriptor of a KICK, CALL or ERR message, or -1 where the front-end says there is none. */
 static int vring_fd(struct vhost_user *vu, struct message *m, struct ring **r, int *fd)
 {
@@ -383,6 +402,8 @@ static int vring_fd(struct vhost_user *vu, struct message *m, struct ring **r, i
 
 	*r = ring_of(vu, m->p.u64 & VRING_INDEX_MASK);
 	if (!*r || m->p.u64 & ~(VRING_INDEX_MASK | VRING_NO_FD) || none != (m->nfds == 0))
+		return -EINVAL;
+	if (!none && check_eventfd(m->fd[0]) < 0)
 		return -EINVAL;
 	*fd = none ? -1 : take_fd(&m->fd[0]);
 	return 0;

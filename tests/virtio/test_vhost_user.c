@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/virtio_blk.h>
 #include <sys/socket.h>
 
@@ -389,7 +390,7 @@ static void wrong_messages_are_refused(void **state)
 	t.n = 1000;
 	assert_int_equal(ask_table(f, &t, 2), 1);
 	/* regions */
-	for (unsigned i = 0; i < 8; i++) {
+	for (unsigned i = 0; i < 12; i++) {
 		t = good_table();
 		if (i == 0)
 			t.r[0][1] = DRV_LOW + DRV_HIGH + 1;
@@ -407,6 +408,14 @@ static void wrong_messages_are_refused(void **state)
 			t.r[0][1] = 0;
 		if (i == 7)
 			t.r[0][3] = 1;
+		if (i == 8)
+			t.r[1][2] = USER_AT + 4096; /* overlap for the front-end */
+		if (i == 9)
+			t.r[1][0] = UINT64_MAX;
+		if (i == 10)
+			t.r[0][1] = UINT64_MAX;
+		if (i == 11)
+			t.r[0][3] = (uint64_t)INT64_MAX - 4095;
 		assert_int_equal(ask_table(f, &t, 2), 1);
 	}
 	t = good_table();
@@ -468,6 +477,38 @@ static void rings_outside_memory_do_not_run(void **state)
 	assert_false(running(f));
 	assert_int_equal(good_addr(f), 0);
 	assert_true(running(f));
+}
+
+/* A descriptor on which a device's thread could be made to wait, or that says nothing. */
+static void only_eventfds_signal(void **state)
+{
+	static const uint32_t requests[] = {SET_VRING_KICK, SET_VRING_CALL, SET_VRING_ERR};
+	struct fixture *f = *state;
+	int p[2], s[2], full = eventfd(0, EFD_CLOEXEC);
+
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s), 0);
+	negotiate(f, STEPS);
+	for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
+		assert_int_equal(ask_fd(f, requests[i], 0, p[1]), 1);
+		assert_int_equal(ask_fd(f, requests[i], 0, s[0]), 1);
+		assert_int_equal(ask_fd(f, requests[i], 0, f->d.memfd), 1);
+	}
+	/* One whose counter is full, which would be a wait. */
+	assert_int_equal(write(full, &(uint64_t){UINT64_MAX - 1}, 8), 8);
+	assert_int_equal(ask_fd(f, SET_VRING_CALL, 0, full), 0);
+	assert_int_equal(ask_fd(f, SET_VRING_ERR, 0, full), 0);
+	drvq_publish(&f->q, 999);
+	drvq_kick(&f->q);
+	for (unsigned i = 0; i < 5000 && !virtio_device_broken(f->dev); i++)
+		usleep(1000);
+	assert_true(virtio_device_broken(f->dev));
+	assert_int_equal(ask_u64(f, SET_FEATURES, FEATURES), 0);
+	close_fd(p[0]);
+	close_fd(p[1]);
+	close_fd(s[0]);
+	close_fd(s[1]);
+	close_fd(full);
 }
 
 static void expect_end(struct fixture *f, bool clean)
@@ -585,6 +626,7 @@ int main(void)
 		WITH(configuration_is_read_within_bounds),
 		WITH(wrong_messages_are_refused),
 		WITH(rings_outside_memory_do_not_run),
+		WITH(only_eventfds_signal),
 		cmocka_unit_test(garbage_ends_the_connection),
 		cmocka_unit_test(disconnects_at_every_stage_are_clean),
 		WITH(messages_may_come_in_pieces),
