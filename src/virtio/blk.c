@@ -17,8 +17,12 @@
 
 enum {
 	QUEUE_SIZE_DEFAULT = 256,
-	/* Requests per slice: keeps a stop waiting for at most this many. */
+	/*
+	 * A slice of requests: a stop waits for this many at most, or for these bytes and the
+	 * request that passes them.
+	 */
 	SLICE = 64,
+	SLICE_BYTES = 4 << 20,
 	/* Interrupt at least this often while more requests wait. */
 	NOTIFY_EVERY = 16,
 	/* Header and status take two buffers of a 128-entry ring; the shape QEMU offers too. */
@@ -203,13 +207,15 @@ static bool blk_process(struct virtio_queue *q)
 {
 	struct blk *b = to_blk(q->dev);
 	struct iovec *iov = b->iov[q->index];
+	uint64_t bytes = 0;
 	unsigned done = 0;
 
 	virtqueue_disable_kick(&q->vq);
 	for (;;) {
 		struct virtio_blk_outhdr hdr;
 		struct virtqueue_chain c;
-		int r = done < SLICE ? virtqueue_pop(&q->vq, &c, iov, VIRTQUEUE_CHAIN_MAX) : 0;
+		bool full = done >= SLICE || bytes >= SLICE_BYTES;
+		int r = full ? 0 : virtqueue_pop(&q->vq, &c, iov, VIRTQUEUE_CHAIN_MAX);
 
 		if (r < 0) {
 			virtio_queue_broken(q, q->vq.why);
@@ -218,7 +224,7 @@ static bool blk_process(struct virtio_queue *q)
 		if (r == 0) {
 			if (done)
 				virtio_queue_notify(q);
-			if (done >= SLICE)
+			if (full)
 				return true;
 			if (!virtqueue_enable_kick(&q->vq))
 				return false;
@@ -231,6 +237,7 @@ static bool blk_process(struct virtio_queue *q)
 		}
 		iov_read(c.read, c.nread, 0, &hdr, sizeof(hdr));
 		serve(b, &c, &hdr);
+		bytes += (uint64_t)c.read_len + c.write_len;
 		virtqueue_push(&q->vq, c.head, c.write_len > REQUEST_MAX ? 0 : c.write_len);
 		if (++done % NOTIFY_EVERY == 0)
 			virtio_queue_notify(q);

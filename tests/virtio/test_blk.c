@@ -337,6 +337,59 @@ static void stops_and_resets_under_load(void **state)
 	assert_int_equal(f->broken, 0);
 }
 
+/* A disk that counts reads, and how many there were when the worker's loop next had its turn. */
+struct slow_disk {
+	struct blk_disk disk;
+	struct virtio_device *dev;
+	struct loop_timer turn;
+	unsigned reads;
+	atomic_uint at_turn;
+};
+
+static void on_turn(struct loop_timer *t)
+{
+	struct slow_disk *d = container_of(t, struct slow_disk, turn);
+
+	atomic_store(&d->at_turn, d->reads);
+}
+
+static int slow_read(struct blk_disk *disk, struct iovec *iov, unsigned niov, uint64_t off)
+{
+	struct slow_disk *d = container_of(disk, struct slow_disk, disk);
+
+	(void)iov, (void)niov, (void)off;
+	if (d->reads++ == 0)
+		return loop_timer_in(virtio_queue_loop(d->dev, 0), &d->turn, 0);
+	return 0;
+}
+
+static void slow_free(struct blk_disk *disk)
+{
+	(void)disk;
+}
+
+/* A stop waits for a slice of requests: so large ones must make it short. */
+static void large_requests_do_not_hold_up_a_stop(void **state)
+{
+	static const struct blk_disk_ops ops = {.read = slow_read, .free = slow_free};
+	struct slow_disk d = {{&ops, DISK, true}, NULL, {.fn = on_turn}, 0, 0};
+	struct fixture *f = new_fixture(&d.disk);
+	const struct drvbuf b[3] = {{HDR, 16, false}, {DATA, DISK, true}, {DATA - 1, 1, true}};
+
+	(void)state;
+	d.dev = f->dev;
+	put_header(f, VIRTIO_BLK_T_IN, 0);
+	for (unsigned i = 0; i < 20; i++)
+		drvq_add(&f->q, b, 3);
+	drvq_kick(&f->q);
+	while (!atomic_load(&d.at_turn))
+		drvq_wait(&f->q, 1);
+	if (d.at_turn > 8)
+		fail_msg("%u MiB were read before a stop had a chance", d.at_turn);
+	f->fd = -1;
+	teardown((void **)&f);
+}
+
 static void transport_mistakes_are_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -485,6 +538,7 @@ int main(void)
 		WITH(setup, pause_and_resume_lose_nothing),
 		WITH(setup, stops_and_resets_under_load),
 		WITH(setup, transport_mistakes_are_refused),
+		cmocka_unit_test(large_requests_do_not_hold_up_a_stop),
 		cmocka_unit_test(extent_disks_match_a_model),
 		cmocka_unit_test(bad_disks_are_refused),
 	};
