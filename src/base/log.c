@@ -44,6 +44,18 @@ int log_level_parse(const char *s, enum log_level *ret)
 	return -EINVAL;
 }
 
+bool log_allow(atomic_uint *count)
+{
+	unsigned n = atomic_load(count);
+
+	/* The first look keeps it from wrapping. */
+	if (n <= LOG_LIMIT)
+		n = atomic_fetch_add(count, 1);
+	if (n == LOG_LIMIT)
+		log_warn("more of this kind will not be logged");
+	return n < LOG_LIMIT;
+}
+
 void log_write(enum log_level level, const char *fmt, ...)
 {
 	char line[1024];

@@ -9,6 +9,7 @@
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 enum log_level { LOG_OFF, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_TRACE };
@@ -19,6 +20,13 @@ bool log_on(enum log_level level);
 /* "error", "warn", "info", "debug", "trace", "off": 0 or -EINVAL. */
 int log_level_parse(const char *s, enum log_level *ret);
 const char *log_level_name(enum log_level level);
+
+/*
+ * For what a hostile guest can cause as often as it likes: true for the first LOG_LIMIT times that
+ * @count sees; the next one logs that it was the last. Any thread.
+ */
+enum { LOG_LIMIT = 100 };
+bool log_allow(atomic_uint *count);
 
 void log_write(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,15 +49,17 @@ struct engine {
 	struct loop_source exited, errors;
 	struct qmp *qmp;
 	struct vhost_user *servers[MACHINE_DEVICES_MAX];
-	bool reset;	      /* SHUTDOWN said the guest did it */
-	char last_error[400]; /* of what QEMU printed */
+	atomic_uint complaints; /* of QEMU, some of which a guest can cause */
+	bool reset;		/* SHUTDOWN said the guest did it */
+	char last_error[400];	/* of what QEMU printed */
 };
 
 static void note_error(struct engine *e, char *line)
 {
 	if (!*line)
 		return;
-	log_warn("qemu: %s", line);
+	if (log_allow(&e->complaints))
+		log_warn("qemu: %s", line);
 	snprintf(e->last_error, sizeof(e->last_error), "%.*s", (int)sizeof(e->last_error) - 1,
 		 line);
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -52,6 +53,7 @@ struct run {
 	struct loop_timer deadline;
 	int startup_fd;
 	struct jail jail;
+	atomic_uint breaches; /* of the devices' rules, by the guest */
 	bool reported, ready, stopping, orphaned;
 	enum machine_end end;
 	char why[512];
@@ -293,9 +295,11 @@ static int add_disks(struct run *r, struct err *err)
 
 static void on_broken(struct virtio_device *dev, const char *why, void *arg)
 {
-	(void)arg;
-	log_warn("virtio-%s: the guest broke the rules, the device has stopped: %s", dev->ops->name,
-		 why);
+	struct run *r = arg;
+
+	if (log_allow(&r->breaches))
+		log_warn("virtio-%s: the guest broke the rules, the device has stopped: %s",
+			 dev->ops->name, why);
 }
 
 static int add_vsock(struct run *r, int *ret_control, struct err *err)

@@ -51,11 +51,35 @@ static void levels(void **state)
 	assert_int_equal(log_level_parse("", &l), -EINVAL);
 }
 
+static void what_repeats_is_logged_so_often(void **state)
+{
+	static char text[1 << 16];
+	atomic_uint count = 0;
+	unsigned allowed = 0, lines = 0;
+	int p[2];
+	ssize_t n;
+
+	(void)state;
+	assert_int_equal(pipe2(p, O_CLOEXEC | O_NONBLOCK), 0);
+	log_open(p[1], LOG_WARN, NULL);
+	for (unsigned i = 0; i < 10000; i++)
+		allowed += log_allow(&count);
+	assert_int_equal(allowed, LOG_LIMIT);
+	n = read(p[0], text, sizeof(text));
+	for (ssize_t i = 0; i < n; i++)
+		lines += text[i] == '\n';
+	assert_int_equal(lines, 1);
+	log_open(-1, LOG_OFF, NULL);
+	close(p[0]);
+	close(p[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(lines_are_whole_and_stamped),
 		cmocka_unit_test(levels),
+		cmocka_unit_test(what_repeats_is_logged_so_often),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
