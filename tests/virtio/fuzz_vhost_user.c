@@ -2,7 +2,7 @@
 /*
  * Messages to a vhost-user server. Each starts with four bytes (request, flags, payload length,
  * descriptors) and the payload; a flag bit lets real addresses be put into it, so that a ring can
- * come to run.
+ * come to run. Request 31 is none: then the guest makes a chain available and kicks.
  */
 #include <sys/socket.h>
 
@@ -19,8 +19,10 @@ struct msg {
 		uint8_t bytes[512];
 		uint32_t u32[128];
 		uint64_t u64[64];
-	};
-};
+	} __attribute__((packed));
+} __attribute__((packed)); /* the header is 12 bytes, without a gap */
+
+_Static_assert(offsetof(struct msg, bytes) == 12, "vhost-user header");
 
 /* A payload that is right for the request. */
 static void make_right(struct msg *m, struct drvq *q)
@@ -63,6 +65,20 @@ static void make_right(struct msg *m, struct drvq *q)
 	case 17:
 		m->size = 0;
 	}
+}
+
+/* A read of two sectors, in which the input may change any descriptor. */
+static void act_as_guest(struct drvq *q, const uint8_t *p, size_t n)
+{
+	const struct drvbuf b[] = {
+		{0x100000, 16, false}, {0x110000, 1024, true}, {0x120000, 1, true}};
+	uint16_t head = drvq_add(q, b, 3);
+
+	if (n > 1)
+		memcpy((uint8_t *)drvq_desc(q, 0) + p[0] * 4u, p + 1, MIN(n - 1, (size_t)16));
+	if (n == 1)
+		drvq_publish(q, (uint16_t)(head + p[0]));
+	drvq_kick(q);
 }
 
 static void send_msg(int sock, const struct msg *m, const int *fds, unsigned n)
@@ -112,6 +128,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		p = cur_bytes(&c, MIN((size_t)len, cur_left(&c)));
 		if (p && len)
 			memcpy(m.bytes, p, MIN((size_t)len, (size_t)(c.p - p)));
+		if (m.request == 31) {
+			act_as_guest(&q, p, p ? (size_t)(c.p - p) : 0);
+			fuzz_settle(dev);
+			continue;
+		}
 		if (flags & 2)
 			make_right(&m, &q);
 		for (unsigned k = 0; k < 16; k++)

@@ -6,31 +6,55 @@
 #include "fuzz_driver.h"
 #include "virtio/blk.h"
 
+enum { DISK = 65536, EXTENTS = 1, READ_ONLY = 2, NO_FLUSH = 4, KINDS = 8 };
+
+static struct drv memory;
+static int file = -1;
+
+/* A device of each kind lives for ever: starting its thread would be most of a run. */
+static struct virtio_device *device(uint8_t kind)
+{
+	static struct virtio_device *devices[KINDS];
+	struct virtio_device **dev = &devices[kind];
+	struct blk_extent e[2] = {{512, 1000, file, 7}, {4096, 5000, file, 60000}};
+	const struct blk_file_options o = {kind & READ_ONLY, kind & NO_FLUSH};
+	struct blk_disk *disk;
+
+	if (*dev)
+		return *dev;
+	if ((kind & EXTENTS ? blk_extents_new(e, 2, 20000, &disk, NULL)
+			    : blk_file_new(file, &o, &disk, NULL)) < 0 ||
+	    blk_device_new(disk, &(struct blk_options){.serial = "fuzz"}, dev, NULL) < 0)
+		abort();
+	return *dev;
+}
+
+/* Memory and disk as after creation. */
+static struct drv fresh(void)
+{
+	struct drv d;
+
+	if (file < 0) {
+		drv_init(&memory);
+		file = io_memfd("disk", NULL, 0, NULL);
+	}
+	if (file < 0 || ftruncate(file, 0) < 0 || ftruncate(file, DISK) < 0)
+		abort();
+	d = memory;
+	memset(drv_at(&d, 0), 0, 0x10000);
+	memset(drv_at(&d, 0x100000), 0, 0x1000);
+	return d;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct cur c = cur_make(data, size);
 	uint64_t features = 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_INDIRECT_DESC;
 	uint8_t flags = cur_u8(&c);
-	struct virtio_device *dev;
-	struct blk_disk *disk;
-	struct drv d;
+	struct drv d = fresh();
+	struct virtio_device *dev = device(flags % KINDS);
 	struct drvq q;
-	int fd = io_memfd("disk", NULL, 0, NULL);
 
-	if (fd < 0 || ftruncate(fd, 65536) < 0)
-		abort();
-	if (flags & 1) {
-		struct blk_extent e[2] = {{512, 1000, fd, 7}, {4096, 5000, fd, 60000}};
-
-		if (blk_extents_new(e, 2, 20000, &disk, NULL) < 0)
-			abort();
-	} else if (blk_file_new(fd, &(struct blk_file_options){flags & 2, flags & 4}, &disk, NULL) <
-		   0) {
-		abort();
-	}
-	if (blk_device_new(disk, &(struct blk_options){.serial = "fuzz"}, &dev, NULL) < 0)
-		abort();
-	drv_init(&d);
 	drvq_init(&q, &d, 64);
 	if (virtio_device_activate(dev, features, &d.map) < 0 ||
 	    virtio_queue_start(dev, 0, &q.s, q.kick, q.call) < 0)
@@ -65,9 +89,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	drvq_kick(&q);
 	fuzz_settle(dev);
-	virtio_device_free(dev);
+	virtio_device_reset(dev);
 	drvq_done(&q);
-	drv_done(&d);
-	close(fd);
 	return 0;
 }
