@@ -34,7 +34,7 @@ enum {
 	PATTERN = VILLAIN_SECTORS * BLK_SECTOR,
 	CUT = 10000, /* the read-only disk changes from one file to the other here */
 	HOST_ENDS = 128,
-	DEADLINE_MS = 120000,
+	DEADLINE_MS = 600000,
 	IDLE_WINDOW_MS = 200,
 	IDLE_WINDOWS = 100,
 	LOOK_MS = 300, /* at machines that do something for ever */
