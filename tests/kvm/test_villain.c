@@ -471,10 +471,15 @@ static size_t ntests;
 static void add_test(const struct row *row, enum villain_target target, const char *on,
 		     unsigned cpus)
 {
+	static const char *const all[] = {
+		[MACHINE] = "machine", [EACH_DEVICE] = "registers", [EACH_QUEUE] = "queue",
+		[BLK] = "disks",       [VSOCK] = "sockets",
+	};
 	struct instance *i = &instances[ntests];
 
 	*i = (struct instance){row, target, on, cpus, ""};
-	snprintf(i->title, sizeof(i->title), "%s%s%s", row ? row->name : "all", *on ? "@" : "", on);
+	snprintf(i->title, sizeof(i->title), "%s%s%s", row ? row->name : all[target],
+		 *on ? "@" : "", on);
 	tests[ntests++] = (struct CMUnitTest){
 		.name = i->title,
 		.test_func = run_case,
