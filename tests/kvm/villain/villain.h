@@ -125,7 +125,7 @@ enum { NEXT = 1, WRITE = 2, INDIRECT = 4 };
 #define F_INDIRECT  (1u << 28)
 #define F_EVENT_IDX (1u << 29)
 
-enum { QUEUES = 3, RING = 64 };
+enum { QUEUES = 6, RING = 64 };
 
 struct desc {
 	uint64_t addr;
