@@ -48,7 +48,7 @@ struct engine {
 	struct bus ports, mmio;
 	struct uart *uart;
 	int uart_irq;
-	int acks; /* takes the drivers' acknowledgements, which mean nothing; never read */
+	int acks; /* takes the acknowledgements that mean nothing; never read */
 	struct virtio_mmio *transports[MACHINE_DEVICES_MAX];
 	struct x86_cpuid *cpuid;
 	struct vcpus *vcpus;
@@ -137,6 +137,7 @@ static void window_write(void *arg, uint64_t off, const void *p, uint32_t len)
 
 static int add_device(struct engine *e, unsigned index, struct err *err)
 {
+	const uint32_t ack_used = MMIO_ACK_USED;
 	uint64_t at = device_window(index);
 	struct bus_range window = {at, MMIO_SIZE, window_read, window_write, NULL};
 	struct virtio_mmio *t;
@@ -150,7 +151,7 @@ static int add_device(struct engine *e, unsigned index, struct err *err)
 		r = kvm_vm_ioeventfd(&e->vm, at + MMIO_QUEUE_NOTIFY, 4, &q,
 				     virtio_mmio_kick_fd(t, q), err);
 	if (r == 0)
-		r = kvm_vm_ioeventfd(&e->vm, at + VIRTIO_MMIO_INTERRUPT_ACK, 4, NULL, e->acks, err);
+		r = kvm_vm_ioeventfd(&e->vm, at + MMIO_INTERRUPT_ACK, 4, &ack_used, e->acks, err);
 	if (r < 0)
 		return r;
 	if (bus_add(&e->mmio, &window) < 0)

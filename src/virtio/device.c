@@ -23,6 +23,13 @@ static void signal_fd(int fd)
 		(void)!write(fd, &one, sizeof(one));
 }
 
+/* With the configuration's lock held. */
+static void tell_transport(struct virtio_device *dev)
+{
+	if (dev->on_config)
+		dev->on_config(dev, dev->config_arg);
+}
+
 /* ---- on the queue's worker ---- */
 
 void virtio_queue_notify(struct virtio_queue *q)
@@ -37,8 +44,13 @@ void virtio_queue_broken(struct virtio_queue *q, const char *why)
 
 	virtqueue_break(&q->vq, why);
 	signal_fd(q->errfd);
-	if (!atomic_exchange(&dev->broken, true) && dev->on_broken)
+	if (atomic_exchange(&dev->broken, true))
+		return;
+	if (dev->on_broken)
 		dev->on_broken(dev, why, dev->broken_arg);
+	pthread_mutex_lock(&dev->config_lock);
+	tell_transport(dev);
+	pthread_mutex_unlock(&dev->config_lock);
 }
 
 void virtio_queue_schedule(struct virtio_queue *q)
@@ -114,6 +126,15 @@ static void stop_on_worker(void *arg)
 	memset(&q->vq, 0, sizeof(q->vq));
 }
 
+static void forget_on_worker(void *arg)
+{
+	struct queue_call *c = arg;
+
+	if (c->q->started)
+		stop_on_worker(c);
+	c->q->callfd = c->q->errfd = -1;
+}
+
 static void set_call_on_worker(void *arg)
 {
 	struct queue_call *c = arg;
@@ -137,6 +158,14 @@ void virtio_device_on_broken(struct virtio_device *dev, virtio_broken_fn *fn, vo
 {
 	dev->on_broken = fn;
 	dev->broken_arg = arg;
+}
+
+void virtio_device_on_config(struct virtio_device *dev, virtio_config_fn *fn, void *arg)
+{
+	pthread_mutex_lock(&dev->config_lock);
+	dev->on_config = fn;
+	dev->config_arg = arg;
+	pthread_mutex_unlock(&dev->config_lock);
 }
 
 bool virtio_device_broken(const struct virtio_device *dev)
@@ -278,10 +307,12 @@ static void reset_on_worker(void *arg)
 void virtio_device_reset(struct virtio_device *dev)
 {
 	for (unsigned i = 0; i < dev->nqueues; i++) {
-		(void)virtio_queue_stop(dev, i, NULL);
-		virtio_queue_set_call(dev, i, -1);
-		virtio_queue_set_err(dev, i, -1);
-		dev->queues[i].paused = false;
+		struct queue_call c = {.q = &dev->queues[i]};
+
+		/* Waking a worker costs more than all else here: only where it holds something. */
+		if (c.q->started || c.q->callfd >= 0 || c.q->errfd >= 0)
+			loop_call(c.q->loop, forget_on_worker, &c);
+		c.q->paused = false;
 	}
 	if (dev->ops->reset)
 		loop_call(dev->queues[0].loop, reset_on_worker, dev);
@@ -290,22 +321,53 @@ void virtio_device_reset(struct virtio_device *dev)
 	atomic_store(&dev->broken, false);
 }
 
-void virtio_config_read(const struct virtio_device *dev, uint64_t off, void *p, uint32_t len)
+void virtio_config_read(struct virtio_device *dev, uint64_t off, void *p, uint32_t len)
 {
 	uint32_t n = 0;
 
 	if (off < dev->config_size)
 		n = MIN(len, dev->config_size - (uint32_t)off);
-	if (n)
+	if (n) {
+		pthread_mutex_lock(&dev->config_lock);
 		memcpy(p, (const uint8_t *)dev->config + off, n);
+		pthread_mutex_unlock(&dev->config_lock);
+	}
 	memset((uint8_t *)p + n, 0, len - n);
 }
 
 int virtio_config_write(struct virtio_device *dev, uint64_t off, const void *p, uint32_t len)
 {
+	int r;
+
 	if (!dev->ops->write_config || off > dev->config_size || len > dev->config_size - off)
 		return -EINVAL;
-	return dev->ops->write_config(dev, (uint32_t)off, p, len);
+	pthread_mutex_lock(&dev->config_lock);
+	r = dev->ops->write_config(dev, (uint32_t)off, p, len);
+	pthread_mutex_unlock(&dev->config_lock);
+	return r;
+}
+
+void virtio_config_update(struct virtio_device *dev, uint32_t off, const void *p, uint32_t len)
+{
+	uint8_t *at = (uint8_t *)dev->config + off;
+
+	pthread_mutex_lock(&dev->config_lock);
+	if (memcmp(at, p, len) != 0) {
+		memcpy(at, p, len);
+		dev->config_generation++;
+		tell_transport(dev);
+	}
+	pthread_mutex_unlock(&dev->config_lock);
+}
+
+uint32_t virtio_config_generation(struct virtio_device *dev)
+{
+	uint32_t generation;
+
+	pthread_mutex_lock(&dev->config_lock);
+	generation = dev->config_generation;
+	pthread_mutex_unlock(&dev->config_lock);
+	return generation;
 }
 
 struct loop *virtio_queue_loop(const struct virtio_device *dev, unsigned index)
@@ -351,6 +413,7 @@ int virtio_device_init(struct virtio_device *dev, const struct virtio_device_par
 		.config_size = p->config_size,
 		.nqueues = p->nqueues,
 		.queue_size_max = p->queue_size_max,
+		.config_lock = PTHREAD_MUTEX_INITIALIZER,
 	};
 	dev->queues = calloc(p->nqueues, sizeof(*dev->queues));
 	dev->workers = calloc(nworkers, sizeof(*dev->workers));
@@ -397,6 +460,7 @@ struct virtio_device *virtio_device_free(struct virtio_device *dev)
 	if (dev->ops->stop)
 		loop_call(dev->queues[0].loop, stop_device_on_worker, dev);
 	release(dev);
+	pthread_mutex_destroy(&dev->config_lock);
 	dev->ops->free(dev);
 	return NULL;
 }

@@ -22,12 +22,16 @@
  * its queues are served no more, on_broken is called once, and only virtio_device_activate() or
  * virtio_device_reset() heals it.
  *
+ * That, and a configuration that the device changed by itself, is what the driver must hear of
+ * without having asked: the transport names a function for it with virtio_device_on_config().
+ *
  * All transport calls of one device come from one thread at a time, and never from the device's
  * worker.
  */
 #ifndef VIRTIO_DEVICE_H
 #define VIRTIO_DEVICE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -61,7 +65,10 @@ struct virtio_device_ops {
 	/* Optional; on the first worker, with all queues stopped: forget the driver. */
 	void (*reset)(struct virtio_device *dev);
 
-	/* Optional; any thread. -errno if the driver may not write there. The range is valid. */
+	/*
+	 * Optional; any thread, with the configuration's lock held. -errno if the driver may not
+	 * write there. The range is valid.
+	 */
 	int (*write_config)(struct virtio_device *dev, uint32_t off, const void *p, uint32_t len);
 
 	/* Optional; on the first worker, the last call there: let go of what is tied to its loop.
@@ -90,10 +97,16 @@ struct virtio_queue {
 /* Called once when the driver broke the rules; on a worker. Must not call back into the device. */
 typedef void virtio_broken_fn(struct virtio_device *dev, const char *why, void *arg);
 
+/*
+ * The driver is to look at configuration and status again. Any thread, with the configuration's
+ * lock held: it must not call back into the device, nor wait for whoever does.
+ */
+typedef void virtio_config_fn(struct virtio_device *dev, void *arg);
+
 struct virtio_device {
 	const struct virtio_device_ops *ops;
-	uint64_t offered;   /* feature bits, VIRTIO_F_VERSION_1 and ring features included */
-	const void *config; /* constant while the device lives */
+	uint64_t offered; /* feature bits, VIRTIO_F_VERSION_1 and ring features included */
+	void *config;	  /* little-endian; read and changed with config_lock held */
 	uint32_t config_size;
 	unsigned nqueues;
 	uint16_t queue_size_max; /* what to offer the driver; any up to VIRTQUEUE_SIZE_MAX works */
@@ -104,6 +117,10 @@ struct virtio_device {
 	atomic_bool broken;
 	virtio_broken_fn *on_broken;
 	void *broken_arg;
+	pthread_mutex_t config_lock; /* innermost; config and what follows */
+	uint32_t config_generation;
+	virtio_config_fn *on_config;
+	void *config_arg;
 	struct virtio_queue *queues;
 	struct worker *workers;
 	unsigned nworkers;
@@ -113,6 +130,12 @@ struct virtio_device {
 
 /* Set before the first activation. */
 void virtio_device_on_broken(struct virtio_device *dev, virtio_broken_fn *fn, void *arg);
+
+/*
+ * Called from here on when the configuration has changed or the device broke. With NULL no such
+ * call is made, or still running, once this has returned. Any thread.
+ */
+void virtio_device_on_config(struct virtio_device *dev, virtio_config_fn *fn, void *arg);
 
 /* Any thread. */
 bool virtio_device_broken(const struct virtio_device *dev);
@@ -162,8 +185,11 @@ void virtio_device_reset(struct virtio_device *dev);
  * Access to the configuration space at any offset and width; any thread. Bytes beyond its end read
  * as zero. A write the device does not accept is -EINVAL and has no effect.
  */
-void virtio_config_read(const struct virtio_device *dev, uint64_t off, void *p, uint32_t len);
+void virtio_config_read(struct virtio_device *dev, uint64_t off, void *p, uint32_t len);
 int virtio_config_write(struct virtio_device *dev, uint64_t off, const void *p, uint32_t len);
+
+/* Differs when the device changed its configuration in between. Any thread. */
+uint32_t virtio_config_generation(struct virtio_device *dev);
 
 /* The loop that serves queue @index: to run something on that thread with loop_call(). */
 struct loop *virtio_queue_loop(const struct virtio_device *dev, unsigned index);
@@ -176,7 +202,7 @@ struct virtio_device *virtio_device_free(struct virtio_device *dev);
 struct virtio_device_params {
 	const struct virtio_device_ops *ops;
 	uint64_t features; /* device bits; version 1 and ring features are added */
-	const void *config;
+	void *config;	   /* of the device, which embeds struct virtio_device */
 	uint32_t config_size;
 	unsigned nqueues;
 	uint16_t queue_size_max; /* a power of two */
@@ -187,6 +213,12 @@ struct virtio_device_params {
 /* Fill @dev, which the device allocated, and start its workers. */
 int virtio_device_init(struct virtio_device *dev, const struct virtio_device_params *p,
 		       struct err *err);
+
+/*
+ * Change @len bytes of the configuration at @off, which must be inside, and tell the driver; says
+ * nothing where it changes nothing. Any thread.
+ */
+void virtio_config_update(struct virtio_device *dev, uint32_t off, const void *p, uint32_t len);
 
 /* On the queue's worker: interrupt the driver if it wants to know. */
 void virtio_queue_notify(struct virtio_queue *q);

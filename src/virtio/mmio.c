@@ -5,6 +5,11 @@
  * FEATURES_OK, queues between FEATURES_OK and reset. Everything else is ignored, as a device that
  * gets nonsense may do, and a queue's registers mean nothing once it is ready: the device has its
  * own copy. A write of 0 to the status register resets; so does freeing the transport.
+ *
+ * Two things reach the driver unasked (2.1.2, 2.2): a configuration that changed and a device that
+ * needs a reset. Both come from a thread of the device's while the lock may be held by a vCPU that
+ * waits for that very thread. So they touch nothing but two atomics: `changed` is set before
+ * `driver_ok` is looked at, and set_status() does it the other way round; one of them interrupts.
  */
 #include "virtio/mmio.h"
 
@@ -13,6 +18,7 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -28,10 +34,17 @@
 	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_DRIVER_OK |        \
 	 VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_FAILED)
 
+_Static_assert(MMIO_QUEUE_NOTIFY == VIRTIO_MMIO_QUEUE_NOTIFY &&
+		       MMIO_INTERRUPT_ACK == VIRTIO_MMIO_INTERRUPT_ACK &&
+		       MMIO_ACK_USED == VIRTIO_MMIO_INT_VRING,
+	       "registers (4.2.2)");
+
 struct virtio_mmio {
 	struct virtio_device *dev;
 	const struct guest_memory *mem;
-	pthread_mutex_t lock; /* everything below; innermost but for the device's own calls */
+	atomic_bool changed;   /* the driver has yet to acknowledge a change... */
+	atomic_bool driver_ok; /* ...and may be interrupted for it */
+	pthread_mutex_t lock;  /* everything below; innermost but for the device's own calls */
 	uint32_t status, features_sel, driver_features_sel, queue_sel;
 	uint64_t driver_features;
 	bool activated;
@@ -40,9 +53,30 @@ struct virtio_mmio {
 	int kickfd[VIRTIO_QUEUES_MAX];
 };
 
+static void interrupt(const struct virtio_mmio *t)
+{
+	uint64_t one = 1;
+
+	(void)!write(t->irqfd, &one, sizeof(one));
+}
+
+/* virtio_config_fn: any thread. */
+static void on_config(struct virtio_device *dev, void *arg)
+{
+	struct virtio_mmio *t = arg;
+
+	(void)dev;
+	atomic_store(&t->changed, true);
+	if (atomic_load(&t->driver_ok))
+		interrupt(t);
+}
+
 static void reset(struct virtio_mmio *t)
 {
+	atomic_store(&t->driver_ok, false);
 	virtio_device_reset(t->dev);
+	/* A change after this is told once the driver is there again. */
+	atomic_store(&t->changed, false);
 	t->status = 0;
 	t->features_sel = t->driver_features_sel = t->queue_sel = 0;
 	t->driver_features = 0;
@@ -65,6 +99,9 @@ static void set_status(struct virtio_mmio *t, uint32_t v)
 			t->activated = true;
 	}
 	t->status = v;
+	if ((v & VIRTIO_CONFIG_S_DRIVER_OK) && !atomic_exchange(&t->driver_ok, true) &&
+	    atomic_load(&t->changed))
+		interrupt(t);
 }
 
 static uint32_t get_status(const struct virtio_mmio *t)
@@ -118,9 +155,12 @@ static uint32_t read_register(struct virtio_mmio *t, uint64_t off)
 	case VIRTIO_MMIO_QUEUE_READY:
 		return virtio_queue_running(t->dev, t->queue_sel);
 	case VIRTIO_MMIO_INTERRUPT_STATUS:
-		return VIRTIO_MMIO_INT_VRING;
+		return VIRTIO_MMIO_INT_VRING |
+		       (atomic_load(&t->changed) ? VIRTIO_MMIO_INT_CONFIG : 0);
 	case VIRTIO_MMIO_STATUS:
 		return get_status(t);
+	case VIRTIO_MMIO_CONFIG_GENERATION:
+		return virtio_config_generation(t->dev);
 	case VIRTIO_MMIO_SHM_LEN_LOW:
 	case VIRTIO_MMIO_SHM_LEN_HIGH:
 	case VIRTIO_MMIO_SHM_BASE_LOW:
@@ -153,6 +193,10 @@ static void write_register(struct virtio_mmio *t, uint64_t off, uint32_t v)
 		return;
 	case VIRTIO_MMIO_STATUS:
 		set_status(t, v);
+		return;
+	case VIRTIO_MMIO_INTERRUPT_ACK:
+		if (v & VIRTIO_MMIO_INT_CONFIG)
+			atomic_store(&t->changed, false);
 		return;
 	}
 	if (!s)
@@ -259,6 +303,7 @@ int virtio_mmio_new(struct virtio_device *dev, const struct guest_memory *mem,
 		virtio_mmio_free(t);
 		return r;
 	}
+	virtio_device_on_config(dev, on_config, t);
 	*ret = t;
 	return 0;
 }
@@ -267,6 +312,7 @@ struct virtio_mmio *virtio_mmio_free(struct virtio_mmio *t)
 {
 	if (!t)
 		return NULL;
+	virtio_device_on_config(t->dev, NULL, NULL);
 	reset(t);
 	close_fd(t->irqfd);
 	for (unsigned i = 0; i < t->dev->nqueues; i++)

@@ -8,8 +8,10 @@
  * write of queue number N to MMIO_QUEUE_NOTIFY signal virtio_mmio_kick_fd(N) without leaving the
  * kernel (KVM_IOEVENTFD), and makes virtio_mmio_irq_fd() an interrupt (KVM_IRQFD, edge).
  *
- * InterruptStatus always shows "used buffer": an interrupt is the eventfd's alone, and a driver
- * that looks at a ring in vain loses nothing. Acknowledging is therefore a no-op.
+ * InterruptStatus always shows "used buffer": that interrupt is the eventfd's alone, and a driver
+ * that looks at a ring in vain loses nothing. Acknowledging it (MMIO_INTERRUPT_ACK with
+ * MMIO_ACK_USED) is therefore a no-op that need not arrive here. "Configuration changed" is shown
+ * until it is acknowledged.
  */
 #ifndef VIRTIO_MMIO_H
 #define VIRTIO_MMIO_H
@@ -19,6 +21,8 @@
 enum {
 	MMIO_SIZE = 0x200,
 	MMIO_QUEUE_NOTIFY = 0x50,
+	MMIO_INTERRUPT_ACK = 0x64,
+	MMIO_ACK_USED = 1,
 };
 
 struct virtio_mmio;

@@ -35,6 +35,7 @@ enum {
 	F_PROTOCOL_FEATURES = 30,
 	PROTOCOL_F_MQ = 0,
 	PROTOCOL_F_REPLY_ACK = 3,
+	PROTOCOL_F_BACKEND_REQ = 5,
 	PROTOCOL_F_CONFIG = 9,
 	VRING_F_LOG = 1 << 0,
 };
@@ -44,7 +45,8 @@ enum {
 #define VRING_NO_FD	 (1ull << 8)
 
 #define PROTOCOL_FEATURES                                                                          \
-	(1ull << PROTOCOL_F_MQ | 1ull << PROTOCOL_F_REPLY_ACK | 1ull << PROTOCOL_F_CONFIG)
+	(1ull << PROTOCOL_F_MQ | 1ull << PROTOCOL_F_REPLY_ACK | 1ull << PROTOCOL_F_BACKEND_REQ |   \
+	 1ull << PROTOCOL_F_CONFIG)
 
 enum request {
 	GET_FEATURES = 1,
@@ -63,9 +65,13 @@ enum request {
 	SET_PROTOCOL_FEATURES = 16,
 	GET_QUEUE_NUM = 17,
 	SET_VRING_ENABLE = 18,
+	SET_BACKEND_REQ_FD = 21,
 	GET_CONFIG = 24,
 	SET_CONFIG = 25,
 };
+
+/* What we ask of the front-end, on the connection it opened for it. */
+enum backend_request { BACKEND_CONFIG_CHANGE_MSG = 2 };
 
 struct header {
 	uint32_t request, flags, size;
@@ -133,6 +139,7 @@ struct ring {
 struct vhost_user {
 	struct virtio_device *dev;
 	struct loop_source io;
+	int backend; /* where our own requests go; -1 */
 	vhost_user_end_fn *on_end;
 	void *arg;
 	uint64_t protocol_features;
@@ -487,6 +494,40 @@ static int set_vring_enable(struct vhost_user *vu, struct message *m)
 	return check_ring(vu, m->p.state.index);
 }
 
+/* virtio_config_fn: any thread. */
+static void on_config(struct virtio_device *dev, void *arg)
+{
+	const struct vhost_user *vu = arg;
+	struct header h = {BACKEND_CONFIG_CHANGE_MSG, VERSION, 0};
+	struct iovec iov = {&h, sizeof(h)};
+	const struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	/* A broken device is what the rings' error descriptors are for. */
+	if (virtio_device_broken(dev))
+		return;
+	/* A front-end that leaves a buffer full of these unread will find the last word there. */
+	(void)!sendmsg(vu->backend, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void drop_backend(struct vhost_user *vu)
+{
+	virtio_device_on_config(vu->dev, NULL, NULL);
+	vu->backend = close_fd(vu->backend);
+}
+
+static int set_backend_req_fd(struct vhost_user *vu, struct message *m)
+{
+	const uint64_t needed = 1ull << PROTOCOL_F_BACKEND_REQ | 1ull << PROTOCOL_F_CONFIG;
+
+	if (m->nfds != 1)
+		return -EINVAL;
+	drop_backend(vu);
+	vu->backend = take_fd(&m->fd[0]);
+	if ((vu->protocol_features & needed) == needed)
+		virtio_device_on_config(vu->dev, on_config, vu);
+	return 0;
+}
+
 /* The payload's own size must agree with the message's. */
 static bool config_ok(const struct message *m)
 {
@@ -534,6 +575,7 @@ static const struct {
 	[SET_PROTOCOL_FEATURES] = {"SET_PROTOCOL_FEATURES", 8, 8, 0, set_protocol_features},
 	[GET_QUEUE_NUM] = {"GET_QUEUE_NUM", 0, 0, 0, get_queue_num},
 	[SET_VRING_ENABLE] = {"SET_VRING_ENABLE", 8, 8, 0, set_vring_enable},
+	[SET_BACKEND_REQ_FD] = {"SET_BACKEND_REQ_FD", 0, 0, 1, set_backend_req_fd},
 	[GET_CONFIG] = {"GET_CONFIG", 12, sizeof(struct config), 0, get_config},
 	[SET_CONFIG] = {"SET_CONFIG", 12, sizeof(struct config), 0, set_config},
 };
@@ -678,6 +720,7 @@ static void disconnect(struct vhost_user *vu)
 {
 	loop_del(&vu->io);
 	vu->io.fd = close_fd(vu->io.fd);
+	drop_backend(vu);
 	stop_rings(vu);
 	virtio_device_reset(vu->dev);
 	unmap(vu);
@@ -731,6 +774,7 @@ int vhost_user_new(struct virtio_device *dev, struct loop *loop, int fd, vhost_u
 		return err_set(err, ENOMEM, "cannot serve a device: out of memory");
 	}
 	vu->dev = dev;
+	vu->backend = -1;
 	vu->on_end = fn;
 	vu->arg = arg;
 	for (unsigned i = 0; i < dev->nqueues; i++)

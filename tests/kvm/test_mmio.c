@@ -428,6 +428,80 @@ static void test_status_bits_of_the_device(void **state)
 	assert_true(interrupted(f, 10000));
 }
 
+/* 2.1.2: a driver that is up is not left to find out by itself that its device is broken. */
+static void test_needs_reset_interrupts(void **state)
+{
+	struct fixture *f = *state;
+	struct vring_avail *avail = (void *)(f->memory + AVAIL);
+
+	drive(f);
+	assert_int_equal(rd(f, VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING);
+	__atomic_store_n(&avail->idx, SIZE + 1, __ATOMIC_RELEASE);
+	wr(f, VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+	assert_true(interrupted(f, 10000));
+	assert_true(rd(f, VIRTIO_MMIO_INTERRUPT_STATUS) & VIRTIO_MMIO_INT_CONFIG);
+	assert_true(rd(f, VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_NEEDS_RESET);
+	wr(f, VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_CONFIG);
+	assert_int_equal(rd(f, VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING);
+	/* Nothing of it is left after a reset. */
+	memset(f->memory, 0, MEMORY);
+	drive(f);
+	assert_int_equal(rd(f, VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING);
+	assert_false(interrupted(f, 0));
+}
+
+/* Nor interrupted before it is up (3.1.1): one that broke on the way there hears of it then. */
+static void test_needs_reset_waits_for_the_driver(void **state)
+{
+	struct fixture *f = *state;
+	struct vring_avail *avail = (void *)(f->memory + AVAIL);
+
+	negotiate(f);
+	set_queue(f, 0);
+	__atomic_store_n(&avail->idx, SIZE + 1, __ATOMIC_RELEASE);
+	wr(f, VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+	for (int i = 0; !(rd(f, VIRTIO_MMIO_INTERRUPT_STATUS) & VIRTIO_MMIO_INT_CONFIG); i++) {
+		assert_true(i < 10000);
+		usleep(1000);
+	}
+	assert_false(interrupted(f, 0));
+	wr(f, VIRTIO_MMIO_STATUS, STATUS_UP | VIRTIO_CONFIG_S_DRIVER_OK);
+	assert_true(interrupted(f, 0));
+	/* Once. */
+	wr(f, VIRTIO_MMIO_STATUS, STATUS_UP | VIRTIO_CONFIG_S_DRIVER_OK);
+	assert_false(interrupted(f, 0));
+}
+
+static void test_config_change(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t generation = rd(f, VIRTIO_MMIO_CONFIG_GENERATION);
+
+	/* What changes before the driver is there needs no telling, and does no harm. */
+	virtio_config_update(&f->e.dev, 0, "C", 1);
+	assert_false(interrupted(f, 0));
+	drive(f);
+	assert_false(interrupted(f, 0));
+	generation = rd(f, VIRTIO_MMIO_CONFIG_GENERATION);
+	virtio_config_update(&f->e.dev, 5, "G", 1);
+	assert_true(interrupted(f, 0));
+	assert_int_equal(rd(f, VIRTIO_MMIO_INTERRUPT_STATUS),
+			 VIRTIO_MMIO_INT_VRING | VIRTIO_MMIO_INT_CONFIG);
+	assert_int_not_equal(rd(f, VIRTIO_MMIO_CONFIG_GENERATION), generation);
+	/* Acknowledging something else is not enough. */
+	wr(f, VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING);
+	assert_true(rd(f, VIRTIO_MMIO_INTERRUPT_STATUS) & VIRTIO_MMIO_INT_CONFIG);
+	wr(f, VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING | VIRTIO_MMIO_INT_CONFIG);
+	assert_int_equal(rd(f, VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING);
+	assert_memory_equal(f->e.config, "ConfiG", 6);
+	/* The driver's own writes are no news to it, nor is what stays the same. */
+	generation = rd(f, VIRTIO_MMIO_CONFIG_GENERATION);
+	virtio_mmio_write(f->t, VIRTIO_MMIO_CONFIG, "c", 1);
+	virtio_config_update(&f->e.dev, 5, "G", 1);
+	assert_int_equal(rd(f, VIRTIO_MMIO_CONFIG_GENERATION), generation);
+	assert_false(interrupted(f, 0));
+}
+
 /* CVE-2026-45782's class: nothing of a device that was reset goes on. */
 static void test_reset_with_requests_in_flight(void **state)
 {
@@ -499,6 +573,9 @@ static void test_storm(void **state)
 	for (unsigned i = 0; i < 20000; i++) {
 		const uint64_t one = 1;
 
+		if (i % 100 == 0)
+			virtio_config_update(&f->e.dev, 0, &i, sizeof(i));
+
 		assert_int_equal(write(virtio_mmio_kick_fd(f->t, i % QUEUES), &one, sizeof(one)),
 				 sizeof(one));
 	}
@@ -528,6 +605,9 @@ int main(void)
 		T(test_widths_and_offsets),
 		T(test_broken_and_reset),
 		T(test_status_bits_of_the_device),
+		T(test_needs_reset_interrupts),
+		T(test_needs_reset_waits_for_the_driver),
+		T(test_config_change),
 		T(test_reset_with_requests_in_flight),
 		T(test_storm),
 	};

@@ -31,6 +31,7 @@ enum {
 	SET_PROTOCOL_FEATURES,
 	GET_QUEUE_NUM,
 	SET_VRING_ENABLE,
+	SET_BACKEND_REQ_FD = 21,
 	GET_CONFIG = 24,
 	SET_CONFIG,
 };
@@ -364,6 +365,53 @@ static void configuration_is_read_within_bounds(void **state)
 	assert_int_equal(ask(f, SET_CONFIG, &c, 20, NULL, 0), 1);
 }
 
+/* A request of the back-end's, or nothing within @ms. */
+static bool backend_asked(int fd, int ms, uint32_t h[3])
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	return poll(&p, 1, ms) == 1 && read(fd, h, 12) == 12;
+}
+
+static void changes_of_the_configuration_are_told(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t config = 1 << 9, backend_req = 1 << 5, ack = 1 << 3;
+	uint32_t h[3];
+	int sv[2];
+
+	negotiate(f, 1);
+	assert_int_equal(ask(f, SET_BACKEND_REQ_FD, NULL, 0, NULL, 0), 1);
+	/* Without the feature the connection stays silent. */
+	for (unsigned i = 0; i < 2; i++) {
+		const uint32_t sectors = 1000 + i;
+
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+		assert_int_equal(ask_u64(f, SET_PROTOCOL_FEATURES,
+					 i ? config | backend_req | ack : config | ack),
+				 0);
+		assert_int_equal(ask(f, SET_BACKEND_REQ_FD, NULL, 0, &sv[1], 1), 0);
+		close(sv[1]);
+		virtio_config_update(f->dev, 0, &sectors, sizeof(sectors));
+		assert_int_equal(backend_asked(sv[0], i ? 10000 : 0, h), i);
+		if (i) {
+			const uint32_t expected[3] = {2, 1, 0}; /* BACKEND_CONFIG_CHANGE_MSG */
+
+			assert_memory_equal(h, expected, sizeof(h));
+			break;
+		}
+		close(sv[0]);
+	}
+	/* One that nobody reads, and one that has gone, hold nobody up. */
+	for (uint32_t i = 0; i < 200000; i++)
+		virtio_config_update(f->dev, 0, &i, sizeof(i));
+	close(sv[0]);
+	virtio_config_update(f->dev, 0, "gone", 4);
+	send_msg(f, GET_QUEUE_NUM, 1, NULL, 0, NULL, 0);
+	assert_int_equal(answer(f, GET_QUEUE_NUM, (uint64_t[]){0}, 8), 8);
+	assert_int_equal(f->ended, 0);
+}
+
 static void wrong_messages_are_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -624,6 +672,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WITH(requests_flow_and_memory_can_change),
 		WITH(configuration_is_read_within_bounds),
+		WITH(changes_of_the_configuration_are_told),
 		WITH(wrong_messages_are_refused),
 		WITH(rings_outside_memory_do_not_run),
 		WITH(only_eventfds_signal),
