@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 
@@ -85,4 +87,21 @@ int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *dst, siz
 		done += iov[i].iov_len;
 	}
 	return 0;
+}
+
+uint64_t guest_memory_discard(const struct guest_memory *m, const struct iovec *iov, unsigned n)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	/* A private page is gone when we let go of it, a file's when nobody has it: make a hole. */
+	int advice = m->shared ? MADV_REMOVE : MADV_DONTNEED;
+	uint64_t done = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		uintptr_t from = ((uintptr_t)iov[i].iov_base + page - 1) & ~(page - 1);
+		uintptr_t to = ((uintptr_t)iov[i].iov_base + iov[i].iov_len) & ~(page - 1);
+
+		if (from < to && madvise((void *)from, to - from, advice) == 0)
+			done += to - from;
+	}
+	return done;
 }

@@ -15,6 +15,7 @@
 #ifndef VIRTIO_GUEST_MEMORY_H
 #define VIRTIO_GUEST_MEMORY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -30,6 +31,7 @@ struct guest_region {
 struct guest_memory {
 	struct guest_region region[GUEST_MEMORY_REGIONS_MAX]; /* sorted by gpa, disjoint */
 	unsigned nregions;
+	bool shared; /* mappings of a file, which others may map too */
 };
 
 /*
@@ -50,5 +52,12 @@ int guest_memory_iov(const struct guest_memory *m, uint64_t gpa, uint64_t len, s
 
 /* Copy @len bytes out of guest memory; -EFAULT, and nothing copied, if any is outside. */
 int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *dst, size_t len);
+
+/*
+ * Give the host back what is behind these pieces of guest memory, as far as they are whole pages of
+ * the host: when they are next touched they are zero. What was there is lost, so this is for the
+ * guest to ask for. Returns the bytes it could give back.
+ */
+uint64_t guest_memory_discard(const struct guest_memory *m, const struct iovec *iov, unsigned n);
 
 #endif

@@ -222,7 +222,7 @@ static void unmap(struct vhost_user *vu)
 	for (unsigned i = 0; i < vu->nmaps; i++)
 		munmap(vu->map[i].addr, vu->map[i].len);
 	vu->nmaps = 0;
-	vu->mem = (struct guest_memory){0};
+	vu->mem = (struct guest_memory){.shared = true};
 }
 
 static int map_region(struct vhost_user *vu, const struct mem_region *r, int fd)

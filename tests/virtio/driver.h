@@ -47,7 +47,7 @@ struct drvbuf {
 
 static inline void drv_init(struct drv *d)
 {
-	*d = (struct drv){.next = 4096};
+	*d = (struct drv){.next = 4096, .map.shared = true};
 	d->memfd = memfd_create("guest", MFD_CLOEXEC);
 	if (d->memfd < 0 || ftruncate(d->memfd, DRV_LOW + DRV_HIGH) < 0)
 		abort();

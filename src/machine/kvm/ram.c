@@ -78,6 +78,7 @@ int ram_init(struct ram *m, uint64_t size, uint64_t hole, bool shared, struct er
 		return r;
 	m->size = size;
 	m->low = MIN(size, hole);
+	m->map.shared = shared;
 	if (shared)
 		r = make_file(m, err);
 	if (r == 0)
