@@ -10,6 +10,8 @@
 #ifndef MACHINE_ENGINE_H
 #define MACHINE_ENGINE_H
 
+#include <stdbool.h>
+
 #include "base/err.h"
 
 struct machine;
@@ -17,6 +19,7 @@ struct engine;
 
 struct engine_ops {
 	const char *name;
+	bool own_balloon; /* brings a balloon of its own: none of the machine's devices is one */
 	/* Boot. On failure everything the engine had made is gone again. */
 	int (*start)(struct engine **ret, struct machine *m, struct err *err);
 	/* End it at once and release everything; harmless after the machine has ended. */

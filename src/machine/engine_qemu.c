@@ -210,9 +210,13 @@ static int add_arguments(struct strv *v, const struct machine *m)
 		ARG("-device");
 		if (str_eq(d->ops->name, "blk"))
 			ARG("vhost-user-blk,chardev=d%u,num-queues=%u", i, d->nqueues);
+		else if (str_eq(d->ops->name, "rng"))
+			ARG("vhost-user-rng,chardev=d%u", i);
 		else
 			ARG("vhost-user-%s-device,chardev=d%u", d->ops->name, i);
 	}
+	/* QEMU has no vhost-user front-end for this one. */
+	ARG("-device"), ARG("virtio-balloon-device,deflate-on-oom=on,free-page-reporting=on");
 #undef ARG
 	/* For benchmarks and bug hunts, as in MSB_QEMU_ARGS="-icount shift=0,sleep=off". */
 	if (extra && *extra) {
@@ -332,6 +336,7 @@ static int qemu_start(struct engine **ret, struct machine *m, struct err *err)
 
 const struct engine_ops engine_qemu = {
 	.name = "qemu",
+	.own_balloon = true,
 	.start = qemu_start,
 	.free = qemu_free,
 };

@@ -21,7 +21,9 @@
 #include "machine/initramfs.h"
 #include "machine/jail/jail.h"
 #include "machine/relay.h"
+#include "virtio/balloon.h"
 #include "virtio/blk.h"
+#include "virtio/rng.h"
 #include "virtio/vsock.h"
 
 /* The peer's limit; a guest under emulation on a loaded host may take many seconds. */
@@ -322,6 +324,22 @@ static int add_vsock(struct run *r, int *ret_control, struct err *err)
 	return 0;
 }
 
+/* What every machine has besides: random numbers, and a way to give memory back. */
+static int add_helpers(struct run *r, struct err *err)
+{
+	int e = rng_device_new(&r->m.devices[r->m.ndevices], err);
+
+	if (e < 0)
+		return e;
+	r->m.ndevices++;
+	if (r->ops->own_balloon)
+		return 0;
+	e = balloon_device_new(&r->m.devices[r->m.ndevices], err);
+	if (e == 0)
+		r->m.ndevices++;
+	return e;
+}
+
 static int watch_signals(struct run *r, struct err *err)
 {
 	sigset_t set;
@@ -410,6 +428,8 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 	}
 	if (e == 0)
 		e = add_vsock(r, &control, err);
+	if (e == 0)
+		e = add_helpers(r, err);
 	if (e < 0) {
 		close_fd(agent_fd);
 		return e;

@@ -27,8 +27,9 @@
 #include "virtio/device.h"
 
 /* Root, upper and room for volumes. */
-#define MACHINE_DISKS_MAX   26
-#define MACHINE_DEVICES_MAX (MACHINE_DISKS_MAX + 1)
+#define MACHINE_DISKS_MAX 26
+/* ...and vsock, random numbers, balloon. */
+#define MACHINE_DEVICES_MAX (MACHINE_DISKS_MAX + 3)
 /* The guest's vsock address; each machine has its own bus, so all can have the same. */
 #define MACHINE_GUEST_CID 3
 

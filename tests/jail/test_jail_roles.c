@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/uio.h>
 
@@ -272,6 +273,16 @@ static void device_work(void *arg)
 	REFUSED(sendmsg(-1, &m, 0), EBADF);
 	REFUSED(recvmsg(-1, &m, 0), EBADF);
 	REFUSED(shutdown(-1, SHUT_WR), EBADF);
+	/* Guest memory given back, be it private or in a file, and random numbers. */
+	for (int i = 0; i < 2; i++) {
+		mem = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+			   MAP_ANONYMOUS | (i ? MAP_SHARED : MAP_PRIVATE), -1, 0);
+		CHECK(mem != MAP_FAILED);
+		memset(mem, 1, 4096);
+		CHECK(madvise(mem, 4096, i ? MADV_REMOVE : MADV_DONTNEED) == 0);
+		CHECK(*(char *)mem == 0);
+	}
+	CHECK(getrandom(b, sizeof(b), 0) == sizeof(b));
 	mem = malloc(1 << 20);
 	CHECK(mem);
 	free(mem);

@@ -142,6 +142,7 @@ static const struct jail_call device_calls[] = {
 	CALL(pwritev),
 	CALL(fdatasync),
 	CALL(fallocate),
+	/* balloon, rng: madvise and getrandom, which are of all */
 	/* vsock: connections are socketpairs handed in */
 	CALL(sendmsg),
 	CALL(recvmsg),

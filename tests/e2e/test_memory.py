@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory between host and guest: what the guest frees goes back; the host's random numbers."""
+import re
+
+from harness import Case, machines_of, until
+
+MIB = 1 << 20
+SIZE = 300 * MIB
+
+
+class Memory(Case):
+    def host_memory(self):
+        """What the processes of this store's only machine hold, shared pages counted once."""
+        total = 0
+        for pid, line in machines_of(self.home).items():
+            with open(f"/proc/{pid}/smaps_rollup") as f:
+                total += int(re.search(r"^Pss:\s+(\d+) kB", f.read(), re.M).group(1)) << 10
+        return total
+
+    def test_memory_that_the_guest_frees_goes_back(self):
+        self.own_home()
+        child = self.start("run", "-m", "1G", "busybox", "--", "sh", "-c",
+                           "mount -o remount,size=400m /dev/shm; echo up; read x;"
+                           f"dd if=/dev/zero of=/dev/shm/big bs=1M count={SIZE // MIB} 2>/dev/null; echo full; read x;"
+                           "rm /dev/shm/big; echo free; read x; dd if=/dev/zero of=/dev/shm/big bs=1M count=100 2>/dev/null;"
+                           "sha1sum /dev/shm/big")
+
+        def expect(word):
+            self.assertEqual(child.stdout.readline(), word + b"\n")
+
+        def go():
+            child.stdin.write(b"\n")
+            child.stdin.flush()
+
+        expect(b"up")
+        before = self.host_memory()
+        go()
+        expect(b"full")
+        full = self.host_memory()
+        self.assertGreater(full, before + SIZE * 9 // 10)
+        go()
+        expect(b"free")
+        # The guest reports free blocks after two seconds of its time; an eighth may be in small pieces.
+        until(lambda: self.host_memory() < before + SIZE // 8,
+              lambda: f"{before >> 20} MiB before, {full >> 20} full, {self.host_memory() >> 20} now")
+        # And can be had again, as good as new.
+        go()
+        self.assertIn(b"2c2ceccb5ec5574f791d45b63c940cff20550f9a", child.stdout.readline())
+        child.stdin.close()
+        self.assertEqual(child.wait(120), 0)
+
+    def test_random_numbers_of_the_host(self):
+        out = self.sh("cat /sys/class/misc/hw_random/rng_current;"
+                      "for i in 1 2; do head -c 1000 /dev/hwrng | sha1sum; done; head -c 200000 /dev/hwrng | wc -c")
+        source, first, second, size = out.split("\n")[:4]
+        self.assertTrue(source.startswith("virtio_rng"), out)
+        self.assertNotEqual(first, second)
+        self.assertEqual(size.strip(), "200000")
