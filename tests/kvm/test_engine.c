@@ -14,6 +14,7 @@
 #include "base/loop.h"
 #include "machine/engine.h"
 #include "machine/machine.h"
+#include "virtio/balloon.h"
 #include "virtio/blk.h"
 
 #define LOAD_AT 0x1000000u
@@ -238,6 +239,39 @@ static void test_device_windows(void **state)
 	world_done(&w);
 }
 
+/*
+ * A change of configuration is seen until it is acknowledged. Acknowledgements of used buffers stay
+ * in the kernel; this one must not.
+ */
+static void test_config_change(void **state)
+{
+	struct world w;
+	uint8_t b[16];
+
+	world_init_code(&w, state, 0xc7, 0x04, 0x25, 0x18, 0xa0, 0, 0, 0x03, 0xc0, 0, 0, 0xc7, 0x04,
+			0x25, 0x00, 0xc4, 0, 0, 0x83, 0x00, 0x00, 0xd0, /* as above */
+			0xbb, 0x00, 0x00, 0x00, 0xd0,			/* mov ebx, 0xd0000000 */
+			0x66, 0xba, 0xf8, 0x03,				/* mov dx, 0x3f8 */
+			0x8b, 0x43, 0x60, 0xa8, 0x02, 0x74, 0xf9, 0xee, /* until status & 2: 3 */
+			0xc7, 0x43, 0x64, 1, 0, 0, 0,			/* used buffers */
+			0x8b, 0x43, 0x60, 0xee,				/* still 3 */
+			0xc7, 0x43, 0x64, 2, 0, 0, 0,			/* the configuration */
+			0x8b, 0x43, 0x60, 0xee,				/* 1 */
+			0x8b, 0x83, 0x00, 0x01, 0, 0, 0xee,		/* num_pages: 5 */
+			0xc7, 0x83, 0x04, 0x01, 0, 0, 7, 0, 0, 0,	/* actual = 7 */
+			RESET);
+	assert_int_equal(balloon_device_new(&w.m.devices[w.m.ndevices++], NULL), 0);
+	start(&w);
+	balloon_set_target(w.m.devices[0], 5 << 12);
+	loop_run(w.m.loop);
+	assert_int_equal(w.how, MACHINE_SHUTDOWN);
+	assert_int_equal(balloon_size(w.m.devices[0]), 7 << 12);
+	w.engine = engine_kvm.free(w.engine);
+	assert_int_equal(read(w.out, b, sizeof(b)), 4);
+	assert_memory_equal(b, "\3\3\1\5", 4);
+	world_done(&w);
+}
+
 static void test_free_while_it_runs(void **state)
 {
 	for (unsigned i = 0; i < 12; i++) {
@@ -293,9 +327,10 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_reset),	  T(test_panic),	  T(test_triple_fault),
-		T(test_console),  T(test_device_windows), T(test_free_while_it_runs),
-		T(test_refusals),
+		T(test_reset),		T(test_panic),
+		T(test_triple_fault),	T(test_console),
+		T(test_device_windows), T(test_config_change),
+		T(test_refusals),	T(test_free_while_it_runs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
