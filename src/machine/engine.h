@@ -3,7 +3,7 @@
  * What runs the CPUs.
  *
  * An engine takes a machine whose devices exist and boots it: `qemu` starts a QEMU and serves it
- * the devices over vhost-user, `kvm` will run the CPUs itself. The rest of msb-vm does not know
+ * the devices over vhost-user, `kvm` runs the CPUs itself. The rest of msb-vm does not know
  * which one it is. All calls belong to the thread of the machine's loop; an engine reports the end
  * of the machine through machine_ended(), exactly once, from that loop.
  */
@@ -22,7 +22,14 @@ struct engine_ops {
 	bool own_balloon; /* brings a balloon of its own: none of the machine's devices is one */
 	/* Boot. On failure everything the engine had made is gone again. */
 	int (*start)(struct engine **ret, struct machine *m, struct err *err);
-	/* End it at once and release everything; harmless after the machine has ended. */
+	/* The guest's agent is ready: the boot is over. May be NULL. */
+	void (*ready)(struct engine *e);
+	/*
+	 * End it at once; harmless after the machine has ended. When it returns no guest runs and
+	 * the devices are nobody's but the machine's.
+	 */
+	void (*stop)(struct engine *e);
+	/* Release what is left once it is stopped: the guest's memory, which takes its time. */
 	struct engine *(*free)(struct engine *e);
 };
 

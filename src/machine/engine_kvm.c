@@ -53,12 +53,6 @@ struct engine {
 	struct x86_cpuid *cpuid;
 	struct vcpus *vcpus;
 	struct loop_source ended;
-
-	/* until it runs: */
-	int kernel;
-	char *cmdline;
-	struct x86_boot boot;
-	struct loader *loader;
 };
 
 /*
@@ -177,35 +171,26 @@ static char *cmdline(const struct engine *e)
 	return buf_cstr(&b) ? strdup((char *)buf_ptr(&b)) : NULL;
 }
 
-static int begin_load(struct engine *e, struct err *err)
+static int load(struct engine *e, struct err *err)
 {
 	const struct vm_config *c = e->m->config;
-
-	e->kernel = open(c->kernel, O_RDONLY | O_CLOEXEC);
-	if (e->kernel < 0)
-		return err_errno(err, "cannot open kernel %s", c->kernel);
-	e->cmdline = cmdline(e);
-	if (!e->cmdline)
-		return err_set(err, ENOMEM,
-			       "cannot build the kernel's command line: out of memory");
-	log_debug("kernel command line: %s", e->cmdline);
-	e->boot = (struct x86_boot){
+	cleanup_close int kernel = open(c->kernel, O_RDONLY | O_CLOEXEC);
+	cleanup_free char *line = cmdline(e);
+	const struct x86_boot boot = {
 		.kernel = &e->m->kernel,
-		.kernel_fd = e->kernel,
+		.kernel_fd = kernel,
 		.initramfs_fd = e->m->initramfs,
-		.cmdline = e->cmdline,
+		.cmdline = line,
 		.cpus = c->cpus,
 	};
-	return x86_boot_begin(&e->loader, &e->ram, &e->boot, err);
-}
 
-static int finish_load(struct engine *e, struct err *err)
-{
-	int r = x86_boot_finish(e->loader, &e->ram, &e->boot, err);
-
-	e->loader = loader_free(e->loader);
-	e->kernel = close_fd(e->kernel);
-	return r;
+	if (kernel < 0)
+		return err_errno(err, "cannot open kernel %s", c->kernel);
+	if (!line)
+		return err_set(err, ENOMEM,
+			       "cannot build the kernel's command line: out of memory");
+	log_debug("kernel command line: %s", line);
+	return x86_boot_load(&e->ram, &boot, err);
 }
 
 static int create_vm(struct engine *e, struct err *err)
@@ -238,9 +223,12 @@ static int create_memory(struct engine *e, struct err *err)
 			"%s of memory is more than this host's CPU can give a guest (%u bits)",
 			str_size(size, text), bits);
 	}
-	r = ram_init(&e->ram, size, X86_HOLE, false, err);
+	r = ram_check_host(size, err);
 	if (r == 0)
-		r = begin_load(e, err);
+		r = ram_init(&e->ram, size, X86_HOLE, false, err);
+	if (r == 0)
+		r = load(e, err);
+	machine_mark(e->m, "kernel loaded");
 	for (unsigned i = 0; r == 0 && i < map->nregions; i++)
 		r = kvm_vm_add_memory(&e->vm, map->region[i].gpa, map->region[i].size,
 				      map->region[i].host, err);
@@ -251,7 +239,9 @@ static int create_memory(struct engine *e, struct err *err)
 	 * interrupt controllers waits for some timer ticks (7 ms measured, 0.3 the other way
 	 * round).
 	 */
+	machine_mark(e->m, "memory");
 	r = kvm_call(e->vm.fd, KVM_CREATE_IRQCHIP, NULL);
+	machine_mark(e->m, "interrupt controllers");
 	return r < 0 ? err_set(err, r, "KVM refuses interrupt controllers: %s", err_name(r)) : 0;
 }
 
@@ -295,8 +285,7 @@ static int run(struct engine *e, struct err *err)
 	};
 	int r = vcpus_new(&e->vcpus, &p, err);
 
-	if (r == 0)
-		r = finish_load(e, err);
+	machine_mark(e->m, "vCPUs");
 	if (r < 0)
 		return r;
 	e->ended.fd = vcpus_end_fd(e->vcpus);
@@ -307,21 +296,30 @@ static int run(struct engine *e, struct err *err)
 	return 0;
 }
 
+static void engine_kvm_ready(struct engine *e)
+{
+	for (unsigned i = 0; i < e->ram.map.nregions; i++)
+		ram_want_large(&e->ram, e->ram.map.region[i].gpa, e->ram.map.region[i].size);
+}
+
+static void engine_kvm_stop(struct engine *e)
+{
+	loop_del(&e->ended);
+	e->vcpus = vcpus_free(e->vcpus);
+	for (unsigned i = 0; i < e->m->ndevices; i++)
+		e->transports[i] = virtio_mmio_free(e->transports[i]);
+	e->uart = uart_free(e->uart);
+}
+
 static struct engine *engine_kvm_free(struct engine *e)
 {
 	if (!e)
 		return NULL;
-	loop_del(&e->ended);
-	e->vcpus = vcpus_free(e->vcpus);
-	for (unsigned i = 0; i < e->m->ndevices; i++)
-		virtio_mmio_free(e->transports[i]);
-	uart_free(e->uart);
+	engine_kvm_stop(e);
 	x86_cpuid_free(e->cpuid);
-	loader_free(e->loader);
+	/* The VM first: memory that it still maps is unmapped page by page. */
 	kvm_vm_done(&e->vm);
 	ram_done(&e->ram);
-	close_fd(e->kernel);
-	free(e->cmdline);
 	close_fd(e->uart_irq);
 	close_fd(e->acks);
 	free(e);
@@ -341,18 +339,21 @@ static int engine_kvm_start(struct engine **ret, struct machine *m, struct err *
 		.ram = RAM_INIT,
 		.uart_irq = -1,
 		.acks = -1,
-		.kernel = -1,
 		.ended = {.fn = on_end, .fd = -1},
 	};
 	r = create_vm(e, err);
+	machine_mark(m, "VM");
 	if (r == 0)
 		r = x86_cpuid_new(&e->cpuid, e->vm.dev, m->config->cpus, err);
+	machine_mark(m, "CPUID");
 	if (r == 0)
 		r = create_memory(e, err);
 	if (r == 0)
 		r = add_platform(e, err);
+	machine_mark(m, "platform");
 	for (unsigned i = 0; r == 0 && i < m->ndevices; i++)
 		r = add_device(e, i, err);
+	machine_mark(m, "device windows");
 	if (r == 0)
 		r = run(e, err);
 	if (r < 0) {
@@ -366,5 +367,7 @@ static int engine_kvm_start(struct engine **ret, struct machine *m, struct err *
 const struct engine_ops engine_kvm = {
 	.name = "kvm",
 	.start = engine_kvm_start,
+	.ready = engine_kvm_ready,
+	.stop = engine_kvm_stop,
 	.free = engine_kvm_free,
 };

@@ -292,16 +292,21 @@ out:
 	return r;
 }
 
+static void qemu_stop(struct engine *e)
+{
+	loop_del(&e->exited);
+	loop_del(&e->errors);
+	proc_destroy(&e->proc);
+	e->qmp = qmp_free(e->qmp);
+	for (unsigned i = 0; i < e->m->ndevices; i++)
+		e->servers[i] = vhost_user_free(e->servers[i]);
+}
+
 static struct engine *qemu_free(struct engine *e)
 {
 	if (!e)
 		return NULL;
-	loop_del(&e->exited);
-	loop_del(&e->errors);
-	proc_destroy(&e->proc);
-	qmp_free(e->qmp);
-	for (unsigned i = 0; i < e->m->ndevices; i++)
-		vhost_user_free(e->servers[i]);
+	qemu_stop(e);
 	close_fd(e->errors.fd);
 	free(e);
 	return NULL;
@@ -338,5 +343,6 @@ const struct engine_ops engine_qemu = {
 	.name = "qemu",
 	.own_balloon = true,
 	.start = qemu_start,
+	.stop = qemu_stop,
 	.free = qemu_free,
 };

@@ -68,8 +68,8 @@ static int add_segment(const struct view *v, const Elf64_Phdr *ph, struct kernel
 		return not_a_kernel(err, "a segment has an impossible size");
 	if (k->nsegments == KERNEL_SEGMENTS_MAX)
 		return not_a_kernel(err, "it has too many segments");
-	k->segments[k->nsegments++] =
-		(struct kernel_segment){ph->p_paddr, ph->p_memsz, ph->p_offset, ph->p_filesz};
+	k->segments[k->nsegments++] = (struct kernel_segment){
+		ph->p_paddr, ph->p_memsz, ph->p_offset, ph->p_filesz, (ph->p_flags & PF_W) != 0};
 	k->end = MAX(k->end, end);
 	return 0;
 }

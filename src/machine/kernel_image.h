@@ -8,6 +8,7 @@
 #ifndef MACHINE_KERNEL_IMAGE_H
 #define MACHINE_KERNEL_IMAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,6 +21,7 @@ struct kernel_segment {
 	uint64_t paddr;	 /* guest-physical */
 	uint64_t memory; /* bytes there, at least file_size; the rest is zero */
 	uint64_t file_offset, file_size;
+	bool writable;
 };
 
 struct kernel_image {

@@ -133,6 +133,8 @@ static void on_ready(void *arg)
 	loop_timer_stop(&r->deadline);
 	report(r, NULL, "");
 	log_info("guest ready");
+	if (r->ops->ready)
+		r->ops->ready(r->engine);
 }
 
 static void on_agent_failed(void *arg, const char *why)
@@ -404,6 +406,26 @@ static int confine(struct run *r, struct err *err)
 	return 0;
 }
 
+/* How long each part of the start took, in us, from msb's word to start us. */
+static void log_marks(const struct machine *m)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	uint64_t last = m->config->spawned_ns;
+	const char *text;
+
+	if (!log_on(LOG_DEBUG))
+		return;
+	for (unsigned i = 0; i < m->nmarks; i++) {
+		buf_addf(&b, "%s%s %llu", i ? "; " : "", m->mark[i].what,
+			 (unsigned long long)(m->mark[i].ns - last) / 1000);
+		last = m->mark[i].ns;
+	}
+	text = buf_cstr(&b);
+	log_debug("start in us: %s; in all %llu from %llu", text ? text : "-",
+		  (unsigned long long)(last - m->config->spawned_ns) / 1000,
+		  (unsigned long long)m->config->spawned_ns);
+}
+
 static int set_up(struct run *r, const struct machine_start *start, const char **stage,
 		  struct err *err)
 {
@@ -417,6 +439,7 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 		close_fd(agent_fd);
 		return err_set(err, ERR_USAGE, "there is no engine \"%s\"", c->engine);
 	}
+	machine_mark(&r->m, "begin");
 	e = loop_new(&r->m.loop, err);
 	if (e == 0)
 		e = watch_signals(r, err);
@@ -439,6 +462,7 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 		return e;
 	for (unsigned i = 0; i < r->m.ndevices; i++)
 		virtio_device_on_broken(r->m.devices[i], on_broken, r);
+	machine_mark(&r->m, "devices");
 	*stage = "kernel";
 	e = kernel_image_read(c->kernel, &r->m.kernel, err);
 	if (e < 0)
@@ -449,31 +473,44 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 	r->m.initramfs = initramfs_build(c->agentd, c->bootstrap.p, c->bootstrap.n, err);
 	if (r->m.initramfs < 0)
 		return r->m.initramfs;
+	machine_mark(&r->m, "kernel, initramfs");
 	*stage = "jail";
 	e = confine(r, err);
 	if (e < 0)
 		return e;
+	machine_mark(&r->m, "jail");
 	*stage = "engine";
 	loop_timer_in(r->m.loop, &r->deadline, READY_TIMEOUT);
 	e = r->ops->start(&r->engine, &r->m, err);
-	if (e == 0)
+	if (e == 0) {
 		jail_seal(&r->jail);
+		log_marks(&r->m);
+	}
 	return e;
 }
 
-static void tear_down(struct run *r)
+/* No guest, and everybody has got what it left for them. */
+static void wind_up(struct run *r)
 {
 	if (r->engine)
-		r->engine = r->ops->free(r->engine);
+		r->ops->stop(r->engine);
 	/* The devices deliver what they hold before the relay's clients are cut off. */
 	for (unsigned i = 0; i < r->m.ndevices; i++)
 		virtio_device_free(r->m.devices[i]);
+	r->m.ndevices = 0;
 	if (r->relay && r->ready && !r->orphaned)
 		relay_finish(r->relay, DRAIN_MS);
-	relay_free(r->relay);
-	console_free(r->console);
+	r->relay = relay_free(r->relay);
+	r->console = console_free(r->console);
 	for (size_t i = 0; i < r->backing.n; i++)
 		close_fd(r->backing.fds[i]);
+	r->backing.n = 0;
+}
+
+static void release(struct run *r)
+{
+	if (r->engine)
+		r->engine = r->ops->free(r->engine);
 	free(r->backing.fds);
 	loop_del(&r->signals);
 	loop_del(&r->parent);
@@ -542,6 +579,7 @@ int machine_run(const struct machine_start *start, struct err *err)
 	int e;
 
 	/* The last moment with a single thread is the first. */
+	machine_mark(&r.m, "exec, configuration");
 	jail_begin(&r.jail, &walls);
 	e = set_up(&r, start, &stage, err);
 
@@ -557,11 +595,12 @@ int machine_run(const struct machine_start *start, struct err *err)
 		log_error("%s: %s", stage, err->msg);
 		report(&r, err, stage);
 	}
-	tear_down(&r);
-	/* Reported last: by now nothing of the machine is left. */
+	wind_up(&r);
+	/* Its owner need not wait for the memory to be freed. */
 	if (e == 0 && !r.orphaned)
 		report(&r, NULL, "");
 	close_fd(r.startup_fd);
+	release(&r);
 	if (start->config->remove_dir && r.orphaned) {
 		struct err ignored = ERR_INIT;
 

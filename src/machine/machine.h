@@ -30,6 +30,7 @@
 #define MACHINE_DISKS_MAX 26
 /* ...and vsock, random numbers, balloon. */
 #define MACHINE_DEVICES_MAX (MACHINE_DISKS_MAX + 3)
+#define MACHINE_MARKS_MAX   24
 /* The guest's vsock address; each machine has its own bus, so all can have the same. */
 #define MACHINE_GUEST_CID 3
 
@@ -54,7 +55,23 @@ struct machine {
 	const char *initramfs_path; /* its name for children; NULL: /proc/self/fd has it */
 	int console;		    /* what the guest prints goes here; the engine takes it */
 	char *cmdline;		    /* of the kernel, without the engine's own parts */
+
+	/* When which part of the start was done; for the log. */
+	struct {
+		const char *what;
+		uint64_t ns;
+	} mark[MACHINE_MARKS_MAX];
+	unsigned nmarks;
 };
+
+/* @what is done. Static text. */
+static inline void machine_mark(struct machine *m, const char *what)
+{
+	if (m->nmarks == MACHINE_MARKS_MAX)
+		return;
+	m->mark[m->nmarks].what = what;
+	m->mark[m->nmarks++].ns = now_ns();
+}
 
 struct machine_start {
 	const struct vm_config *config;

@@ -45,6 +45,7 @@ static const struct wire_field config_fields[] = {
 	FIELD(vm_config, remove_dir, WIRE_BOOL),
 	FIELD(vm_config, verbose_kernel, WIRE_BOOL),
 	FIELD(vm_config, jail, WIRE_TEXT),
+	FIELD(vm_config, spawned_ns, WIRE_U64),
 };
 static const struct wire_table config_table = TABLE(vm_config, config_fields);
 

@@ -59,6 +59,7 @@ struct vm_config {
 	bool remove_dir;     /* ephemeral: msb-vm removes `dir` when its owner died before it */
 	bool verbose_kernel; /* full kernel log instead of warnings */
 	char *jail;	     /* "off": msb-vm and QEMU keep the rights they were started with */
+	uint64_t spawned_ns; /* CLOCK_MONOTONIC when msb was about to start msb-vm */
 };
 
 /*

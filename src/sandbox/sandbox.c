@@ -301,6 +301,7 @@ static int make_config(const struct sandbox *sb, struct err *err)
 		.owned = true,
 		.remove_dir = sb->record.ephemeral,
 		.verbose_kernel = str_eq(level, "debug") || str_eq(level, "trace"),
+		.spawned_ns = now_ns(),
 	};
 	int r = sandbox_command_resolve(spec, &sb->image.config, NULL, 0, &command, err);
 

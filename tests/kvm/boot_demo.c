@@ -31,6 +31,39 @@ void machine_ended(struct machine *m, enum machine_end how, const char *why)
 	loop_quit(m->loop, 0);
 }
 
+/* Guest memory that exists: what was touched, and what of it is the kernel file's alone. */
+static void show_memory(void)
+{
+	char line[512];
+	unsigned long from, to, kb, inode = 0, rss = 0, huge = 0, file = 0, copied = 0, f, t;
+	FILE *s = fopen("/proc/self/smaps", "re");
+	bool guest = false;
+
+	while (s && fgets(line, sizeof(line), s)) {
+		if (sscanf(line, "%lx-%lx %*s %*s %*s %lu", &f, &t, &inode) == 3) {
+			from = f;
+			to = t;
+			guest = to - from >= (1 << 20) && !strstr(line, ".so") &&
+				!strstr(line, "stack");
+			continue;
+		}
+		if (!guest)
+			continue;
+		if (sscanf(line, "Rss: %lu", &kb) == 1)
+			*(inode ? &file : &rss) += kb;
+		else if (sscanf(line, "AnonHugePages: %lu", &kb) == 1)
+			huge += kb;
+		else if (inode && sscanf(line, "Anonymous: %lu", &kb) == 1)
+			copied += kb;
+	}
+	fprintf(stderr,
+		"memory: %lu KiB of its own, %lu in large pages; kernel file %lu KiB, %lu copied "
+		"on write\n",
+		rss, huge, file, copied);
+	if (s)
+		fclose(s);
+}
+
 static int fail(const struct err *err)
 {
 	fprintf(stderr, "%s%s%s\n", err->msg, err->hint[0] ? "\n" : "", err->hint);
@@ -101,8 +134,10 @@ int main(int argc, char **argv)
 	fprintf(stderr, "started in %" PRIu64 " us\n", (booted - begin) / 1000);
 	loop_run(m.loop);
 	end = now_ns();
-	if (getenv("STATS"))
+	if (getenv("STATS")) {
+		show_memory();
 		show_statistics();
+	}
 	engine_kvm.free(engine);
 	for (unsigned i = 0; i < m.ndevices; i++)
 		virtio_device_free(m.devices[i]);

@@ -146,9 +146,13 @@ static void run(struct world *w)
 
 static void world_done(struct world *w)
 {
-	w->engine = engine_kvm.free(w->engine);
+	/* As machine.c does it: the devices go before the memory. */
+	if (w->engine)
+		engine_kvm.stop(w->engine);
 	for (unsigned i = 0; i < w->m.ndevices; i++)
 		virtio_device_free(w->m.devices[i]);
+	w->m.ndevices = 0;
+	w->engine = engine_kvm.free(w->engine);
 	loop_free(w->m.loop);
 	close_fd(w->out);
 	close_fd(w->disk[0]);

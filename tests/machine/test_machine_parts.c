@@ -121,6 +121,32 @@ static void test_initramfs_is_cpio(void **state)
 	io_remove_tree(dir, NULL);
 }
 
+/* Whatever the agent's length, what follows it is found. */
+static void test_initramfs_padding(void **state)
+{
+	for (size_t n = 4; n < 12; n++) {
+		char path[] = "/tmp/msb-agent-XXXXXX", data[12] = "\177ELFelf";
+		struct buf b = BUF_INIT;
+		int agent = mkstemp(path), fd;
+		char *at;
+
+		(void)state;
+		assert_int_equal(write(agent, data, n), n);
+		fd = initramfs_build(path, (const uint8_t *)"boot", 4, NULL);
+		assert_true(fd >= 0);
+		assert_int_equal(io_read_fd(fd, 4096, &b), 0);
+		at = memmem(buf_ptr(&b), buf_size(&b), "msb-boot", 8);
+		assert_non_null(at);
+		/* 110 bytes of header in front of the name, aligned to four. */
+		assert_int_equal((size_t)(at - (char *)buf_ptr(&b) - 110) % 4, 0);
+		assert_memory_equal(at - 110, "070701", 6);
+		buf_done(&b);
+		close(fd);
+		close(agent);
+		unlink(path);
+	}
+}
+
 static void test_initramfs_wants_a_program(void **state)
 {
 	struct err err = ERR_INIT;
@@ -174,6 +200,7 @@ int main(void)
 		cmocka_unit_test(test_config_round_trip),
 		cmocka_unit_test(test_reports_in_a_stream),
 		cmocka_unit_test(test_initramfs_is_cpio),
+		cmocka_unit_test(test_initramfs_padding),
 		cmocka_unit_test(test_initramfs_wants_a_program),
 		cmocka_unit_test(test_console_rotates_and_remembers),
 	};

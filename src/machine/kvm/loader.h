@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Copies a kernel's segments into guest memory while something else is being done.
+ * Puts a kernel's segments into guest memory.
  *
- * Reading 14 MiB takes longer than all other steps of a start together. A thread begins at once,
- * and whoever finishes the loading lends a hand. Copying beats mapping the file: the kernel patches
- * most pages of its own code, and large pages save the guest thousands of faults.
+ * Segments that the kernel's file calls read-only (three quarters of ours: code and constants) are
+ * mapped: all machines share the host's page cache, and a page takes memory of its own only where
+ * the kernel patches it. The others are written to at once and copied, into large pages. Nothing
+ * here trusts the file: what cannot be mapped is copied.
  */
 #ifndef MACHINE_KVM_LOADER_H
 #define MACHINE_KVM_LOADER_H
@@ -13,19 +14,12 @@
 #include "machine/kernel_image.h"
 #include "virtio/guest_memory.h"
 
-struct loader;
-
 /*
- * Begin to copy @kernel from @fd into @map; all three are borrowed until the loader is gone.
- * -EFAULT if a segment lies outside of the memory.
+ * Load @kernel from @fd into @map, before KVM knows of the memory. -EFAULT if a segment lies
+ * outside of the memory, -EIO if the file has become shorter. Afterwards the file must only be
+ * replaced, never be changed.
  */
-int loader_new(struct loader **ret, const struct kernel_image *kernel, int fd,
-	       const struct guest_memory *map, struct err *err);
-
-/* Return when all is there, or cannot be: -EIO if the file has become shorter. */
-int loader_finish(struct loader *l, struct err *err);
-
-/* Wait for the thread to end, soon, and release it. NULL is fine. Returns NULL. */
-struct loader *loader_free(struct loader *l);
+int loader_load(const struct kernel_image *kernel, int fd, const struct guest_memory *map,
+		struct err *err);
 
 #endif

@@ -13,8 +13,7 @@
 
 #define FOUR_GIB ((uint64_t)4 << 30)
 
-/* More than memory and swap together can only end with the guest being killed half-way. */
-static int check_host(uint64_t size, struct err *err)
+int ram_check_host(uint64_t size, struct err *err)
 {
 	char want[24], have[24];
 	struct sysinfo si;
@@ -48,9 +47,7 @@ static int map(struct ram *m, struct err *err)
 		       kind | MAP_NORESERVE | MAP_FIXED, m->fd, 0);
 	if (m->host == MAP_FAILED)
 		return err_errno(err, "cannot map the guest's memory");
-	/* Both are advice: without them it works as well, only slower and with larger core dumps.
-	 */
-	(void)madvise(m->host, m->size, MADV_HUGEPAGE);
+	/* Advice: without it core dumps are larger. */
 	(void)madvise(m->host, m->size, MADV_DONTDUMP);
 	return 0;
 }
@@ -68,14 +65,11 @@ static int make_file(struct ram *m, struct err *err)
 
 int ram_init(struct ram *m, uint64_t size, uint64_t hole, bool shared, struct err *err)
 {
-	int r;
+	int r = 0;
 
 	*m = (struct ram)RAM_INIT;
 	if (!size || size % RAM_ALIGN)
 		return err_set(err, EINVAL, "memory must be a multiple of 2 MiB");
-	r = check_host(size, err);
-	if (r < 0)
-		return r;
 	m->size = size;
 	m->low = MIN(size, hole);
 	m->map.shared = shared;
@@ -90,6 +84,17 @@ int ram_init(struct ram *m, uint64_t size, uint64_t hole, bool shared, struct er
 	if (r < 0)
 		ram_done(m);
 	return r;
+}
+
+void ram_want_large(struct ram *m, uint64_t gpa, uint64_t len)
+{
+	uint64_t from = gpa / RAM_ALIGN * RAM_ALIGN;
+	uint64_t to = (gpa + len + RAM_ALIGN - 1) / RAM_ALIGN * RAM_ALIGN;
+	void *p = guest_memory_ptr(&m->map, from, to - from);
+
+	/* Advice: without it the guest runs as well, only slower. */
+	if (p)
+		(void)madvise(p, to - from, MADV_HUGEPAGE);
 }
 
 void ram_done(struct ram *m)

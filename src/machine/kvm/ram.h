@@ -3,9 +3,9 @@
  * The guest's memory: one mapping, seen by the guest in one or two pieces around the hole below
  * 4 GiB where devices and interrupt controllers live.
  *
- * Pages exist only once the guest or a device touches them. Private memory gets large pages on any
- * host with transparent huge pages (two thirds fewer exits in a boot); memory in a file, which
- * other processes can map as well, only where shmem_enabled says so, and by default it does not.
+ * Pages exist only once the guest or a device touches them. Large ones make fewer exits, but a boot
+ * touches a little of everything and would own twice as much; so they are asked for where a boot
+ * fills them (ram_want_large()), and everywhere once it is over.
  */
 #ifndef MACHINE_KVM_RAM_H
 #define MACHINE_KVM_RAM_H
@@ -36,10 +36,22 @@ struct ram {
 	}
 
 /*
+ * -ENOMEM for more than memory and swap of this host together, which could only end with the guest
+ * being killed half-way.
+ */
+int ram_check_host(uint64_t size, struct err *err);
+
+/*
  * @size bytes of memory, of which at most @hole are below 4 GiB, in a file if @shared. -EINVAL for
- * a size that is no multiple of RAM_ALIGN, -ENOMEM for more than the host has.
+ * a size that is no multiple of RAM_ALIGN.
  */
 int ram_init(struct ram *m, uint64_t size, uint64_t hole, bool shared, struct err *err);
+/*
+ * From here on let large pages back [gpa, gpa + len), widened to whole ones, where nothing has been
+ * touched yet. For private memory; memory in a file has them only where shmem_enabled says so.
+ */
+void ram_want_large(struct ram *m, uint64_t gpa, uint64_t len);
+
 void ram_done(struct ram *m);
 
 #endif

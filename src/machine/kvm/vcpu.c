@@ -17,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "machine/jail/jail.h"
 #include "machine/x86/registers.h"
 
@@ -314,6 +315,11 @@ static void *vcpu_main(void *arg)
 	if (jail_thread(JAIL_VCPU) < 0) {
 		vcpus_end(c->group, VCPUS_ERROR, "a vCPU's thread cannot be confined");
 		return NULL;
+	}
+	if (may_run(c)) {
+		log_debug("vCPU %u enters the guest at %llu", c->index,
+			  (unsigned long long)now_ns());
+		run_until_kicked(c);
 	}
 	while (may_run(c))
 		run_until_kicked(c);

@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "machine/kvm/loader.h"
 #include "machine/x86/layout.h"
 #include "machine/x86/mptable.h"
 #include "machine/x86/registers.h"
@@ -16,8 +17,9 @@
 /* Linux' COMMAND_LINE_SIZE on x86, with the NUL. */
 #define CMDLINE_MAX 2048
 /* What x86_write_tables() maps. */
-#define MAPPED ((uint64_t)1 << 30)
-#define PAGE   ((uint64_t)4096)
+#define MAPPED	     ((uint64_t)1 << 30)
+#define PAGE	     ((uint64_t)4096)
+#define EARLY_TABLES ((uint64_t)4 << 20)
 
 /* The setup header's fields; boot.rst. */
 enum {
@@ -33,7 +35,7 @@ enum {
 #define SETUP_RNG_SEED 9
 #endif
 
-int x86_boot_begin(struct loader **ret, struct ram *ram, const struct x86_boot *b, struct err *err)
+static int check_kernel(const struct ram *ram, const struct x86_boot *b, struct err *err)
 {
 	const struct kernel_image *k = b->kernel;
 
@@ -50,8 +52,7 @@ int x86_boot_begin(struct loader **ret, struct ram *ram, const struct x86_boot *
 	}
 	if (k->entry < X86_HIGH_START || k->entry >= k->end)
 		return err_set(err, ENOEXEC, "not a bootable kernel: it begins outside itself");
-	/* The rest of a segment is zero, as all memory is that nobody has touched. */
-	return loader_new(ret, k, b->kernel_fd, &ram->map, err);
+	return 0;
 }
 
 /* At the top of the memory below the hole. */
@@ -123,18 +124,41 @@ static void write_zero_page(const struct ram *ram, uint64_t initramfs, uint64_t 
 	memcpy((uint8_t *)ram->host + X86_ZERO_PAGE, &bp, sizeof(bp));
 }
 
-int x86_boot_finish(struct loader *l, struct ram *ram, const struct x86_boot *b, struct err *err)
+/*
+ * What a boot fills from end to end: the kernel's data, and at the top of memory the page
+ * structures (64 bytes for each 4 KiB) with the hash tables and page tables that are allocated
+ * next.
+ */
+static void advise(struct ram *ram, const struct kernel_image *k)
+{
+	const struct guest_region *top = &ram->map.region[ram->map.nregions - 1];
+	uint64_t dense = MIN(ram->size / 64 + EARLY_TABLES, top->size);
+
+	ram_want_large(ram, top->gpa + top->size - dense, dense);
+	for (unsigned i = 0; i < k->nsegments; i++) {
+		if (k->segments[i].writable)
+			ram_want_large(ram, k->segments[i].paddr, k->segments[i].memory);
+	}
+}
+
+int x86_boot_load(struct ram *ram, const struct x86_boot *b, struct err *err)
 {
 	uint64_t initramfs = 0, size = 0;
 	size_t length = strlen(b->cmdline);
 	uint8_t *base = ram->host;
-	int r;
+	int r = check_kernel(ram, b, err);
 
+	if (r < 0)
+		return r;
 	if (length >= CMDLINE_MAX)
 		return err_set(err, ERR_LIMIT,
 			       "the kernel's command line is too long: %zu bytes of at most %d",
 			       length, CMDLINE_MAX - 1);
-	r = load_initramfs(ram, b, &initramfs, &size, err);
+	advise(ram, b->kernel);
+	/* The rest of a segment is zero, as all memory is that nobody has touched. */
+	r = loader_load(b->kernel, b->kernel_fd, &ram->map, err);
+	if (r == 0)
+		r = load_initramfs(ram, b, &initramfs, &size, err);
 	if (r == 0)
 		r = write_seed(base, err);
 	if (r < 0)
@@ -143,5 +167,5 @@ int x86_boot_finish(struct loader *l, struct ram *ram, const struct x86_boot *b,
 	x86_write_tables(base);
 	x86_mptable_write(base, b->cpus);
 	write_zero_page(ram, initramfs, size);
-	return loader_finish(l, err);
+	return 0;
 }

@@ -8,7 +8,6 @@
 
 #include "base/err.h"
 #include "machine/kernel_image.h"
-#include "machine/kvm/loader.h"
 #include "machine/kvm/ram.h"
 
 struct x86_boot {
@@ -19,17 +18,11 @@ struct x86_boot {
 };
 
 /*
- * Begin to copy the kernel into @ram, to be finished by x86_boot_finish() and released by
- * loader_free() in any case; @b and @ram are borrowed until then. -ENOMEM when the memory is too
- * small, -ENOEXEC for a kernel that would lie where it cannot.
+ * Fill @ram, before KVM knows of it. A vCPU then starts at kernel->entry with the zero page's
+ * address in RSI (x86_enter_long_mode()). -ENOMEM when the memory is too small, -ENOEXEC for a
+ * kernel that would lie where it cannot, -ERR_LIMIT when the command line is too long, -EIO when a
+ * file is shorter than it was.
  */
-int x86_boot_begin(struct loader **ret, struct ram *ram, const struct x86_boot *b, struct err *err);
-
-/*
- * Write the rest. A vCPU then starts at kernel->entry with the zero page's address in RSI
- * (x86_enter_long_mode()). -ENOMEM when the initramfs does not fit, -ERR_LIMIT when the command
- * line is too long, -EIO when a file is shorter than it was.
- */
-int x86_boot_finish(struct loader *l, struct ram *ram, const struct x86_boot *b, struct err *err);
+int x86_boot_load(struct ram *ram, const struct x86_boot *b, struct err *err);
 
 #endif
