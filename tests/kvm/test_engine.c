@@ -7,7 +7,12 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <dirent.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdarg.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -18,6 +23,46 @@
 #include "virtio/blk.h"
 
 #define LOAD_AT 0x1000000u
+
+/*
+ * A host with faults: our ioctl() stands in front of the C library's. The main thread's calls are
+ * counted; KVM_RUN is the vCPUs'.
+ */
+static struct {
+	bool nervous;	      /* each call fails with EINTR, then with EAGAIN, before it is made */
+	unsigned calls, fail; /* the call with this number, from 1, fails for good */
+	int error;
+	unsigned long failed; /* what it was */
+} faults;
+
+static bool is_faulty(unsigned long request)
+{
+	static __thread unsigned turn;
+
+	if (faults.nervous && ++turn % 3) {
+		errno = turn % 3 == 1 ? EINTR : EAGAIN;
+		return true;
+	}
+	/* A capability that is asked for and an answer of 0 are no failures. */
+	if (request == KVM_RUN || request == KVM_CHECK_EXTENSION)
+		return false;
+	if (!faults.fail || ++faults.calls != faults.fail)
+		return false;
+	faults.failed = request;
+	errno = faults.error;
+	return true;
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list ap;
+	void *arg;
+
+	va_start(ap, request);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	return is_faulty(request) ? -1 : (int)syscall(SYS_ioctl, fd, request, arg);
+}
 
 struct world {
 	struct machine m;
@@ -302,6 +347,81 @@ static void refused(struct world *w, int code, const char *word)
 	assert_int_equal(w->ends, 0);
 }
 
+static unsigned entries(const char *dir)
+{
+	DIR *d = opendir(dir);
+	unsigned n = 0;
+
+	assert_non_null(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+/* EINTR and EAGAIN, from every call there is, change nothing. */
+static void test_nervous_host(void **state)
+{
+	struct world w;
+
+	world_init_code(&w, state, RESET);
+	w.config.cpus = 3;
+	add_disk(&w);
+	faults.nervous = true;
+	run(&w);
+	faults.nervous = false;
+	assert_int_equal(w.how, MACHINE_SHUTDOWN);
+	world_done(&w);
+}
+
+/*
+ * One call after the other fails for good: the start says so and leaves neither descriptor nor
+ * thread, or does not need it and works.
+ */
+static void sweep(void **state, int error)
+{
+	unsigned refused_starts = 0, n = 0;
+	struct world w;
+	bool more;
+
+	do {
+		struct err err = ERR_INIT;
+		unsigned fds;
+
+		world_init_code(&w, state, RESET);
+		w.config.cpus = 2;
+		add_disk(&w);
+		fds = entries("/proc/self/fd");
+		faults.calls = 0;
+		faults.fail = ++n;
+		faults.error = error;
+		if (engine_kvm.start(&w.engine, &w.m, &err) < 0) {
+			refused_starts++;
+			assert_null(w.engine);
+			assert_int_equal(entries("/proc/self/fd"), fds);
+			if (!strstr(err.msg, "KVM") && !strstr(err.msg, "kvm"))
+				fail_msg("call %u: \"%s\" does not say what failed", n, err.msg);
+			if (error == EBUSY && faults.failed == KVM_CREATE_VM)
+				assert_non_null(strstr(err.hint, "another hypervisor"));
+		} else {
+			loop_run(w.m.loop);
+			assert_int_equal(w.how, MACHINE_SHUTDOWN);
+		}
+		more = faults.calls >= n;
+		faults.fail = 0;
+		world_done(&w);
+		assert_true(n < 200);
+	} while (more);
+	/* The VM, its memory, controllers, vCPUs and their registers, interrupts, notifications. */
+	assert_true(refused_starts >= 20);
+}
+
+static void test_every_call_fails(void **state)
+{
+	sweep(state, EBUSY);
+	sweep(state, ENOMEM);
+}
+
 static void test_refusals(void **state)
 {
 	static char line[4096];
@@ -331,10 +451,10 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_reset),		T(test_panic),
-		T(test_triple_fault),	T(test_console),
-		T(test_device_windows), T(test_config_change),
-		T(test_refusals),	T(test_free_while_it_runs),
+		T(test_reset),	       T(test_panic),	       T(test_triple_fault),
+		T(test_console),       T(test_device_windows), T(test_free_while_it_runs),
+		T(test_refusals),      T(test_nervous_host),   T(test_every_call_fails),
+		T(test_config_change),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
