@@ -47,8 +47,9 @@ static int map(struct ram *m, struct err *err)
 		       kind | MAP_NORESERVE | MAP_FIXED, m->fd, 0);
 	if (m->host == MAP_FAILED)
 		return err_errno(err, "cannot map the guest's memory");
-	/* Advice: without it core dumps are larger. */
+	/* Advice: without it core dumps are larger, and so is an idle guest on many hosts. */
 	(void)madvise(m->host, m->size, MADV_DONTDUMP);
+	(void)madvise(m->host, m->size, MADV_NOHUGEPAGE);
 	return 0;
 }
 
