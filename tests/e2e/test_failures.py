@@ -189,3 +189,10 @@ class Surroundings(Case):
             return done.stdout
         as_nobody("load", "-i", os.environ["MSB_TEST_BUSYBOX"])
         self.assertEqual(as_nobody("run", "busybox", "--", "id", "-u"), b"0\n")
+
+
+class Ends(Case):
+    def test_the_guest_switches_itself_off(self):
+        for how in ("halt", "poweroff", "reboot"):
+            done = self.run_in("busybox", how, "-f")
+            self.refused(done, 125, "stopped while the command ran")
