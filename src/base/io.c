@@ -74,6 +74,22 @@ int io_write_full(int fd, const void *p, size_t n)
 	return 0;
 }
 
+int io_pwrite_full(int fd, const void *p, size_t n, uint64_t off)
+{
+	while (n) {
+		ssize_t r = pwrite(fd, p, n, (off_t)off);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return -errno;
+		p = (const char *)p + r;
+		n -= (size_t)r;
+		off += (size_t)r;
+	}
+	return 0;
+}
+
 int io_set_nonblock(int fd, bool on)
 {
 	int fl = fcntl(fd, F_GETFL);

@@ -21,6 +21,7 @@ ssize_t io_read_full(int fd, void *p, size_t n);
 ssize_t io_pread_full(int fd, void *p, size_t n, uint64_t off);
 /* Write all of it: 0 or -errno. Blocks on a non-blocking descriptor by polling it. */
 int io_write_full(int fd, const void *p, size_t n);
+int io_pwrite_full(int fd, const void *p, size_t n, uint64_t off);
 
 int io_set_nonblock(int fd, bool on);
 int io_set_cloexec(int fd, bool on);

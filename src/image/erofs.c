@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "image/digest.h"
 #include "image/erofs_internal.h"
 
@@ -285,18 +286,9 @@ static int layout(struct writer *w, struct err *err)
 
 static int write_all(int fd, const uint8_t *p, size_t n, uint64_t at, struct err *err)
 {
-	while (n) {
-		ssize_t k = pwrite(fd, p, n, (off_t)at);
+	int r = io_pwrite_full(fd, p, n, at);
 
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k < 0)
-			return err_errno(err, "cannot write the image");
-		p += k;
-		n -= (size_t)k;
-		at += (uint64_t)k;
-	}
-	return 0;
+	return r < 0 ? err_set(err, r, "cannot write the image: %s", err_name(-r)) : 0;
 }
 
 /* Write blocks [base, until) and make room for later ones. */
@@ -481,9 +473,11 @@ static int emit_super(struct writer *w, struct err *err)
 		.blocks = htole32((uint32_t)(w->meta_blocks + w->o->data_blocks)),
 	};
 	uint8_t block[EROFS_BLOCK];
+	ssize_t n;
 
-	if (pread(w->fd, block, sizeof(block), 0) != sizeof(block))
-		return err_errno(err, "cannot read the image back");
+	n = io_pread_full(w->fd, block, sizeof(block), 0);
+	if (n != sizeof(block))
+		return err_set(err, n < 0 ? (int)n : EIO, "cannot read the image back");
 	memcpy(sb.uuid, w->o->uuid, sizeof(sb.uuid));
 	memcpy(block + EROFS_SUPER_OFFSET, &sb, sizeof(sb));
 	sb.checksum =

@@ -12,7 +12,9 @@
  *	oci.c        which blobs make the image: layouts, archives, manifests, configurations
  *	stream.c     one pass over a layer: digest, decompression (own thread), diff_id
  *	tar.c        the layer's entries
- *	layer.c      entries to HEX.data, HEX.tails and HEX.index
+ *	layer.c      entries to HEX.data, HEX.tails, HEX.tar and HEX.index
+ *	blocks.c     HEX.data: holes, and files with equal contents sharing blocks
+ *	layer_tar.c  HEX.tar: the tar stream again, byte for byte
  *	merge.c      the layers' indexes to one tree, whiteouts resolved
  *	tree.c       that tree
  *	erofs.c      tree to EROFS metadata

@@ -1,50 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Writing a layer: tar entries to records, contents to blocks and tails. */
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zstd.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/str.h"
+#include "image/blocks.h"
+#include "image/frame.h"
 #include "image/layer.h"
-
-#define LAYER_DATA_BUFFER (1u << 20)
-#define LAYER_OUT_BUFFER  (64u << 10)
-/* Fast levels: this runs once per layer on the path of a user who waits. */
-#define LAYER_ZSTD_LEVEL 1
-/* Ask the kernel to begin writing back this much at a time, so that the final sync is short. */
-#define LAYER_WRITEBACK (8u << 20)
+#include "image/layer_tar.h"
 
 #define WHITEOUT_PREFIX ".wh."
 #define WHITEOUT_META	".wh..wh."
 #define WHITEOUT_OPAQUE ".wh..wh..opq"
 
-/* A zstd frame on its way into a file. */
-struct frame {
-	const struct store *store;
-	ZSTD_CCtx *z;
-	int fd;
-	uint8_t *out;
-	uint64_t in, written;
-	uint32_t crc;
-};
-
 struct layer_writer {
 	const struct store *store;
 	struct image_limits limits;
-	struct store_temp data, tails, index;
+	struct store_temp data, tails, tar, index;
+	struct blocks blocks;
 	struct frame records_frame, tails_frame;
-
-	uint8_t *buf; /* blocks not yet written */
-	size_t buf_len;
-	uint64_t buf_at; /* file offset of buf, multiple of EROFS_BLOCK */
-	uint64_t written_back;
+	struct layer_recorder recorder;
 
 	struct layer_info info;
+	uint32_t files; /* regular ones so far */
 	uint64_t stream_bytes;
 	tar_read_fn *read;
 	void *read_arg;
@@ -58,7 +40,8 @@ uint32_t layer_tail_len(uint64_t size, size_t xattr_size)
 {
 	uint32_t tail = (uint32_t)(size % EROFS_BLOCK);
 
-	return EROFS_INODE_SIZE + xattr_size + tail <= EROFS_BLOCK ? tail : 0;
+	return tail <= LAYER_TAIL_MAX && EROFS_INODE_SIZE + xattr_size + tail <= EROFS_BLOCK ? tail
+											     : 0;
 }
 
 int layer_path_normalise(const char *path, const struct image_limits *l, char *out, struct err *err)
@@ -101,153 +84,6 @@ int layer_path_normalise(const char *path, const struct image_limits *l, char *o
 	return 0;
 }
 
-static int frame_init(struct frame *f, const struct store *s, int fd, uint64_t at, struct err *err)
-{
-	f->store = s;
-	f->fd = fd;
-	f->crc = ~0u;
-	f->z = ZSTD_createCCtx();
-	f->out = malloc(LAYER_OUT_BUFFER);
-	if (!f->z || !f->out)
-		return err_set(err, ENOMEM, "out of memory");
-	ZSTD_CCtx_setParameter(f->z, ZSTD_c_compressionLevel, LAYER_ZSTD_LEVEL);
-	ZSTD_CCtx_setParameter(f->z, ZSTD_c_checksumFlag, 1);
-	if (lseek(fd, (off_t)at, SEEK_SET) < 0)
-		return err_errno(err, "cannot write to the store");
-	return 0;
-}
-
-static void frame_done(struct frame *f)
-{
-	ZSTD_freeCCtx(f->z);
-	free(f->out);
-}
-
-static int frame_run(struct frame *f, const void *p, size_t n, ZSTD_EndDirective mode,
-		     struct err *err)
-{
-	ZSTD_inBuffer in = {p, n, 0};
-	size_t left;
-
-	f->in += n;
-	do {
-		ZSTD_outBuffer out = {f->out, LAYER_OUT_BUFFER, 0};
-		int r;
-
-		left = ZSTD_compressStream2(f->z, &out, &in, mode);
-		if (ZSTD_isError(left))
-			return err_set(err, ENOMEM, "cannot compress: %s", ZSTD_getErrorName(left));
-		if (!out.pos)
-			continue;
-		f->crc = crc32c(f->crc, f->out, out.pos);
-		f->written += out.pos;
-		r = io_write_full(f->fd, f->out, out.pos);
-		if (r < 0)
-			return store_write_error(f->store, r, err);
-	} while (in.pos < n || (mode == ZSTD_e_end && left));
-	return 0;
-}
-
-static int frame_add(struct frame *f, const void *p, size_t n, struct err *err)
-{
-	return n ? frame_run(f, p, n, ZSTD_e_continue, err) : 0;
-}
-
-static bool is_zero(const uint8_t *p, size_t n)
-{
-	return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
-}
-
-static int write_at(struct layer_writer *w, const uint8_t *p, size_t n, uint64_t at,
-		    struct err *err)
-{
-	while (n) {
-		ssize_t k = pwrite(w->data.fd, p, n, (off_t)at);
-
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k < 0)
-			return store_write_error(w->store, -errno, err);
-		p += k;
-		n -= (size_t)k;
-		at += (uint64_t)k;
-	}
-	return 0;
-}
-
-/* Write out the whole blocks of the buffer, leaving holes for those that are zero. */
-static int data_flush(struct layer_writer *w, struct err *err)
-{
-	const size_t end = w->buf_len;
-	size_t start = 0;
-
-	for (size_t at = 0; at < end; at += EROFS_BLOCK) {
-		if (!is_zero(w->buf + at, EROFS_BLOCK))
-			continue;
-		if (at > start) {
-			int r = write_at(w, w->buf + start, at - start, w->buf_at + start, err);
-
-			if (r < 0)
-				return r;
-		}
-		start = at + EROFS_BLOCK;
-	}
-	if (end > start) {
-		int r = write_at(w, w->buf + start, end - start, w->buf_at + start, err);
-
-		if (r < 0)
-			return r;
-	}
-	w->buf_at += end;
-	w->buf_len = 0;
-	if (w->buf_at - w->written_back >= LAYER_WRITEBACK) {
-		/* A hint; the sync before publication reports errors. */
-		sync_file_range(w->data.fd, (off_t)w->written_back,
-				(off_t)(w->buf_at - w->written_back), SYNC_FILE_RANGE_WRITE);
-		w->written_back = w->buf_at;
-	}
-	return 0;
-}
-
-static int data_add(struct layer_writer *w, const uint8_t *p, size_t n, struct err *err)
-{
-	while (n) {
-		size_t piece = MIN(n, LAYER_DATA_BUFFER - w->buf_len);
-
-		memcpy(w->buf + w->buf_len, p, piece);
-		w->buf_len += piece;
-		p += piece;
-		n -= piece;
-		if (w->buf_len == LAYER_DATA_BUFFER) {
-			int r = data_flush(w, err);
-
-			if (r < 0)
-				return r;
-		}
-	}
-	return 0;
-}
-
-static int data_pad(struct layer_writer *w, size_t n, struct err *err)
-{
-	static const uint8_t zero[EROFS_BLOCK];
-
-	return data_add(w, zero, n, err);
-}
-
-static int data_hole(struct layer_writer *w, uint64_t n, struct err *err)
-{
-	uint64_t head = MIN(n, (uint64_t)(-w->buf_len & (EROFS_BLOCK - 1)));
-	int r = data_pad(w, head, err);
-
-	n -= head;
-	if (r >= 0 && n >= EROFS_BLOCK) {
-		r = data_flush(w, err);
-		w->buf_at += n & ~(uint64_t)(EROFS_BLOCK - 1);
-	}
-	return r < 0 ? r : data_pad(w, n & (EROFS_BLOCK - 1), err);
-}
-
 /* One file's contents, dealt to blocks and tail. */
 struct content {
 	uint64_t at;	    /* logical offset */
@@ -260,7 +96,7 @@ static int content_add(struct layer_writer *w, struct content *c, const uint8_t 
 		       struct err *err)
 {
 	size_t blocks = c->at < c->block_end ? (size_t)MIN((uint64_t)n, c->block_end - c->at) : 0;
-	int r = data_add(w, p, blocks, err);
+	int r = blocks_add(&w->blocks, p, blocks, err);
 
 	if (r < 0)
 		return r;
@@ -277,7 +113,7 @@ static int content_hole(struct layer_writer *w, struct content *c, uint64_t n, s
 {
 	static const uint8_t zero[EROFS_BLOCK];
 	uint64_t blocks = c->at < c->block_end ? MIN(n, c->block_end - c->at) : 0;
-	int r = data_hole(w, blocks, err);
+	int r = blocks_hole(&w->blocks, blocks, err);
 
 	if (r < 0)
 		return r;
@@ -295,7 +131,7 @@ static int write_contents(struct layer_writer *w, struct tar *t, struct layer_en
 			  struct err *err)
 {
 	struct content c;
-	uint64_t total;
+	uint64_t total, first;
 	const uint8_t *p;
 	size_t n;
 	uint64_t off;
@@ -307,28 +143,34 @@ static int write_contents(struct layer_writer *w, struct tar *t, struct layer_en
 	c.crc = ~0u;
 	memset(c.tail, 0, e->tail_len);
 	total = (c.block_end + EROFS_BLOCK - 1) / EROFS_BLOCK;
-	if (w->info.data_blocks + total > UINT32_MAX / 2)
+	first = blocks_count(&w->blocks);
+	if (first + total > UINT32_MAX / 2)
 		return err_set(err, ERR_LIMIT, "the layer is too large");
-	e->data_blocks = total;
-	e->data_block = total ? w->info.data_blocks : 0;
 	while ((r = tar_data(t, &p, &n, &off, err)) > 0) {
 		if (off > c.at)
 			r = content_hole(w, &c, off - c.at, err);
 		if (r >= 0)
 			r = content_add(w, &c, p, n, err);
+		if (r >= 0)
+			r = layer_recorder_content(&w->recorder, p, n, w->files, off, err);
 		if (r < 0)
 			return r;
 	}
 	if (r >= 0 && c.at < e->size)
 		r = content_hole(w, &c, e->size - c.at, err);
 	if (r >= 0)
-		r = data_pad(w, -c.block_end & (EROFS_BLOCK - 1), err);
+		r = blocks_pad(&w->blocks, err);
+	if (r >= 0)
+		r = blocks_share(&w->blocks, first, c.crc, &first, err);
 	if (r >= 0)
 		r = frame_add(&w->tails_frame, c.tail, e->tail_len, err);
 	if (r < 0)
 		return r;
-	w->info.data_blocks += total;
+	w->files++;
+	w->info.data_blocks = blocks_count(&w->blocks);
 	w->info.tail_bytes += e->tail_len;
+	e->data_blocks = total;
+	e->data_block = total ? first : 0;
 	e->crc = c.crc;
 	return 0;
 }
@@ -548,10 +390,13 @@ static int convert_entry(struct layer_writer *w, struct tar *t, const struct tar
 static int counted_read(void *arg, const uint8_t **p, size_t *n, struct err *err)
 {
 	struct layer_writer *w = arg;
-	int r = w->read(w->read_arg, p, n, err);
+	int r = layer_recorder_leave(&w->recorder, err);
 
+	if (r >= 0)
+		r = w->read(w->read_arg, p, n, err);
 	if (r <= 0)
 		return r;
+	layer_recorder_enter(&w->recorder, *p, *n);
 	w->stream_bytes += *n;
 	if (w->stream_bytes > w->limits.layer_bytes) {
 		err_set(err, ERR_LIMIT, "more than %llu bytes uncompressed",
@@ -565,6 +410,8 @@ int layer_write_tar(struct layer_writer *w, tar_read_fn *read, void *arg, struct
 {
 	cleanup_tar struct tar *t = NULL;
 	struct tar_entry e;
+	const uint8_t *rest;
+	size_t n;
 	int r;
 
 	w->read = read;
@@ -577,6 +424,9 @@ int layer_write_tar(struct layer_writer *w, tar_read_fn *read, void *arg, struct
 		if (r < 0)
 			return r;
 	}
+	/* What stands behind the end of the archive belongs to the layer's digest. */
+	while (r >= 0 && (r = counted_read(w, &rest, &n, err)) > 0)
+		;
 	return r;
 }
 
@@ -590,15 +440,18 @@ int layer_writer_new(struct layer_writer **ret, const struct store *s, const str
 		return err_set(err, ENOMEM, "out of memory");
 	w->store = s;
 	w->limits = *l;
-	w->data = w->tails = w->index = (struct store_temp)STORE_TEMP_INIT;
-	w->buf = malloc(LAYER_DATA_BUFFER);
-	if (!w->buf)
-		return err_set(err, ENOMEM, "out of memory");
+	w->data = w->tails = w->tar = w->index = (struct store_temp)STORE_TEMP_INIT;
 	r = store_temp_new(s, &w->data, err);
 	if (r >= 0)
 		r = store_temp_new(s, &w->tails, err);
 	if (r >= 0)
+		r = store_temp_new(s, &w->tar, err);
+	if (r >= 0)
 		r = store_temp_new(s, &w->index, err);
+	if (r >= 0)
+		r = blocks_init(&w->blocks, s, w->data.fd, err);
+	if (r >= 0)
+		r = layer_recorder_init(&w->recorder, s, w->tar.fd, err);
 	if (r >= 0)
 		r = frame_init(&w->tails_frame, s, w->tails.fd, 0, err);
 	if (r >= 0)
@@ -615,10 +468,12 @@ struct layer_writer *layer_writer_free(struct layer_writer *w)
 		return NULL;
 	store_temp_done(&w->data);
 	store_temp_done(&w->tails);
+	store_temp_done(&w->tar);
 	store_temp_done(&w->index);
+	blocks_done(&w->blocks);
+	layer_recorder_done(&w->recorder);
 	frame_done(&w->records_frame);
 	frame_done(&w->tails_frame);
-	free(w->buf);
 	free(w->xattrs);
 	free(w);
 	return NULL;
@@ -637,29 +492,32 @@ static int write_header(struct layer_writer *w, const struct digest *diff_id, st
 		.tails_size = htole64(w->tails_frame.written),
 		.body_crc = htole32(w->records_frame.crc),
 		.tails_crc = htole32(w->tails_frame.crc),
+		.tar_size = htole64(w->recorder.frame.written),
+		.tar_bytes = htole64(w->recorder.bytes),
+		.tar_crc = htole32(w->recorder.frame.crc),
 	};
+	int r;
 
 	memcpy(h.diff_id, diff_id->sha256, sizeof(h.diff_id));
 	h.header_crc = htole32(crc32c(~0u, &h, sizeof(h)));
-	if (pwrite(w->index.fd, &h, sizeof(h), 0) != sizeof(h))
-		return store_write_error(w->store, -errno, err);
-	return 0;
+	r = io_pwrite_full(w->index.fd, &h, sizeof(h), 0);
+	return r < 0 ? store_write_error(w->store, r, err) : 0;
 }
 
 int layer_publish(struct layer_writer *w, const struct digest *diff_id, struct layer_info *ret,
 		  struct err *err)
 {
-	static const char *const suffixes[] = {"data", "tails", "index"};
-	struct store_publication files[] = {{&w->data}, {&w->tails}, {&w->index}};
+	static const char *const suffixes[] = {"data", "tails", "tar", "index"};
+	struct store_publication files[] = {{&w->data}, {&w->tails}, {&w->tar}, {&w->index}};
 	char hex[65];
-	int r = data_flush(w, err);
+	int r = blocks_finish(&w->blocks, err);
 
-	if (r >= 0 && ftruncate(w->data.fd, (off_t)(w->info.data_blocks * EROFS_BLOCK)) < 0)
-		r = store_write_error(w->store, -errno, err);
 	if (r >= 0)
-		r = frame_run(&w->tails_frame, NULL, 0, ZSTD_e_end, err);
+		r = frame_end(&w->tails_frame, err);
 	if (r >= 0)
-		r = frame_run(&w->records_frame, NULL, 0, ZSTD_e_end, err);
+		r = layer_recorder_end(&w->recorder, err);
+	if (r >= 0)
+		r = frame_end(&w->records_frame, err);
 	if (r >= 0)
 		r = write_header(w, diff_id, err);
 	if (r < 0)

@@ -6,30 +6,17 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zstd.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "image/frame.h"
 #include "image/layer.h"
+#include "image/layer_tar.h"
 
-#define LAYER_IN_BUFFER	 (64u << 10)
-#define LAYER_OUT_BUFFER (128u << 10)
-
-/* A zstd frame coming out of a file. */
-struct unframe {
-	ZSTD_DCtx *z;
-	int fd;
-	uint64_t at, left; /* of the file */
-	uint8_t *in, *out;
-	ZSTD_inBuffer zin;
-	size_t out_at, out_len;
-	uint64_t pos; /* uncompressed bytes delivered */
-	uint32_t crc;
-	size_t pending;
-};
+#define VERIFY_BUFFER (128u << 10)
 
 struct layer_reader {
-	int index_fd, data_fd, tails_fd;
+	int index_fd, data_fd, tails_fd, tar_fd;
 	struct layer_header h;
 	struct layer_info info;
 	struct unframe records, tails;
@@ -40,94 +27,6 @@ struct layer_reader {
 	size_t xattr_cap;
 	uint64_t next_tail;
 };
-
-static int unframe_init(struct unframe *u, int fd, uint64_t at, uint64_t size, struct err *err)
-{
-	u->fd = fd;
-	u->at = at;
-	u->left = size;
-	u->crc = ~0u;
-	u->pending = 1;
-	u->z = ZSTD_createDCtx();
-	u->in = malloc(LAYER_IN_BUFFER);
-	u->out = malloc(LAYER_OUT_BUFFER);
-	if (!u->z || !u->in || !u->out)
-		return err_set(err, ENOMEM, "out of memory");
-	return 0;
-}
-
-static void unframe_done(struct unframe *u)
-{
-	ZSTD_freeDCtx(u->z);
-	free(u->in);
-	free(u->out);
-}
-
-/* More bytes in u->out: 1, 0 at the end of the frame. */
-static int unframe_more(struct unframe *u, struct err *err)
-{
-	for (;;) {
-		ZSTD_outBuffer out = {u->out, LAYER_OUT_BUFFER, 0};
-
-		if (u->zin.pos == u->zin.size && u->left) {
-			size_t want = (size_t)MIN(u->left, (uint64_t)LAYER_IN_BUFFER);
-			ssize_t n = io_pread_full(u->fd, u->in, want, u->at);
-
-			if (n < 0)
-				return err_set(err, (int)n, "cannot read a layer: %s",
-					       err_name((int)-n));
-			if ((size_t)n < want)
-				return err_set(err, ERR_CORRUPT, "a file of the layer is cut off");
-			u->crc = crc32c(u->crc, u->in, want);
-			u->at += want;
-			u->left -= want;
-			u->zin = (ZSTD_inBuffer){u->in, want, 0};
-		}
-		if (u->pending == 0)
-			return u->left || u->zin.pos < u->zin.size
-				       ? err_set(err, ERR_CORRUPT, "the layer has trailing bytes")
-				       : 0;
-		if (u->zin.size == 0)
-			return err_set(err, ERR_CORRUPT, "a file of the layer is cut off");
-		u->pending = ZSTD_decompressStream(u->z, &out, &u->zin);
-		if (ZSTD_isError(u->pending))
-			return err_set(err, ERR_CORRUPT, "the layer is damaged: %s",
-				       ZSTD_getErrorName(u->pending));
-		if (out.pos) {
-			u->out_at = 0;
-			u->out_len = out.pos;
-			return 1;
-		}
-		if (u->pending && u->zin.pos == u->zin.size && !u->left)
-			return err_set(err, ERR_CORRUPT, "a file of the layer is cut off");
-	}
-}
-
-static int unframe_read(struct unframe *u, void *p, size_t n, struct err *err)
-{
-	uint8_t *to = p;
-
-	while (n) {
-		size_t piece = MIN(n, u->out_len - u->out_at);
-
-		if (piece && to) {
-			memcpy(to, u->out + u->out_at, piece);
-			to += piece;
-		}
-		u->out_at += piece;
-		u->pos += piece;
-		n -= piece;
-		if (n) {
-			int r = unframe_more(u, err);
-
-			if (r == 0)
-				return err_set(err, ERR_CORRUPT, "a file of the layer is cut off");
-			if (r < 0)
-				return r;
-		}
-	}
-	return 0;
-}
 
 static int read_header(struct layer_reader *r, struct err *err)
 {
@@ -151,6 +50,7 @@ static int read_header(struct layer_reader *r, struct err *err)
 	r->info.bytes = le64toh(h->bytes);
 	r->info.data_blocks = le64toh(h->data_blocks);
 	r->info.tail_bytes = le64toh(h->tail_bytes);
+	r->info.tar_bytes = le64toh(h->tar_bytes);
 	r->info.stored = (uint64_t)st.st_blocks * 512;
 	if (r->info.data_blocks > UINT32_MAX || le64toh(h->body_size) > INT64_MAX ||
 	    (uint64_t)st.st_size != sizeof(*h) + le64toh(h->body_size))
@@ -165,7 +65,7 @@ int layer_open_index(struct layer_reader **ret, int fd, struct err *err)
 
 	if (!r)
 		return err_set(err, ENOMEM, "out of memory");
-	r->data_fd = r->tails_fd = -1;
+	r->data_fd = r->tails_fd = r->tar_fd = -1;
 	r->index_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	if (r->index_fd < 0)
 		return err_errno(err, "cannot read a layer");
@@ -221,6 +121,8 @@ int layer_open(struct layer_reader **ret, const struct store *s, const struct di
 	if (rc >= 0)
 		rc = open_part(r, s, hex, "tails", le64toh(r->h.tails_size), &r->tails_fd, err);
 	if (rc >= 0)
+		rc = open_part(r, s, hex, "tar", le64toh(r->h.tar_size), &r->tar_fd, err);
+	if (rc >= 0)
 		rc = unframe_init(&r->tails, r->tails_fd, 0, le64toh(r->h.tails_size), err);
 	if (rc < 0)
 		return rc;
@@ -235,6 +137,7 @@ struct layer_reader *layer_close(struct layer_reader *r)
 	close_fd(r->index_fd);
 	close_fd(r->data_fd);
 	close_fd(r->tails_fd);
+	close_fd(r->tar_fd);
 	unframe_done(&r->records);
 	unframe_done(&r->tails);
 	free(r->record);
@@ -305,7 +208,7 @@ static int parse_xattrs(struct layer_reader *r, const uint8_t *p, size_t size, s
 	return 0;
 }
 
-static int check_contents(struct layer_reader *r, const struct layer_entry *e, struct err *err)
+static int check_contents(struct layer_reader *r, struct layer_entry *e, struct err *err)
 {
 	const uint64_t blocks = (e->size - e->tail_len + EROFS_BLOCK - 1) / EROFS_BLOCK;
 
@@ -321,6 +224,7 @@ static int check_contents(struct layer_reader *r, const struct layer_entry *e, s
 		      EROFS_BLOCK)) ||
 	    blocks != e->data_blocks || e->data_block + e->data_blocks > r->info.data_blocks)
 		return damaged("contents", err);
+	e->tail_at = r->next_tail;
 	r->next_tail += e->tail_len;
 	return r->next_tail > r->info.tail_bytes ? damaged("tails", err) : 0;
 }
@@ -333,12 +237,8 @@ int layer_next(struct layer_reader *r, struct layer_entry *ret, struct err *err)
 	int rc;
 
 	if (r->seen == r->info.entries) {
-		rc = r->records.out_at < r->records.out_len ? 1 : unframe_more(&r->records, err);
-		if (rc < 0)
-			return rc;
-		if (rc > 0 || r->records.crc != le32toh(r->h.body_crc))
-			return damaged("checksum", err);
-		return 0;
+		rc = unframe_end(&r->records, le32toh(r->h.body_crc), err);
+		return rc > 0 ? damaged("too long", err) : rc;
 	}
 	rc = unframe_read(&r->records, &rec, sizeof(rec), err);
 	if (rc < 0)
@@ -413,40 +313,62 @@ int layer_read_tail(struct layer_reader *r, uint64_t offset, void *p, size_t n, 
 	return rc < 0 ? rc : unframe_read(&r->tails, p, n, err);
 }
 
-static int verify_file(struct layer_reader *r, const struct layer_entry *e, uint64_t tail,
-		       uint8_t *buf, struct err *err)
+int layer_read_blocks(const struct layer_reader *r, const struct layer_entry *e, uint64_t offset,
+		      void *p, size_t n, struct err *err)
 {
-	uint64_t left = e->size - e->tail_len, at = e->data_block * EROFS_BLOCK;
+	ssize_t got = io_pread_full(r->data_fd, p, n, e->data_block * EROFS_BLOCK + offset);
+
+	if (got < 0)
+		return err_set(err, (int)got, "cannot read %.300s: %s", e->path,
+			       err_name((int)-got));
+	return (size_t)got < n ? err_set(err, ERR_CORRUPT, "%.300s is cut off", e->path) : 0;
+}
+
+int layer_tar_open(struct layer_tar **ret, const struct store *s, const struct digest *diff_id,
+		   struct err *err)
+{
+	struct layer_reader *r = NULL;
+	int rc = layer_open(&r, s, diff_id, err);
+
+	if (rc < 0)
+		return rc;
+	return layer_tar_from(ret, r, r->tar_fd, le64toh(r->h.tar_size), le32toh(r->h.tar_crc),
+			      r->info.tar_bytes, err);
+}
+
+static int verify_file(struct layer_reader *r, const struct layer_entry *e, uint8_t *buf,
+		       struct err *err)
+{
+	const uint64_t end = e->size - e->tail_len;
 	uint32_t crc = ~0u;
-	int rc;
+	int rc = 0;
 
-	while (left) {
-		size_t n = (size_t)MIN(left, (uint64_t)LAYER_OUT_BUFFER);
-		ssize_t got = io_pread_full(r->data_fd, buf, n, at);
+	for (uint64_t at = 0; at < end && rc >= 0;) {
+		size_t n = (size_t)MIN(end - at, (uint64_t)VERIFY_BUFFER);
 
-		if (got < 0)
-			return err_set(err, (int)got, "cannot read %s: %s", e->path,
-				       err_name((int)-got));
-		if ((size_t)got < n)
-			return err_set(err, ERR_CORRUPT, "%s is cut off", e->path);
+		rc = layer_read_blocks(r, e, at, buf, n, err);
 		crc = crc32c(crc, buf, n);
 		at += n;
-		left -= n;
 	}
-	rc = layer_read_tail(r, tail, buf, e->tail_len, err);
+	if (rc >= 0)
+		rc = layer_read_tail(r, e->tail_at, buf, e->tail_len, err);
 	if (rc < 0)
 		return rc;
 	if (crc32c(crc, buf, e->tail_len) != e->crc)
-		return err_set(err, ERR_CORRUPT, "the contents of %s are damaged", e->path);
+		return err_set(err, ERR_CORRUPT, "the contents of %.300s are damaged", e->path);
 	return 0;
 }
 
 int layer_verify(const struct store *s, const struct digest *diff_id, struct err *err)
 {
 	cleanup_layer struct layer_reader *r = NULL;
-	cleanup_free uint8_t *buf = malloc(LAYER_OUT_BUFFER);
+	cleanup_layer_tar struct layer_tar *t = NULL;
+	cleanup_hasher struct hasher h = {0};
+	cleanup_free uint8_t *buf = malloc(VERIFY_BUFFER);
 	struct layer_entry e;
-	uint64_t tail = 0;
+	struct digest is;
+	const uint8_t *p;
+	size_t n;
 	int rc;
 
 	if (!buf)
@@ -454,20 +376,30 @@ int layer_verify(const struct store *s, const struct digest *diff_id, struct err
 	rc = layer_open(&r, s, diff_id, err);
 	if (rc < 0)
 		return rc;
+	/* The checksums tell which file it is... */
 	while ((rc = layer_next(r, &e, err)) > 0) {
-		if (e.type != LAYER_FILE)
-			continue;
-		rc = verify_file(r, &e, tail, buf, err);
+		if (e.type == LAYER_FILE)
+			rc = verify_file(r, &e, buf, err);
 		if (rc < 0)
 			return rc;
-		tail += e.tail_len;
 	}
+	if (rc >= 0)
+		rc = unframe_end(&r->tails, le32toh(r->h.tails_crc), err);
+	if (rc > 0)
+		rc = damaged("tails", err);
+	/* ...and the digest of the stream vouches for all of it. */
+	if (rc >= 0)
+		rc = layer_tar_open(&t, s, diff_id, err);
+	if (rc >= 0)
+		rc = hasher_init(&h, err);
+	while (rc >= 0 && (rc = layer_tar_next(t, &p, &n, err)) > 0)
+		hasher_add(&h, p, n);
+	if (rc >= 0)
+		rc = hasher_finish(&h, &is, err);
 	if (rc < 0)
 		return rc;
-	rc = unframe_more(&r->tails, err);
-	if (rc < 0)
-		return rc;
-	if (rc > 0 || r->tails.crc != le32toh(r->h.tails_crc))
-		return err_set(err, ERR_CORRUPT, "the layer's tails are damaged");
-	return 0;
+	return digest_equal(&is, diff_id)
+		       ? 0
+		       : err_set(err, ERR_CORRUPT,
+				 "the layer makes another tar stream than it was");
 }

@@ -287,7 +287,7 @@ static const uint32_t node_modes[LAYER_TYPE_END] = {
 };
 
 static int apply_node(struct merge *m, const struct layer_entry *e, uint64_t first_block,
-		      uint64_t *tail, struct err *err)
+		      struct err *err)
 {
 	struct erofs_node *n = erofs_node_new(m->tree, node_modes[e->type]);
 	int r;
@@ -309,8 +309,7 @@ static int apply_node(struct merge *m, const struct layer_entry *e, uint64_t fir
 	n->block = first_block + e->data_block;
 	n->tail_len = e->tail_len;
 	n->source = m->layer;
-	n->tail_offset = *tail;
-	*tail += e->tail_len;
+	n->tail_offset = e->tail_at;
 	n->rdev_major = e->major;
 	n->rdev_minor = e->minor;
 	return put(m, e->path, n, err);
@@ -321,7 +320,6 @@ int merge_apply(struct erofs_tree *t, struct layer_reader *r, uint32_t layer, ui
 {
 	cleanup_free struct merge *m = calloc(1, sizeof(*m));
 	struct layer_entry e;
-	uint64_t tail = 0;
 	int rc;
 
 	if (!m)
@@ -347,7 +345,7 @@ int merge_apply(struct erofs_tree *t, struct layer_reader *r, uint32_t layer, ui
 			rc = apply_hardlink(m, &e, err);
 			break;
 		default:
-			rc = apply_node(m, &e, first_block, &tail, err);
+			rc = apply_node(m, &e, first_block, err);
 			break;
 		}
 		if (rc < 0)

@@ -178,6 +178,16 @@ static int store_foreign(const char *home, struct err *err)
 	return err_hint(err, "set MSB_HOME to an empty directory, or to one that `msb` made");
 }
 
+/* Layers of another format cannot be made into ours: what their tar streams were is lost. */
+static int store_old(const struct store *s, long long version, struct err *err)
+{
+	err_set(err, ERR_UNSUPPORTED,
+		"the store at %s has version %lld, made by an earlier msb; this one needs %d",
+		s->home, version, STORE_VERSION);
+	return err_hint(err, "delete it, or set MSB_HOME to another directory, and load the images "
+			     "again");
+}
+
 /* 0: version file says we know it; 1: no version file. */
 static int store_check_version(const struct store *s, struct err *err)
 {
@@ -203,7 +213,7 @@ static int store_check_version(const struct store *s, struct err *err)
 			(unsigned long long)version, STORE_VERSION);
 		return err_hint(err, "update microsandbox, or set MSB_HOME to another directory");
 	}
-	return 0;
+	return version < STORE_VERSION ? store_old(s, (long long)version, err) : 0;
 }
 
 static int store_write_version(const struct store *s, struct err *err)
@@ -315,6 +325,8 @@ static int store_check_schema(struct store *s, bool *ret_fresh, struct err *err)
 		*ret_fresh = false;
 		return 0;
 	}
+	if (version < STORE_VERSION)
+		return store_old(s, (long long)version, err);
 	err_set(err, ERR_UNSUPPORTED, "the database of %s has schema %lld, this program knows %d",
 		s->home, (long long)version, STORE_VERSION);
 	return err_hint(err, "update microsandbox, or set MSB_HOME to another directory");

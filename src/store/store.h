@@ -6,6 +6,7 @@
  *	msb.db             SQLite, WAL: images, references, layers, who uses what
  *	layers/HEX.data    file contents of one layer, named by diff_id   (see image/layer.h)
  *	layers/HEX.tails   last partial blocks of its files
+ *	layers/HEX.tar     what else it takes to make its tar stream again
  *	layers/HEX.index   its entries; published last, so its presence means the layer is whole
  *	images/HEX.erofs   merged metadata of one image, named by image id
  *	locks/             advisory locks, present only while held
@@ -36,8 +37,8 @@ struct store;
 struct sqlite3;
 struct sqlite3_stmt;
 
-/* The layout and schema this code reads and writes. A newer one is refused, never touched. */
-#define STORE_VERSION 1
+/* The layout and schema this code reads and writes. Any other is refused, never touched. */
+#define STORE_VERSION 2
 
 enum store_dir {
 	STORE_LAYERS,
