@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -161,6 +162,111 @@ int io_write_file_atomic(const char *path, const void *p, size_t n, mode_t mode,
 		return err_set(err, r, "cannot write %s: %s", path, err_name(r));
 	}
 	return 0;
+}
+
+/* The directory that @path is in; a new string. */
+static char *parent_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	if (!slash)
+		return strdup(".");
+	return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+}
+
+static int draft_temp(struct io_draft *d, struct err *err)
+{
+	const mode_t mask = umask(0);
+
+	umask(mask);
+	if (asprintf(&d->temp, "%s.XXXXXX", d->path) < 0) {
+		d->temp = NULL;
+		return err_set(err, ENOMEM, "cannot write %s: out of memory", d->path);
+	}
+	d->fd = mkostemp(d->temp, O_CLOEXEC);
+	if (d->fd >= 0 && fchmod(d->fd, 0666 & ~mask) == 0)
+		return 0;
+	if (d->fd < 0) {
+		free(d->temp);
+		d->temp = NULL;
+	}
+	return err_errno(err, "cannot write %s", d->path);
+}
+
+int io_draft_open(struct io_draft *d, const char *path, struct err *err)
+{
+	cleanup_free char *parent = NULL;
+	struct stat st;
+
+	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
+		d->direct = true;
+		d->fd = open(path, O_WRONLY | O_CLOEXEC);
+		return d->fd < 0 ? err_errno(err, "cannot write %s", path) : 0;
+	}
+	/* Through a link, the file it leads to is replaced and not the link. */
+	d->path = realpath(path, NULL);
+	if (!d->path)
+		d->path = strdup(path);
+	parent = d->path ? parent_of(d->path) : NULL;
+	if (!parent)
+		return err_set(err, ENOMEM, "cannot write %s: out of memory", path);
+	d->fd = open(parent, O_WRONLY | O_TMPFILE | O_CLOEXEC, 0666);
+	if (d->fd >= 0)
+		return 0;
+	if (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOSYS)
+		return draft_temp(d, err);
+	return err_errno(err, "cannot write %s", path);
+}
+
+/* A file without a name gets one: its own, or one to be renamed from. */
+static int draft_link(struct io_draft *d)
+{
+	char self[40], *temp;
+
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", d->fd);
+	if (linkat(AT_FDCWD, self, AT_FDCWD, d->path, AT_SYMLINK_FOLLOW) == 0)
+		return 0;
+	if (errno != EEXIST)
+		return -errno;
+	if (asprintf(&temp, "%s.%d.tmp", d->path, getpid()) < 0)
+		return -ENOMEM;
+	if (linkat(AT_FDCWD, self, AT_FDCWD, temp, AT_SYMLINK_FOLLOW) < 0) {
+		int r = -errno;
+
+		free(temp);
+		return r;
+	}
+	d->temp = temp;
+	return 0;
+}
+
+int io_draft_keep(struct io_draft *d, struct err *err)
+{
+	int r = 0;
+
+	if (d->direct)
+		return 0;
+	if (fsync(d->fd) < 0)
+		r = -errno;
+	if (r == 0 && !d->temp)
+		r = draft_link(d);
+	if (r == 0 && d->temp && rename(d->temp, d->path) < 0)
+		r = -errno;
+	if (r < 0)
+		return err_set(err, r, "cannot write %s: %s", d->path, err_name(r));
+	free(d->temp);
+	d->temp = NULL;
+	return 0;
+}
+
+void io_draft_done(struct io_draft *d)
+{
+	if (d->temp)
+		unlink(d->temp);
+	free(d->temp);
+	free(d->path);
+	close_fd(d->fd);
+	*d = (struct io_draft)IO_DRAFT_INIT;
 }
 
 int io_mkdir_p(const char *path, mode_t mode, struct err *err)

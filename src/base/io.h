@@ -36,6 +36,26 @@ int io_read_fd(int fd, size_t max, struct buf *b);
  */
 int io_write_file_atomic(const char *path, const void *p, size_t n, mode_t mode, struct err *err);
 
+/*
+ * A file for the user in the making: unnamed while it is written where the file system can do that,
+ * so that nothing is left of one that was not finished. What is no regular file (a pipe, a device)
+ * is written as it is. Zero-initialise with IO_DRAFT_INIT, write to fd, keep or not, done.
+ */
+struct io_draft {
+	int fd;
+	char *path, *temp; /* temp: its name, if it has one that is not path */
+	bool direct;
+};
+#define IO_DRAFT_INIT                                                                              \
+	{                                                                                          \
+		.fd = -1                                                                           \
+	}
+int io_draft_open(struct io_draft *d, const char *path, struct err *err);
+/* Sync it and give it its name, replacing what has that. */
+int io_draft_keep(struct io_draft *d, struct err *err);
+void io_draft_done(struct io_draft *d);
+#define cleanup_draft __attribute__((cleanup(io_draft_done)))
+
 /* mkdir -p; existing directories are fine. */
 int io_mkdir_p(const char *path, mode_t mode, struct err *err);
 

@@ -96,7 +96,7 @@ struct json_t;
 int cli_json(struct json_t *j);
 
 /* The verbs. */
-extern const struct verb verb_run, verb_ls, verb_stop, verb_rm, verb_load, verb_image, verb_doctor,
-	verb_inspect;
+extern const struct verb verb_run, verb_ls, verb_stop, verb_rm, verb_inspect, verb_image, verb_load,
+	verb_save, verb_doctor;
 
 #endif

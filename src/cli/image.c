@@ -2,11 +2,13 @@
 /* msb image …, msb load: the images there are. */
 #include <errno.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "base/str.h"
 #include "cli/cli.h"
 #include "image/image.h"
@@ -43,11 +45,13 @@ static void show_progress(void *arg, const struct image_progress *p)
 		[IMAGE_STAGE_READ] = "reading",		[IMAGE_STAGE_LAYER] = "converting",
 		[IMAGE_STAGE_LAYER_DONE] = "converted", [IMAGE_STAGE_LAYER_HAVE] = "have",
 		[IMAGE_STAGE_MERGE] = "merging",	[IMAGE_STAGE_BOOTSTRAP] = "installing",
+		[IMAGE_STAGE_SAVE] = "writing",
 	};
 	struct progress *state = arg;
 	unsigned percent = p->total ? (unsigned)(p->done * 100 / p->total) : 0;
 
-	if (!state->on || (p->stage == IMAGE_STAGE_LAYER && percent == state->shown))
+	if (!state->on || ((p->stage == IMAGE_STAGE_LAYER || p->stage == IMAGE_STAGE_SAVE) &&
+			   percent == state->shown))
 		return;
 	state->shown = percent;
 	fprintf(stderr, "\r\033[K%s", what[p->stage]);
@@ -140,6 +144,83 @@ static int load(struct cli *cli, int argc, char **argv)
 	.nopts = ARRAY_SIZE(load_opts), .run = load
 
 const struct verb verb_load = {LOAD};
+
+/* save */
+
+struct save_args {
+	const char *output;
+	enum image_archive format;
+	bool quiet;
+};
+
+static int set_archive(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct save_args *a = target;
+
+	(void)o;
+	if (!str_eq(value, "docker") && !str_eq(value, "oci")) {
+		err_set(err, ERR_USAGE, "there is no archive format \"%s\"", value);
+		return err_hint(err, "it is docker or oci");
+	}
+	a->format = str_eq(value, "oci") ? IMAGE_ARCHIVE_OCI : IMAGE_ARCHIVE_DOCKER;
+	return 0;
+}
+
+static const struct opt save_opts[] = {
+	{'o', "output", "PATH", "Where to write it [standard output]", opt_set_text,
+	 offsetof(struct save_args, output), 0},
+	{0, "format", "docker|oci", "What to write [docker]", set_archive, 0, 0},
+	{'q', "quiet", NULL, "Show no progress", opt_set_flag, offsetof(struct save_args, quiet),
+	 0},
+};
+
+static int save_images(const struct save_args *a, const char *const *refs, struct err *err)
+{
+	cleanup_store struct store *store = NULL;
+	cleanup_draft struct io_draft draft = IO_DRAFT_INIT;
+	const bool to_stdout = !a->output || str_eq(a->output, "-");
+	struct progress progress = {.on = !a->quiet && isatty(STDERR_FILENO)};
+	struct image_save_options o = {a->format, show_progress, &progress};
+	int r;
+
+	if (to_stdout && isatty(STDOUT_FILENO)) {
+		err_set(err, ERR_USAGE, "an archive is nothing to look at on a terminal");
+		return err_hint(err, "name a file: msb save -o FILE IMAGE");
+	}
+	r = store_open(&store, NULL, err);
+	if (r == 0 && !to_stdout)
+		r = io_draft_open(&draft, a->output, err);
+	if (r == 0)
+		r = image_save(store, refs, &o, to_stdout ? STDOUT_FILENO : draft.fd, err);
+	end_progress(&progress);
+	return r < 0 || to_stdout ? r : io_draft_keep(&draft, err);
+}
+
+static int save(struct cli *cli, int argc, char **argv)
+{
+	struct save_args a = {0};
+	cleanup_words struct opt_words words = {0};
+	cleanup_free const char **refs = NULL;
+	struct err err = ERR_INIT;
+	int code;
+
+	if (cli_parse_operands(cli, &a, argc, argv, 1, SIZE_MAX, &words, &code))
+		return code;
+	refs = calloc(words.n + 1, sizeof(*refs));
+	if (!refs)
+		return EXIT_FAILURE;
+	memcpy(refs, words.words, words.n * sizeof(*refs));
+	/* A reader that goes away is an error like others. */
+	signal(SIGPIPE, SIG_IGN);
+	return save_images(&a, refs, &err) < 0 ? cli_fail(&err, EXIT_FAILURE) : EXIT_SUCCESS;
+}
+
+#define SAVE                                                                                       \
+	.name = "save", .group = "Images", .args = "[OPTIONS] IMAGE…",                             \
+	.summary = "Write images to an archive", .opts = save_opts,                                \
+	.nopts = ARRAY_SIZE(save_opts), .run = save
+
+const struct verb verb_save = {SAVE};
 
 /* ls */
 
@@ -485,6 +566,7 @@ static const struct verb image_verbs[] = {
 		.run = rm,
 	},
 	{LOAD},
+	{SAVE},
 	{
 		.name = "bootstrap",
 		.args = "[OPTIONS] SUITE",
@@ -500,7 +582,7 @@ const struct verb verb_image = {
 	.name = "image",
 	.group = "Images",
 	.args = "COMMAND",
-	.summary = "List, inspect, load, make and remove images",
+	.summary = "List, inspect, load, save, make and remove images",
 	.subs = image_verbs,
 	.nsubs = ARRAY_SIZE(image_verbs),
 };

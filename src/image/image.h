@@ -20,6 +20,7 @@
  *	erofs.c      tree to EROFS metadata
  *	load.c       all of the above under the store's locks
  *	catalog.c    the database side
+ *	save.c       images to archives
  *	bootstrap.c  an image from a distribution's packages
  *
  * Functions taking a struct store belong to the thread that uses the store; image_load() starts
@@ -145,6 +146,7 @@ enum image_stage {
 	IMAGE_STAGE_LAYER_HAVE, /* already in the store */
 	IMAGE_STAGE_MERGE,
 	IMAGE_STAGE_BOOTSTRAP, /* text is a line of the package tool */
+	IMAGE_STAGE_SAVE,      /* writing a layer out; done/total in bytes */
 };
 struct image_progress {
 	enum image_stage stage;
@@ -198,6 +200,23 @@ void image_removed_done(struct image_removed *r);
  */
 int image_remove(struct store *s, const char *ref, bool force, struct image_removed *ret,
 		 struct err *err);
+
+enum image_archive {
+	IMAGE_ARCHIVE_DOCKER, /* what `docker load` of any age reads, and everybody else too */
+	IMAGE_ARCHIVE_OCI,    /* an OCI layout and nothing more */
+};
+struct image_save_options {
+	enum image_archive format;
+	image_progress_fn *progress;
+	void *progress_arg;
+};
+/*
+ * Write the images that @refs (NULL-terminated) name to @fd as one archive. Layers have the bytes
+ * they came with, uncompressed; ids are the same after loading it. Nothing is written if an image
+ * or one of its layers is missing.
+ */
+int image_save(struct store *s, const char *const *refs, const struct image_save_options *o, int fd,
+	       struct err *err);
 
 /*
  * Read everything of an image back and compare with its checksums. -ERR_CORRUPT names the first

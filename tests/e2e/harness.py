@@ -276,7 +276,7 @@ class Case(unittest.TestCase):
     def msb(self, *args, input=b"", env=None, timeout=PATIENCE * 2, **how):
         child = self.start(*args, env=env, **how)
         out, err = child.communicate(input, timeout)
-        return Done(child.returncode, out, err)
+        return Done(child.returncode, out or b"", err)
 
     def run_in(self, image, *command, options=(), **how):
         return self.msb("run", *options, image, "--", *command, **how)
