@@ -34,6 +34,7 @@ struct cli;
 struct verb {
 	const char *name;
 	const char *alias; /* NULL: none */
+	bool hidden;	   /* another name for something else: in no list */
 	const char *group; /* heading in the list of verbs */
 	const char *args;  /* for the usage line */
 	const char *summary;
@@ -97,6 +98,6 @@ int cli_json(struct json_t *j);
 
 /* The verbs. */
 extern const struct verb verb_run, verb_ls, verb_stop, verb_rm, verb_inspect, verb_image, verb_load,
-	verb_save, verb_doctor;
+	verb_save, verb_doctor, verb_images, verb_rmi;
 
 #endif

@@ -258,10 +258,11 @@ static json_t *list_json(const struct image_list *l)
 		for (size_t n = 0; (ref = reference(im, n)); n++)
 			json_array_append_new(
 				out,
-				json_pack("{s:s,s:s,s:I,s:s,s:s,s:I,s:s}", "reference", ref,
+				json_pack("{s:s,s:s,s:I,s:I,s:s,s:s,s:I,s:s}", "reference", ref,
 					  "digest",
 					  im->manifest_digest[0] ? im->manifest_digest : im->id,
-					  "size_bytes", (json_int_t)im->size, "architecture",
+					  "size_bytes", (json_int_t)im->size, "stored_bytes",
+					  (json_int_t)im->stored, "architecture",
 					  im->config.architecture, "os", im->config.os,
 					  "layer_count", (json_int_t)im->layer_count, "created_at",
 					  cli_time(im->loaded_at, created)));
@@ -298,7 +299,7 @@ static void list_table(const struct image_list *l)
 		for (size_t k = 0; (ref = reference(im, k)); k++) {
 			cells[n++] = ref;
 			cells[n++] = short_id(im->id, rows[i].id);
-			cells[n++] = str_size(im->size, rows[i].size);
+			cells[n++] = str_size(im->stored, rows[i].size);
 			cells[n++] = im->config.architecture;
 			cells[n++] = cli_age(im->loaded_at, rows[i].age);
 		}
@@ -426,11 +427,23 @@ struct rm_args {
 };
 
 static const struct opt rm_opts[] = {
-	{'f', "force", NULL, "Even if a sandbox uses it", opt_set_flag,
-	 offsetof(struct rm_args, force), 0},
+	{'f', "force", NULL, "Also when sandboxes use it: those kept cannot start again",
+	 opt_set_flag, offsetof(struct rm_args, force), 0},
 	{'q', "quiet", NULL, "Do not say what was removed", opt_set_flag,
 	 offsetof(struct rm_args, quiet), 0},
 };
+
+/* Files go when nobody writes to the store. */
+static const char *freed(uint64_t bytes, bool busy, char b[96])
+{
+	char size[24];
+
+	if (busy)
+		snprintf(b, 96, "its space is freed by the next removal after the present load");
+	else
+		snprintf(b, 96, "freed %s", str_size(bytes, size));
+	return b;
+}
 
 static int rm(struct cli *cli, int argc, char **argv)
 {
@@ -446,7 +459,7 @@ static int rm(struct cli *cli, int argc, char **argv)
 		return cli_fail(&err, EXIT_FAILURE);
 	for (size_t i = 0; i < words.n; i++) {
 		struct image_removed gone = {0};
-		char size[24];
+		char text[96];
 
 		err_clear(&err);
 		if (image_remove(store, words.words[i], a.force, &gone, &err) < 0) {
@@ -457,11 +470,181 @@ static int rm(struct cli *cli, int argc, char **argv)
 		for (char **r = gone.untagged; !a.quiet && r && *r; r++)
 			printf("untagged %s\n", *r);
 		if (!a.quiet && gone.id)
-			printf("removed %s, freed %s\n", gone.id, str_size(gone.bytes, size));
+			printf("removed %s, %s\n", gone.id, freed(gone.bytes, gone.busy, text));
 		image_removed_done(&gone);
 	}
 	code = cli_finish();
 	return failed ? failed : code;
+}
+
+#define RM                                                                                         \
+	.group = "Images", .args = "[OPTIONS] IMAGE…",                                             \
+	.summary = "Remove references and, with the last one, the image", .opts = rm_opts,         \
+	.nopts = ARRAY_SIZE(rm_opts), .run = rm
+
+const struct verb verb_rmi = {.name = "rmi", .hidden = true, RM};
+
+/* prune */
+
+struct prune_args {
+	bool all, yes, json, quiet;
+};
+
+static const struct opt prune_opts[] = {
+	{'a', "all", NULL, "Also images that have a name", opt_set_flag,
+	 offsetof(struct prune_args, all), 0},
+	{'y', "yes", NULL, "Do not ask", opt_set_flag, offsetof(struct prune_args, yes), 0},
+	{0, "format", "json|table", "How to say it [table]", opt_set_format,
+	 offsetof(struct prune_args, json), 0},
+	{'q', "quiet", NULL, "Do not say what was removed", opt_set_flag,
+	 offsetof(struct prune_args, quiet), 0},
+};
+
+/* 1 if the person agrees. */
+static int ask_prune(struct store *s, const struct prune_args *a, struct err *err)
+{
+	struct image_pruned plan = {0};
+	char size[24], answer[16] = "";
+	int r;
+
+	if (!isatty(STDIN_FILENO)) {
+		err_set(err, ERR_USAGE, "nobody is there to be asked");
+		return err_hint(err, "add --yes");
+	}
+	r = image_prune(s, a->all, true, &plan, err);
+	if (r < 0)
+		return r;
+	for (char **p = plan.images; *p; p++)
+		fprintf(stderr, "%s\n", *p);
+	fprintf(stderr, "Remove %s and free %s? [y/N] ", plan.images[0] ? "these" : "leftovers",
+		str_size(plan.bytes, size));
+	image_pruned_done(&plan);
+	if (!fgets(answer, sizeof(answer), stdin))
+		return 0;
+	return answer[0] == 'y' || answer[0] == 'Y';
+}
+
+static int prune(struct cli *cli, int argc, char **argv)
+{
+	struct prune_args a = {0};
+	cleanup_words struct opt_words words = {0};
+	cleanup_store struct store *store = NULL;
+	struct image_pruned gone = {0};
+	struct err err = ERR_INIT;
+	char text[96];
+	int code, r;
+
+	if (cli_parse_operands(cli, &a, argc, argv, 0, 0, &words, &code))
+		return code;
+	r = store_open(&store, NULL, &err);
+	if (r >= 0 && !a.yes)
+		r = ask_prune(store, &a, &err);
+	if (r == 0 && !a.yes)
+		return EXIT_FAILURE;
+	if (r >= 0)
+		r = image_prune(store, a.all, false, &gone, &err);
+	if (r < 0)
+		return cli_fail(&err, r == -ERR_USAGE ? EXIT_USAGE : EXIT_FAILURE);
+	if (a.json) {
+		code = cli_json(json_pack("{s:o,s:I,s:I,s:b}", "removed", texts(gone.images),
+					  "files", (json_int_t)gone.files, "freed_bytes",
+					  (json_int_t)gone.bytes, "busy", gone.busy));
+	} else {
+		for (char **p = gone.images; !a.quiet && *p; p++)
+			printf("removed %s\n", *p);
+		if (!a.quiet)
+			printf("%s\n", freed(gone.bytes, gone.busy, text));
+		code = cli_finish();
+	}
+	image_pruned_done(&gone);
+	return code;
+}
+
+/* verify */
+
+struct verify_args {
+	bool json, quiet;
+};
+
+static const struct opt verify_opts[] = {
+	{0, "format", "json|table", "How to say it [table]", opt_set_format,
+	 offsetof(struct verify_args, json), 0},
+	{'q', "quiet", NULL, "Only say what is wrong", opt_set_flag,
+	 offsetof(struct verify_args, quiet), 0},
+};
+
+struct verify_show {
+	const struct verify_args *a;
+	struct progress progress;
+	json_t *faults;
+};
+
+static void show_verify(void *arg, enum image_verify_event event, const char *what,
+			const struct err *err)
+{
+	struct verify_show *s = arg;
+
+	if (event == IMAGE_VERIFY_IMAGE || event == IMAGE_VERIFY_LAYER) {
+		if (s->progress.on)
+			fprintf(stderr, "\r\033[Kchecking %.60s", what);
+		return;
+	}
+	end_progress(&s->progress);
+	if (s->a->json)
+		json_array_append_new(s->faults,
+				      json_pack("{s:s,s:b,s:s,s:s}", "what", what, "mended",
+						event == IMAGE_VERIFY_MENDED, "message",
+						err ? err->msg : "", "hint", err ? err->hint : ""));
+	else if (event == IMAGE_VERIFY_DAMAGED)
+		cli_error(err);
+	else
+		printf("mended the metadata of %s\n", what);
+}
+
+static int verify(struct cli *cli, int argc, char **argv)
+{
+	struct verify_args a = {0};
+	cleanup_words struct opt_words words = {0};
+	cleanup_store struct store *store = NULL;
+	cleanup_free const char **refs = NULL;
+	struct verify_show show = {.a = &a};
+	struct image_verified res = {0};
+	struct err err = ERR_INIT;
+	int code, r;
+
+	if (cli_parse_operands(cli, &a, argc, argv, 0, SIZE_MAX, &words, &code))
+		return code;
+	refs = calloc(words.n + 1, sizeof(*refs));
+	if (!refs)
+		return EXIT_FAILURE;
+	memcpy(refs, words.words, words.n * sizeof(*refs));
+	show.progress.on = !a.quiet && isatty(STDERR_FILENO);
+	show.faults = json_array();
+	r = store_open(&store, NULL, &err);
+	if (r >= 0)
+		r = image_verify(store, words.n ? refs : NULL, show_verify, &show, &res, &err);
+	end_progress(&show.progress);
+	if (r < 0 && !res.damaged) {
+		json_decref(show.faults);
+		return cli_fail(&err, EXIT_FAILURE);
+	}
+	if (a.json) {
+		code = cli_json(json_pack("{s:I,s:I,s:I,s:I,s:o}", "images", (json_int_t)res.images,
+					  "layers", (json_int_t)res.layers, "mended",
+					  (json_int_t)res.mended, "damaged",
+					  (json_int_t)res.damaged, "faults", show.faults));
+	} else {
+		json_decref(show.faults);
+		if (!a.quiet)
+			printf("%llu image%s, %llu layer%s: %s\n", (unsigned long long)res.images,
+			       res.images == 1 ? "" : "s", (unsigned long long)res.layers,
+			       res.layers == 1 ? "" : "s",
+			       res.damaged  ? "damaged"
+			       : res.mended ? "mended"
+					    : "sound");
+		code = cli_finish();
+	}
+	return res.damaged ? EXIT_FAILURE : code;
 }
 
 /* bootstrap */
@@ -556,14 +739,26 @@ static const struct verb image_verbs[] = {
 		.nopts = ARRAY_SIZE(inspect_opts),
 		.run = inspect,
 	},
+	{.name = "remove", .alias = "rm", RM},
 	{
-		.name = "remove",
-		.alias = "rm",
-		.args = "[OPTIONS] IMAGE…",
-		.summary = "Remove references and, with the last one, the image",
-		.opts = rm_opts,
-		.nopts = ARRAY_SIZE(rm_opts),
-		.run = rm,
+		.name = "prune",
+		.args = "[OPTIONS]",
+		.summary = "Remove images that nothing needs",
+		.details = "These are images without a name and without a sandbox; with --all also "
+			   "those with a name.",
+		.opts = prune_opts,
+		.nopts = ARRAY_SIZE(prune_opts),
+		.run = prune,
+	},
+	{
+		.name = "verify",
+		.args = "[OPTIONS] [IMAGE…]",
+		.summary = "Compare images with their checksums and mend what can be mended",
+		.details = "Without IMAGE, all of them and the database. What cannot be mended is "
+			   "set aside,\nand loading or pulling the image again mends it.",
+		.opts = verify_opts,
+		.nopts = ARRAY_SIZE(verify_opts),
+		.run = verify,
 	},
 	{LOAD},
 	{SAVE},
@@ -578,11 +773,10 @@ static const struct verb image_verbs[] = {
 	},
 };
 
-const struct verb verb_image = {
-	.name = "image",
-	.group = "Images",
-	.args = "COMMAND",
-	.summary = "List, inspect, load, save, make and remove images",
-	.subs = image_verbs,
-	.nsubs = ARRAY_SIZE(image_verbs),
-};
+#define IMAGE                                                                                      \
+	.group = "Images", .args = "COMMAND",                                                      \
+	.summary = "List, inspect, load, save, check, make and remove images",                     \
+	.subs = image_verbs, .nsubs = ARRAY_SIZE(image_verbs)
+
+const struct verb verb_image = {.name = "image", IMAGE};
+const struct verb verb_images = {.name = "images", .hidden = true, IMAGE};

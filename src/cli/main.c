@@ -15,8 +15,8 @@
 
 /* Every verb there is, in the order of the help. */
 static const struct verb *const verbs[] = {
-	&verb_run,   &verb_ls,	 &verb_stop, &verb_rm,	   &verb_inspect,
-	&verb_image, &verb_load, &verb_save, &verb_doctor,
+	&verb_run,  &verb_ls,	&verb_stop,   &verb_rm,	    &verb_inspect, &verb_image,
+	&verb_load, &verb_save, &verb_doctor, &verb_images, &verb_rmi,
 };
 
 static int set_level(const struct opt *o, void *target, const char *value, struct err *err)
@@ -68,6 +68,8 @@ static void print_verbs(const struct verb *const *list, size_t n)
 	const char *group = NULL;
 
 	for (size_t i = 0; i < n; i++) {
+		if (list[i]->hidden)
+			continue;
 		if (!group || !str_eq(group, list[i]->group)) {
 			group = list[i]->group;
 			printf("\n%s%s:%s\n", cli_bold(stdout), group, cli_reset(stdout));
@@ -258,7 +260,8 @@ int main(int argc, char **argv)
 	if (!words.nrest && cli.tree) {
 		puts("msb");
 		for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-			tree_verb(verbs[i], 1);
+			if (!verbs[i]->hidden)
+				tree_verb(verbs[i], 1);
 		return cli_finish();
 	}
 	if (!words.nrest) {

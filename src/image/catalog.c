@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Images in the database. images.disk holds the disk as u32 metadata blocks, then for each layer
- * 32 bytes of diff_id and u32 blocks, little-endian: with it `msb run` needs one row.
+ * Images in the database. images.disk holds the disk as u32 metadata blocks and u32 CRC-32C of
+ * them, then for each layer 32 bytes of diff_id and u32 blocks, little-endian: with it `msb run`
+ * needs one row.
  */
 #include <endian.h>
 #include <fcntl.h>
@@ -17,6 +18,7 @@
 #include "image/catalog.h"
 #include "image/reference.h"
 
+#define DISK_HEAD  8u
 #define DISK_ENTRY 36u
 
 static int no_memory(struct err *err)
@@ -55,13 +57,6 @@ void image_list_done(struct image_list *l)
 	*l = (struct image_list){0};
 }
 
-void image_removed_done(struct image_removed *r)
-{
-	list_free(r->untagged);
-	free(r->id);
-	*r = (struct image_removed){0};
-}
-
 static void bind_text(sqlite3_stmt *st, int at, const char *text)
 {
 	sqlite3_bind_text(st, at, text, -1, SQLITE_TRANSIENT);
@@ -77,43 +72,64 @@ static char *column_dup(sqlite3_stmt *st, int at)
 int catalog_has(struct store *s, const struct digest *id, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
+	cleanup_close int fd = -1;
 	char text[IMAGE_DIGEST_LEN + 1], name[80], hex[65];
-	struct stat sb;
-	int r = store_prepare(s, &st, "SELECT meta_bytes FROM images WHERE id = ?1", err);
+	uint32_t head[2], crc = 0;
+	int r = store_prepare(s, &st, "SELECT disk FROM images WHERE id = ?1", err);
 
 	if (r < 0)
 		return r;
 	bind_text(st, 1, digest_text(id, text));
 	r = store_step(s, st, err);
-	if (r <= 0)
-		return r;
+	if (r <= 0 || sqlite3_column_bytes(st, 0) < (int)sizeof(head))
+		return r < 0 ? r : 0;
+	memcpy(head, sqlite3_column_blob(st, 0), sizeof(head));
 	snprintf(name, sizeof(name), "%s.erofs", digest_hex(id, hex));
-	return fstatat(store_dirfd(s, STORE_IMAGES), name, &sb, 0) == 0 &&
-	       sb.st_size == sqlite3_column_int64(st, 0);
+	fd = openat(store_dirfd(s, STORE_IMAGES), name, O_RDONLY | O_CLOEXEC);
+	return fd >= 0 && crc32c_file(fd, (uint64_t)le32toh(head[0]) * EROFS_BLOCK, &crc) == 0 &&
+	       crc == le32toh(head[1]);
+}
+
+/* What images.disk is for such an image: a new string of *ret_size bytes, or NULL. */
+static uint8_t *make_disk(const struct digest *diff_ids, const struct layer_info *infos,
+			  size_t layers, const struct merge_result *meta, size_t *ret_size)
+{
+	uint8_t *disk = malloc(DISK_HEAD + layers * DISK_ENTRY), *p = disk;
+	const uint32_t head[2] = {htole32((uint32_t)meta->meta_blocks), htole32(meta->crc)};
+
+	if (!disk)
+		return NULL;
+	memcpy(p, head, sizeof(head));
+	p += DISK_HEAD;
+	for (size_t i = 0; i < layers; i++, p += DISK_ENTRY) {
+		const uint32_t v = htole32((uint32_t)infos[i].data_blocks);
+
+		memcpy(p, diff_ids[i].sha256, 32);
+		memcpy(p + 32, &v, 4);
+	}
+	*ret_size = (size_t)(p - disk);
+	return disk;
 }
 
 static int add_image(struct store *s, const struct oci_image *img, const struct layer_info *infos,
-		     uint64_t meta_blocks, const char *id, struct err *err)
+		     const struct merge_result *meta, const char *id, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
-	const size_t disk_size = 4 + img->layer_count * DISK_ENTRY;
-	cleanup_free uint8_t *disk = malloc(disk_size);
-	uint64_t size = 0, stored = meta_blocks * EROFS_BLOCK;
-	uint32_t v = htole32((uint32_t)meta_blocks);
+	cleanup_free struct digest *diff_ids = calloc(img->layer_count + 1, sizeof(*diff_ids));
+	cleanup_free uint8_t *disk = NULL;
+	uint64_t size = 0, stored = meta->meta_blocks * EROFS_BLOCK;
+	size_t disk_size = 0;
 	int r;
 
-	if (!disk)
-		return no_memory(err);
-	memcpy(disk, &v, 4);
-	for (size_t i = 0; i < img->layer_count; i++) {
-		uint8_t *p = disk + 4 + i * DISK_ENTRY;
-
-		v = htole32((uint32_t)infos[i].data_blocks);
-		memcpy(p, img->layers[i].diff_id.sha256, 32);
-		memcpy(p + 32, &v, 4);
+	for (size_t i = 0; diff_ids && i < img->layer_count; i++) {
+		diff_ids[i] = img->layers[i].diff_id;
 		size += infos[i].bytes;
 		stored += infos[i].stored;
 	}
+	if (diff_ids)
+		disk = make_disk(diff_ids, infos, img->layer_count, meta, &disk_size);
+	if (!disk)
+		return no_memory(err);
 	r = store_prepare(s, &st,
 			  "INSERT INTO images VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"
 			  " ON CONFLICT(id) DO UPDATE SET manifest_digest ="
@@ -132,10 +148,35 @@ static int add_image(struct store *s, const struct oci_image *img, const struct 
 	bind_text(st, 6, img->config.created);
 	sqlite3_bind_int64(st, 7, (sqlite3_int64)size);
 	sqlite3_bind_int64(st, 8, (sqlite3_int64)stored);
-	sqlite3_bind_int64(st, 9, (sqlite3_int64)(meta_blocks * EROFS_BLOCK));
+	sqlite3_bind_int64(st, 9, (sqlite3_int64)(meta->meta_blocks * EROFS_BLOCK));
 	sqlite3_bind_int64(st, 10, time(NULL));
 	sqlite3_bind_blob(st, 11, disk, (int)disk_size, SQLITE_TRANSIENT);
 	return store_step(s, st, err);
+}
+
+int catalog_mend(struct store *s, const struct digest *id, const struct digest *diff_ids,
+		 const struct layer_info *infos, size_t layers, const struct merge_result *meta,
+		 struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	cleanup_free uint8_t *disk = NULL;
+	char text[IMAGE_DIGEST_LEN + 1];
+	size_t size = 0;
+	int r = store_prepare(s, &st,
+			      "UPDATE images SET disk = ?2, meta_bytes = ?3"
+			      " WHERE id = ?1 AND disk != ?2",
+			      err);
+
+	if (r < 0)
+		return r;
+	disk = make_disk(diff_ids, infos, layers, meta, &size);
+	if (!disk)
+		return no_memory(err);
+	bind_text(st, 1, digest_text(id, text));
+	sqlite3_bind_blob(st, 2, disk, (int)size, SQLITE_TRANSIENT);
+	sqlite3_bind_int64(st, 3, (sqlite3_int64)(meta->meta_blocks * EROFS_BLOCK));
+	r = store_step(s, st, err);
+	return r < 0 ? r : sqlite3_changes(store_db(s)) > 0;
 }
 
 static int add_layers(struct store *s, const struct oci_image *img, const struct layer_info *infos,
@@ -175,24 +216,15 @@ static int add_layers(struct store *s, const struct oci_image *img, const struct
 }
 
 int catalog_add(struct store *s, const struct oci_image *img, const struct layer_info *infos,
-		uint64_t meta_blocks, struct err *err)
+		const struct merge_result *meta, struct err *err)
 {
 	char id[IMAGE_DIGEST_LEN + 1];
-	int r = store_begin(s, err);
-
-	if (r < 0)
-		return r;
 	/* REPLACE on layers would trip the references to them until the end of the transaction. */
-	r = store_exec(s, "PRAGMA defer_foreign_keys=ON", err);
+	int r = store_exec(s, "PRAGMA defer_foreign_keys=ON", err);
+
 	if (r >= 0)
-		r = add_image(s, img, infos, meta_blocks, digest_text(&img->id, id), err);
-	if (r >= 0)
-		r = add_layers(s, img, infos, id, err);
-	if (r >= 0)
-		r = store_commit(s, err);
-	if (r < 0)
-		store_rollback(s);
-	return r;
+		r = add_image(s, img, infos, meta, digest_text(&img->id, id), err);
+	return r < 0 ? r : add_layers(s, img, infos, id, err);
 }
 
 int catalog_set_ref(struct store *s, const char *ref, const struct digest *id, struct err *err)
@@ -242,20 +274,21 @@ static int add_extent(struct store *s, struct image_info *i, enum store_dir dir,
 static int read_disk(struct store *s, struct image_info *i, const uint8_t *p, size_t n,
 		     struct err *err)
 {
-	const size_t layers = n >= 4 ? (n - 4) / DISK_ENTRY : 0;
+	const size_t layers = n >= DISK_HEAD ? (n - DISK_HEAD) / DISK_ENTRY : 0;
 	char name[80], hex[65];
-	uint32_t v;
+	uint32_t v, head[2];
 	int r;
 
-	if (n < 4 || n != 4 + layers * DISK_ENTRY)
+	if (n < DISK_HEAD || n != DISK_HEAD + layers * DISK_ENTRY)
 		return damaged_row(s, err);
 	i->extents = calloc(layers + 1, sizeof(*i->extents));
 	if (!i->extents)
 		return no_memory(err);
-	memcpy(&v, p, 4);
+	memcpy(head, p, sizeof(head));
+	i->meta_crc = le32toh(head[1]);
 	snprintf(name, sizeof(name), "%s.erofs", i->id + strlen("sha256:"));
-	r = add_extent(s, i, STORE_IMAGES, name, le32toh(v), err);
-	p += 4;
+	r = add_extent(s, i, STORE_IMAGES, name, le32toh(head[0]), err);
+	p += DISK_HEAD;
 	for (size_t k = 0; r >= 0 && k < layers; k++, p += DISK_ENTRY) {
 		memcpy(&v, p + 32, 4);
 		str_hex(p, 32, hex);
@@ -393,18 +426,42 @@ static int fill_references(struct store *s, struct image_info *i, struct err *er
 	return r;
 }
 
+/* Space on disk that the file of that digest takes; 0 if it is not there. */
+static uint64_t blob_space(struct store *s, enum store_dir dir, const char *digest,
+			   const char *suffix)
+{
+	char name[96];
+	struct stat st;
+
+	snprintf(name, sizeof(name), "%.64s.%s",
+		 str_starts(digest, "sha256:") ? digest + strlen("sha256:") : digest, suffix);
+	return fstatat(store_dirfd(s, dir), name, &st, AT_SYMLINK_NOFOLLOW) == 0
+		       ? (uint64_t)st.st_blocks * 512
+		       : 0;
+}
+
+static uint64_t layer_space(struct store *s, const char *diff_id)
+{
+	uint64_t sum = 0;
+
+	for (size_t k = 0; k < ARRAY_SIZE(layer_suffixes); k++)
+		sum += blob_space(s, STORE_LAYERS, diff_id, layer_suffixes[k]);
+	return sum;
+}
+
 static int fill_layers(struct store *s, struct image_info *i, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
 	int r = store_prepare(
 		s, &st,
-		"SELECT l.diff_id, l.bytes, l.entries, l.stored FROM image_layers u"
+		"SELECT l.diff_id, l.bytes, l.entries FROM image_layers u"
 		" JOIN layers l USING(diff_id) WHERE u.image_id = ?1 ORDER BY u.position",
 		err);
 
 	if (r < 0)
 		return r;
 	bind_text(st, 1, i->id);
+	i->stored = blob_space(s, STORE_IMAGES, i->id, "erofs");
 	while ((r = store_step(s, st, err)) > 0) {
 		struct image_layer_info *v =
 			realloc(i->layers, (i->layer_count + 1) * sizeof(*i->layers));
@@ -415,10 +472,11 @@ static int fill_layers(struct store *s, struct image_info *i, struct err *err)
 		v[i->layer_count] =
 			(struct image_layer_info){column_dup(st, 0),
 						  (uint64_t)sqlite3_column_int64(st, 1),
-						  (uint64_t)sqlite3_column_int64(st, 2),
-						  (uint64_t)sqlite3_column_int64(st, 3)};
-		if (!v[i->layer_count++].diff_id)
+						  (uint64_t)sqlite3_column_int64(st, 2), 0};
+		if (!v[i->layer_count].diff_id)
 			return no_memory(err);
+		v[i->layer_count].stored = layer_space(s, v[i->layer_count].diff_id);
+		i->stored += v[i->layer_count++].stored;
 	}
 	return r;
 }
@@ -485,99 +543,4 @@ int image_tag(struct store *s, const char *ref, const char *new_ref, struct err 
 	if (r >= 0)
 		r = digest_parse(i.id, "the image id", &id, err);
 	return r < 0 ? r : catalog_set_ref(s, full, &id, err);
-}
-
-/* --- Removing --- */
-
-static int check_unused(struct store *s, const char *id, struct err *err)
-{
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = store_prepare(s, &st, "SELECT sandbox FROM image_refs WHERE image_id = ?1 LIMIT 1",
-			      err);
-
-	if (r < 0)
-		return r;
-	bind_text(st, 1, id);
-	r = store_step(s, st, err);
-	if (r <= 0)
-		return r;
-	err_set(err, EBUSY, "the image is used by the sandbox \"%s\"", sqlite3_column_text(st, 0));
-	return err_hint(err, "remove the sandbox first, or use --force");
-}
-
-static int delete_where(struct store *s, const char *sql, const char *arg, struct err *err)
-{
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = store_prepare(s, &st, sql, err);
-
-	if (r < 0)
-		return r;
-	bind_text(st, 1, arg);
-	return store_step(s, st, err);
-}
-
-/* Which of its names @ref takes away: all for an id, one for a reference. */
-static int remove_rows(struct store *s, const char *ref, bool force, struct image_removed *res,
-		       struct err *err)
-{
-	cleanup_image_info struct image_info i = IMAGE_INFO_INIT;
-	char full[IMAGE_REFERENCE_MAX];
-	cleanup_strv struct strv gone = {0};
-	size_t left = 0;
-	bool named = false;
-	int r = image_inspect(s, ref, &i, err);
-
-	if (r < 0)
-		return r;
-	if (reference_normalise(ref, full, NULL) >= 0)
-		for (char **p = i.references; *p; p++)
-			named |= str_eq(*p, full);
-	for (char **p = i.references; *p; p++) {
-		if (named && !str_eq(*p, full))
-			left++;
-		else if (strv_add(&gone, *p) < 0)
-			return no_memory(err);
-	}
-	if (!left && !force)
-		r = check_unused(s, i.id, err);
-	for (size_t k = 0; r >= 0 && k < gone.n; k++)
-		r = delete_where(s, "DELETE FROM refs WHERE reference = ?1", gone.v[k], err);
-	if (r >= 0 && !left)
-		r = delete_where(s, "DELETE FROM image_refs WHERE image_id = ?1", i.id, err);
-	if (r >= 0 && !left)
-		r = delete_where(s, "DELETE FROM images WHERE id = ?1", i.id, err);
-	if (r < 0)
-		return r;
-	if (!left)
-		res->id = take_ptr(i.id);
-	res->untagged = gone.v ? take_ptr(gone.v) : calloc(1, sizeof(*res->untagged));
-	gone.n = 0;
-	return res->untagged ? 0 : no_memory(err);
-}
-
-int image_remove(struct store *s, const char *ref, bool force, struct image_removed *ret,
-		 struct err *err)
-{
-	struct image_removed res = {0};
-	struct store_gc_result gc = {0};
-	int r = store_begin(s, err);
-
-	if (r < 0)
-		return r;
-	r = remove_rows(s, ref, force, &res, err);
-	if (r >= 0)
-		r = store_commit(s, err);
-	if (r < 0)
-		store_rollback(s);
-	/* The image is gone for everyone now; its files go as soon as nobody writes. */
-	if (r >= 0 && res.id)
-		r = store_gc(s, &gc, err);
-	if (r < 0) {
-		image_removed_done(&res);
-		return r;
-	}
-	res.bytes = gc.bytes;
-	res.busy = gc.busy;
-	*ret = res;
-	return 0;
 }

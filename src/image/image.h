@@ -20,6 +20,8 @@
  *	erofs.c      tree to EROFS metadata
  *	load.c       all of the above under the store's locks
  *	catalog.c    the database side
+ *	remove.c     images in use, removing, pruning
+ *	verify.c     finding and mending damage
  *	save.c       images to archives
  *	bootstrap.c  an image from a distribution's packages
  *
@@ -112,7 +114,8 @@ struct image_info {
 	char *config_json;     /* the OCI configuration, verbatim */
 	struct image_config config;
 	uint64_t size;	   /* sum of regular file sizes over the layers */
-	uint64_t stored;   /* bytes on disk, layers shared with others included */
+	uint64_t stored;   /* bytes on disk, layers shared with others included; see inspect */
+	uint32_t meta_crc; /* of the first extent */
 	int64_t loaded_at; /* Unix seconds */
 	struct image_layer_info *layers;
 	size_t layer_count;
@@ -196,10 +199,31 @@ struct image_removed {
 void image_removed_done(struct image_removed *r);
 /*
  * Take the reference @ref away and, with the last one, the image; by id, all its references.
- * Refused with -EBUSY while a sandbox uses the image, unless @force.
+ * Refused with -EBUSY while a sandbox uses the image, unless @force: then a sandbox that runs goes
+ * on, and one that is kept cannot be started again.
  */
 int image_remove(struct store *s, const char *ref, bool force, struct image_removed *ret,
 		 struct err *err);
+
+struct image_pruned {
+	char **images; /* a reference of each, or its id; NULL-terminated */
+	uint64_t files, bytes;
+	bool busy; /* as above */
+};
+void image_pruned_done(struct image_pruned *r);
+/*
+ * Remove the images without a reference, or @all, that no sandbox uses, and files that no image
+ * needs. With @dry_run only say what would go.
+ */
+int image_prune(struct store *s, bool all, bool dry_run, struct image_pruned *ret, struct err *err);
+
+/*
+ * Keep an image from being removed until the descriptor that is returned is closed, and see that
+ * its files are there and as long as they should be: -ERR_CORRUPT if not.
+ */
+int image_hold(struct store *s, const struct image_info *i, struct err *err);
+/* Compare the metadata behind such a descriptor with its checksum; takes a millisecond or two. */
+int image_check(int hold, const struct image_info *i, struct err *err);
 
 enum image_archive {
 	IMAGE_ARCHIVE_DOCKER, /* what `docker load` of any age reads, and everybody else too */
@@ -218,11 +242,24 @@ struct image_save_options {
 int image_save(struct store *s, const char *const *refs, const struct image_save_options *o, int fd,
 	       struct err *err);
 
+enum image_verify_event {
+	IMAGE_VERIFY_IMAGE,   /* begins */
+	IMAGE_VERIFY_LAYER,   /* begins */
+	IMAGE_VERIFY_MENDED,  /* what was damaged has been made again */
+	IMAGE_VERIFY_DAMAGED, /* err says how, and what to do */
+};
+typedef void image_verify_fn(void *arg, enum image_verify_event event, const char *what,
+			     const struct err *err);
+struct image_verified {
+	uint64_t images, layers, mended, damaged;
+};
 /*
- * Read everything of an image back and compare with its checksums. -ERR_CORRUPT names the first
- * damaged file and layer.
+ * Read everything of these images (NULL: of all, and the database) back and compare it with its
+ * checksums. Metadata that is damaged is made again; damaged layers are set aside, which the next
+ * load mends. -ERR_CORRUPT if something is left to do; *ret is filled then as well.
  */
-int image_verify(struct store *s, const char *ref, struct err *err);
+int image_verify(struct store *s, const char *const *refs, image_verify_fn *fn, void *arg,
+		 struct image_verified *ret, struct err *err);
 
 struct image_bootstrap_options {
 	const char *tag;	    /* NULL: the suite as given */

@@ -504,10 +504,11 @@ static int write_header(struct layer_writer *w, const struct digest *diff_id, st
 	return r < 0 ? store_write_error(w->store, r, err) : 0;
 }
 
+const char *const layer_suffixes[LAYER_FILES] = {"data", "tails", "tar", "index"};
+
 int layer_publish(struct layer_writer *w, const struct digest *diff_id, struct layer_info *ret,
 		  struct err *err)
 {
-	static const char *const suffixes[] = {"data", "tails", "tar", "index"};
 	struct store_publication files[] = {{&w->data}, {&w->tails}, {&w->tar}, {&w->index}};
 	char hex[65];
 	int r = blocks_finish(&w->blocks, err);
@@ -526,7 +527,7 @@ int layer_publish(struct layer_writer *w, const struct digest *diff_id, struct l
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		struct stat st;
 
-		snprintf(files[i].name, sizeof(files[i].name), "%s.%s", hex, suffixes[i]);
+		snprintf(files[i].name, sizeof(files[i].name), "%s.%s", hex, layer_suffixes[i]);
 		if (fstat(files[i].temp->fd, &st) < 0)
 			return err_errno(err, "cannot publish %s", files[i].name);
 		w->info.stored += (uint64_t)st.st_blocks * 512;

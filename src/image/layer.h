@@ -129,8 +129,21 @@ int layer_read_blocks(const struct layer_reader *r, const struct layer_entry *e,
 		      void *p, size_t n, struct err *err);
 /* @n bytes at @offset of the uncompressed tails; offsets must not go backwards. */
 int layer_read_tail(struct layer_reader *r, uint64_t offset, void *p, size_t n, struct err *err);
-/* Compare every byte with its checksum. */
-int layer_verify(const struct store *s, const struct digest *diff_id, struct err *err);
+/*
+ * Compare every byte with its checksum and the tar stream with @diff_id. After -ERR_CORRUPT,
+ * *ret_data says whether what a sandbox reads is damaged, and not only what we keep besides.
+ */
+int layer_verify(const struct store *s, const struct digest *diff_id, bool *ret_data,
+		 struct err *err);
+/*
+ * A damaged layer: take its index away, so that the next load makes it anew, and with @data its
+ * contents, so that no sandbox starts with them. Best effort.
+ */
+void layer_set_aside(const struct store *s, const struct digest *diff_id, bool data);
+
+/* Of the files of a layer, in the order in which they get their names. */
+#define LAYER_FILES 4
+extern const char *const layer_suffixes[LAYER_FILES];
 
 /* --- Format, shared by layer.c and layer_index.c --- */
 

@@ -359,47 +359,77 @@ static int verify_file(struct layer_reader *r, const struct layer_entry *e, uint
 	return 0;
 }
 
-int layer_verify(const struct store *s, const struct digest *diff_id, struct err *err)
+/* Tails and records by their frames alone: faults in them are not faults in the data. */
+static int verify_frames(const struct store *s, const struct digest *diff_id, struct err *err)
 {
 	cleanup_layer struct layer_reader *r = NULL;
-	cleanup_layer_tar struct layer_tar *t = NULL;
-	cleanup_hasher struct hasher h = {0};
+	struct layer_entry e;
+	int rc = layer_open(&r, s, diff_id, err);
+
+	while (rc >= 0 && (rc = layer_next(r, &e, err)) > 0)
+		;
+	if (rc >= 0)
+		rc = unframe_read(&r->tails, NULL, r->info.tail_bytes, err);
+	if (rc >= 0)
+		rc = unframe_end(&r->tails, le32toh(r->h.tails_crc), err);
+	return rc > 0 ? damaged("tails", err) : rc;
+}
+
+static int verify_contents(const struct store *s, const struct digest *diff_id, struct err *err)
+{
+	cleanup_layer struct layer_reader *r = NULL;
 	cleanup_free uint8_t *buf = malloc(VERIFY_BUFFER);
 	struct layer_entry e;
+	int rc = buf ? layer_open(&r, s, diff_id, err) : err_set(err, ENOMEM, "out of memory");
+
+	while (rc >= 0 && (rc = layer_next(r, &e, err)) > 0)
+		if (e.type == LAYER_FILE)
+			rc = verify_file(r, &e, buf, err);
+	return rc;
+}
+
+/* The digest of the stream vouches for everything, also for what has no checksum of its own. */
+static int verify_stream(const struct store *s, const struct digest *diff_id, struct err *err)
+{
+	cleanup_layer_tar struct layer_tar *t = NULL;
+	cleanup_hasher struct hasher h = {0};
 	struct digest is;
 	const uint8_t *p;
 	size_t n;
-	int rc;
+	int rc = layer_tar_open(&t, s, diff_id, err);
 
-	if (!buf)
-		return err_set(err, ENOMEM, "out of memory");
-	rc = layer_open(&r, s, diff_id, err);
-	if (rc < 0)
-		return rc;
-	/* The checksums tell which file it is... */
-	while ((rc = layer_next(r, &e, err)) > 0) {
-		if (e.type == LAYER_FILE)
-			rc = verify_file(r, &e, buf, err);
-		if (rc < 0)
-			return rc;
-	}
-	if (rc >= 0)
-		rc = unframe_end(&r->tails, le32toh(r->h.tails_crc), err);
-	if (rc > 0)
-		rc = damaged("tails", err);
-	/* ...and the digest of the stream vouches for all of it. */
-	if (rc >= 0)
-		rc = layer_tar_open(&t, s, diff_id, err);
 	if (rc >= 0)
 		rc = hasher_init(&h, err);
 	while (rc >= 0 && (rc = layer_tar_next(t, &p, &n, err)) > 0)
 		hasher_add(&h, p, n);
 	if (rc >= 0)
 		rc = hasher_finish(&h, &is, err);
+	if (rc >= 0 && !digest_equal(&is, diff_id))
+		rc = err_set(err, ERR_CORRUPT, "the layer makes another tar stream than it was");
+	return rc;
+}
+
+int layer_verify(const struct store *s, const struct digest *diff_id, bool *ret_data,
+		 struct err *err)
+{
+	int rc = verify_frames(s, diff_id, err);
+
+	*ret_data = false;
 	if (rc < 0)
 		return rc;
-	return digest_equal(&is, diff_id)
-		       ? 0
-		       : err_set(err, ERR_CORRUPT,
-				 "the layer makes another tar stream than it was");
+	rc = verify_contents(s, diff_id, err);
+	*ret_data = rc < 0;
+	return rc < 0 ? rc : verify_stream(s, diff_id, err);
+}
+
+void layer_set_aside(const struct store *s, const struct digest *diff_id, bool data)
+{
+	char hex[65], name[80];
+
+	digest_hex(diff_id, hex);
+	snprintf(name, sizeof(name), "%s.index", hex);
+	unlinkat(store_dirfd(s, STORE_LAYERS), name, 0);
+	snprintf(name, sizeof(name), "%s.data", hex);
+	if (data)
+		unlinkat(store_dirfd(s, STORE_LAYERS), name, 0);
 }

@@ -20,7 +20,6 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "image/catalog.h"
-#include "image/merge.h"
 #include "image/load.h"
 #include "image/reference.h"
 #include "image/stream.h"
@@ -290,28 +289,6 @@ static int merge_image(struct load *l, const struct oci_image *img, const char *
 	return r < 0 ? r : store_sync_dir(l->store, STORE_IMAGES, err);
 }
 
-static int ensure_image(struct load *l, const struct oci_image *img, struct err *err)
-{
-	cleanup_lock struct store_lock lock = STORE_LOCK_INIT;
-	cleanup_free struct layer_info *infos = calloc(img->layer_count + 1, sizeof(*infos));
-	struct merge_result res;
-	char hex[65], name[80];
-	int r;
-
-	if (!infos)
-		return err_set(err, ENOMEM, "out of memory");
-	for (size_t i = 0; i < img->layer_count; i++)
-		infos[i] = *find_info(l, &img->layers[i].diff_id);
-	snprintf(name, sizeof(name), "image-%s", digest_hex(&img->id, hex));
-	r = store_lock(l->store, name, &lock, err);
-	if (r >= 0)
-		r = catalog_has(l->store, &img->id, err);
-	if (r != 0)
-		return r < 0 ? r : 0;
-	r = merge_image(l, img, hex, &res, err);
-	return r < 0 ? r : catalog_add(l->store, img, infos, res.meta_blocks, err);
-}
-
 static int set_names(struct load *l, const struct oci_image *img, struct err *err)
 {
 	char ref[IMAGE_REFERENCE_MAX];
@@ -328,6 +305,40 @@ static int set_names(struct load *l, const struct oci_image *img, struct err *er
 		if (r >= 0)
 			r = catalog_set_ref(l->store, ref, &img->id, err);
 	}
+	return r;
+}
+
+static int ensure_image(struct load *l, const struct oci_image *img, struct err *err)
+{
+	cleanup_lock struct store_lock lock = STORE_LOCK_INIT;
+	cleanup_free struct layer_info *infos = calloc(img->layer_count + 1, sizeof(*infos));
+	struct merge_result res;
+	char hex[65], name[80];
+	int r, has = 0;
+
+	if (!infos)
+		return err_set(err, ENOMEM, "out of memory");
+	for (size_t i = 0; i < img->layer_count; i++)
+		infos[i] = *find_info(l, &img->layers[i].diff_id);
+	snprintf(name, sizeof(name), "image-%s", digest_hex(&img->id, hex));
+	r = store_lock(l->store, name, &lock, err);
+	if (r >= 0)
+		r = has = catalog_has(l->store, &img->id, err);
+	if (r == 0)
+		r = merge_image(l, img, hex, &res, err);
+	if (r >= 0)
+		r = store_begin(l->store, err);
+	if (r < 0)
+		return r;
+	/* An image that nobody can call by its name would be no use. */
+	if (!has)
+		r = catalog_add(l->store, img, infos, &res, err);
+	if (r >= 0)
+		r = set_names(l, img, err);
+	if (r >= 0)
+		r = store_commit(l->store, err);
+	if (r < 0)
+		store_rollback(l->store);
 	return r;
 }
 
@@ -360,11 +371,8 @@ static int run(struct load *l, const struct oci_images *images, struct image_lis
 
 	if (r >= 0)
 		r = ensure_layers(l, err);
-	for (size_t i = 0; r >= 0 && i < images->count; i++) {
+	for (size_t i = 0; r >= 0 && i < images->count; i++)
 		r = ensure_image(l, &images->items[i], err);
-		if (r >= 0)
-			r = set_names(l, &images->items[i], err);
-	}
 	return r < 0 ? r : fill_list(l, images, ret, err);
 }
 
@@ -430,60 +438,4 @@ int image_load(struct store *s, const char *input, const struct image_load_optio
 	if (r < 0)
 		store_gc(s, &gc, NULL);
 	return r;
-}
-
-int image_verify(struct store *s, const char *ref, struct err *err)
-{
-	cleanup_image_info struct image_info i = IMAGE_INFO_INIT;
-	struct digest diff_id;
-	int r = image_inspect(s, ref, &i, err);
-
-	for (size_t k = 0; r >= 0 && k < i.layer_count; k++) {
-		r = digest_parse(i.layers[k].diff_id, "a diff_id", &diff_id, err);
-		if (r >= 0)
-			r = layer_verify(s, &diff_id, err);
-		if (r < 0)
-			return err_wrap(err, "layer %s", i.layers[k].diff_id);
-	}
-	return r < 0 ? r : load_verify_meta(s, &i, err);
-}
-
-int load_verify_meta(struct store *s, const struct image_info *i, struct err *err)
-{
-	cleanup_temp struct store_temp temp = STORE_TEMP_INIT;
-	cleanup_free struct digest *diff_ids = calloc(i->layer_count + 1, sizeof(*diff_ids));
-	cleanup_free uint8_t *a = malloc(2 * 65536u);
-	cleanup_close int fd = -1;
-	struct image_limits limits = {0};
-	struct merge_result res;
-	struct digest id;
-	int r;
-
-	if (!diff_ids || !a)
-		return err_set(err, ENOMEM, "out of memory");
-	image_limits_default(&limits);
-	r = digest_parse(i->id, "the image id", &id, err);
-	for (size_t k = 0; r >= 0 && k < i->layer_count; k++)
-		r = digest_parse(i->layers[k].diff_id, "a diff_id", &diff_ids[k], err);
-	if (r >= 0)
-		r = store_temp_new(s, &temp, err);
-	if (r >= 0)
-		r = merge_layers(s, diff_ids, i->layer_count, &limits, id.sha256, temp.fd, &res,
-				 err);
-	if (r < 0)
-		return r;
-	fd = open(i->extents[0].path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return err_errno(err, "cannot open %s", i->extents[0].path);
-	for (uint64_t at = 0;; at += 65536) {
-		ssize_t n = pread(temp.fd, a, 65536, (off_t)at),
-			m = pread(fd, a + 65536, 65536, (off_t)at);
-
-		if (n < 0 || m < 0)
-			return err_errno(err, "cannot read %s", i->extents[0].path);
-		if (n != m || memcmp(a, a + 65536, (size_t)n) != 0)
-			return err_set(err, ERR_CORRUPT, "%s is damaged", i->extents[0].path);
-		if (n == 0)
-			return 0;
-	}
 }

@@ -8,7 +8,5 @@
 /* Convert, merge and register @images, whose blobs are in @src. The caller holds store_hold(). */
 int load_images(struct store *s, const struct source *src, const struct oci_images *images,
 		const struct image_load_options *o, struct image_list *ret, struct err *err);
-/* Merge again and compare with what is stored. */
-int load_verify_meta(struct store *s, const struct image_info *i, struct err *err);
 
 #endif

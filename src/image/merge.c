@@ -388,6 +388,7 @@ int merge_layers(const struct store *s, const struct digest *diff_ids, size_t co
 	struct erofs_options o = {.tail = read_tail, .tail_arg = &tails};
 	struct erofs_result res;
 	uint64_t entries = 0;
+	uint32_t crc = 0;
 	int r = erofs_tree_new(&t, err);
 
 	if (r < 0)
@@ -410,8 +411,13 @@ int merge_layers(const struct store *s, const struct digest *diff_ids, size_t co
 	memcpy(o.uuid, uuid, sizeof(o.uuid));
 	r = erofs_write(t, fd, &o, &res, err);
 	layer_close(tails.reader);
+	if (r >= 0)
+		r = crc32c_file(fd, res.blocks * EROFS_BLOCK, &crc);
+	/* Neither reading layers nor the tree fails with these; writing does. */
+	if (r == -ENOSPC || r == -EDQUOT || r == -EROFS || r == -EFBIG)
+		return store_write_error(s, r, err);
 	if (r < 0)
-		return r;
-	*ret = (struct merge_result){res.blocks, res.inodes};
+		return err && err->code ? r : err_set(err, r, "cannot read the image back");
+	*ret = (struct merge_result){res.blocks, res.inodes, crc};
 	return 0;
 }

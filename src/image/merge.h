@@ -21,6 +21,7 @@
 
 struct merge_result {
 	uint64_t meta_blocks, inodes;
+	uint32_t crc; /* of the metadata */
 };
 
 /* @uuid identifies the file system. Writes to @fd from offset 0. */

@@ -214,6 +214,9 @@ static int open_extent(struct run *r, const struct vm_extent *x, bool read_only,
 
 	if (fd < 0)
 		return err_errno(err, "cannot open disk %s", x->path);
+	/* Whoever removes images looks whether somebody has such a lock on them. */
+	if (read_only)
+		(void)io_flock(fd, false, false);
 	r->backing.fds[r->backing.n++] = fd;
 	return fd;
 }

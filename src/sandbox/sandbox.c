@@ -43,6 +43,7 @@ struct sandbox {
 	struct sandbox_machine machine;
 	uint64_t began; /* now_ns() */
 	struct image_info image;
+	int hold;	    /* keeps the image from being removed */
 	const char *engine; /* static */
 	char *vm, *kernel, *agentd;
 	bool reused, ready, ending;
@@ -105,7 +106,8 @@ static int find_image(struct sandbox *sb, const char *ref, struct err *err)
 			sb->image.config.architecture, host);
 		return err_hint(err, "load the image for linux/%s", host);
 	}
-	return 0;
+	sb->hold = image_hold(sb->store, &sb->image, err);
+	return sb->hold < 0 ? sb->hold : 0;
 }
 
 /* More memory than there is would only end in the middle of something. */
@@ -219,7 +221,7 @@ int sandbox_open(struct sandbox **ret, struct store *s, struct sandbox_spec *spe
 	sb->store = s;
 	sb->dir = (struct sandbox_dir)SANDBOX_DIR_INIT;
 	sb->proc = (struct proc)PROC_INIT;
-	sb->owner = sb->startup = -1;
+	sb->owner = sb->startup = sb->hold = -1;
 	sb->record.ephemeral = !spec->name;
 	sb->record.spec = *spec;
 	memset(spec, 0, sizeof(*spec));
@@ -363,7 +365,8 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 	sb->began = now_ns();
 	sb->startup = take_fd(&startup_rd);
 	sb->owner = take_fd(&owner_wr);
-	return 0;
+	/* While the machine comes up: nothing runs in it before we say so. */
+	return image_check(sb->hold, &sb->image, err);
 }
 
 int sandbox_report_fd(const struct sandbox *sb)
@@ -554,6 +557,7 @@ struct sandbox *sandbox_free(struct sandbox *sb)
 	record_done(&sb->record);
 	record_machine_done(&sb->machine);
 	image_info_done(&sb->image);
+	close_fd(sb->hold);
 	free(sb->vm);
 	free(sb->kernel);
 	free(sb->agentd);

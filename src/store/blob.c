@@ -89,30 +89,45 @@ void store_temp_done(struct store_temp *t)
 	*t = (struct store_temp)STORE_TEMP_INIT;
 }
 
-static int temp_sync(const struct store_temp *t, const char *name, struct err *err)
+static int temp_sync(const struct store_temp *t, struct err *err)
 {
 	/* Blobs never change; say so to whoever looks, and to our own mistakes. */
-	if (fchmod(t->fd, 0444) < 0)
-		return err_errno(err, "cannot publish %s", name);
-	if (fdatasync(t->fd) < 0)
+	if (fchmod(t->fd, 0444) < 0 || fdatasync(t->fd) < 0)
 		return store_write_error(t->store, -errno, err);
 	return 0;
 }
 
-static int temp_rename(struct store_temp *t, enum store_dir dir, const char *name, struct err *err)
+static int temp_rename_at(struct store_temp *t, int dirfd, const char *name, struct err *err)
 {
 	const struct store *s = t->store;
 
-	if (renameat(s->dirs[STORE_TMP], t->name, s->dirs[dir], name) < 0)
-		return err_errno(err, "cannot publish %s in the store at %s", name, s->home);
+	if (renameat(s->dirs[STORE_TMP], t->name, dirfd, name) < 0)
+		return store_write_error(s, -errno, err);
 	t->name[0] = 0;
 	store_temp_done(t);
 	return 0;
 }
 
+static int temp_rename(struct store_temp *t, enum store_dir dir, const char *name, struct err *err)
+{
+	return temp_rename_at(t, t->store->dirs[dir], name, err);
+}
+
+int store_temp_publish_root(struct store_temp *t, const char *name, struct err *err)
+{
+	const int root = t->store->root;
+	int r = temp_sync(t, err);
+
+	if (r >= 0)
+		r = temp_rename_at(t, root, name, err);
+	if (r >= 0 && fsync(root) < 0)
+		r = err_errno(err, "cannot sync the store");
+	return r;
+}
+
 int store_temp_publish(struct store_temp *t, enum store_dir dir, const char *name, struct err *err)
 {
-	int r = temp_sync(t, name, err);
+	int r = temp_sync(t, err);
 
 	return r < 0 ? r : temp_rename(t, dir, name, err);
 }
@@ -126,7 +141,7 @@ int store_publish(const struct store *s, enum store_dir dir, const struct store_
 	for (size_t i = 0; i < n; i++)
 		sync_file_range(p[i].temp->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 	for (size_t i = 0; r >= 0 && i < n; i++)
-		r = temp_sync(p[i].temp, p[i].name, err);
+		r = temp_sync(p[i].temp, err);
 	for (size_t i = 0; r >= 0 && i < n; i++)
 		r = temp_rename(p[i].temp, dir, p[i].name, err);
 	return r < 0 ? r : store_sync_dir(s, dir, err);
@@ -135,7 +150,7 @@ int store_publish(const struct store *s, enum store_dir dir, const struct store_
 int store_sync_dir(const struct store *s, enum store_dir dir, struct err *err)
 {
 	if (fsync(s->dirs[dir]) < 0)
-		return err_errno(err, "cannot sync the store at %s", s->home);
+		return store_write_error(s, -errno, err);
 	return 0;
 }
 
@@ -232,8 +247,8 @@ static int blob_wanted(struct store *s, sqlite3_stmt *st, const char *name, stru
 	return r;
 }
 
-static int gc_dir(struct store *s, enum store_dir dir, const char *sql, struct store_gc_result *res,
-		  struct err *err)
+static int gc_dir(struct store *s, enum store_dir dir, const char *sql, bool plan,
+		  struct store_gc_result *res, struct err *err)
 {
 	int copy = openat(s->dirs[dir], ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	cleanup_dir DIR *d = copy < 0 ? NULL : fdopendir(copy);
@@ -258,7 +273,7 @@ static int gc_dir(struct store *s, enum store_dir dir, const char *sql, struct s
 			return r;
 		if (r > 0 || fstatat(s->dirs[dir], e->d_name, &sb, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
-		if (unlinkat(s->dirs[dir], e->d_name, 0) < 0)
+		if (!plan && unlinkat(s->dirs[dir], e->d_name, 0) < 0)
 			return err_errno(err, "cannot delete %s in the store at %s", e->d_name,
 					 s->home);
 		res->files++;
@@ -267,7 +282,7 @@ static int gc_dir(struct store *s, enum store_dir dir, const char *sql, struct s
 	return 0;
 }
 
-int store_gc(struct store *s, struct store_gc_result *ret, struct err *err)
+static int gc(struct store *s, bool plan, struct store_gc_result *ret, struct err *err)
 {
 	cleanup_close int fd = open_run_lock(s, err);
 	struct store_gc_result res = {0};
@@ -287,11 +302,22 @@ int store_gc(struct store *s, struct store_gc_result *ret, struct err *err)
 		       " (SELECT 1 FROM image_layers l WHERE l.diff_id = layers.diff_id)",
 		       err);
 	if (r >= 0)
-		r = gc_dir(s, STORE_IMAGES, "SELECT 1 FROM images WHERE id = ?1", &res, err);
+		r = gc_dir(s, STORE_IMAGES, "SELECT 1 FROM images WHERE id = ?1", plan, &res, err);
 	if (r >= 0)
-		r = gc_dir(s, STORE_LAYERS, "SELECT 1 FROM layers WHERE diff_id = ?1", &res, err);
+		r = gc_dir(s, STORE_LAYERS, "SELECT 1 FROM layers WHERE diff_id = ?1", plan, &res,
+			   err);
 	if (r < 0)
 		return r;
 	*ret = res;
 	return 0;
+}
+
+int store_gc(struct store *s, struct store_gc_result *ret, struct err *err)
+{
+	return gc(s, false, ret, err);
+}
+
+int store_gc_plan(struct store *s, struct store_gc_result *ret, struct err *err)
+{
+	return gc(s, true, ret, err);
 }

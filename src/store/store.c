@@ -218,13 +218,16 @@ static int store_check_version(const struct store *s, struct err *err)
 
 static int store_write_version(const struct store *s, struct err *err)
 {
-	char path[PATH_MAX];
-	const char text[] = STORE_VERSION_WORD STR(STORE_VERSION) "\n";
-	int n = snprintf(path, sizeof(path), "%s/" STORE_VERSION_FILE, s->home);
+	static const char text[] = STORE_VERSION_WORD STR(STORE_VERSION) "\n";
+	cleanup_temp struct store_temp t = STORE_TEMP_INIT;
+	int r = store_temp_new(s, &t, err);
 
-	if (n < 0 || (size_t)n >= sizeof(path))
-		return err_set(err, ENAMETOOLONG, "path too long: %s", s->home);
-	return io_write_file_atomic(path, text, sizeof(text) - 1, 0644, err);
+	if (r < 0)
+		return r;
+	r = io_write_full(t.fd, text, sizeof(text) - 1);
+	if (r < 0)
+		return store_write_error(s, r, err);
+	return store_temp_publish_root(&t, STORE_VERSION_FILE, err);
 }
 
 static int store_open_dirs(struct store *s, struct err *err)

@@ -163,6 +163,8 @@ struct store_gc_result {
 };
 /* Delete every blob that no row names. Never waits for writers. */
 int store_gc(struct store *s, struct store_gc_result *ret, struct err *err);
+/* What that would delete; inside of a transaction that is undone afterwards. */
+int store_gc_plan(struct store *s, struct store_gc_result *ret, struct err *err);
 
 /*
  * Who uses which image. A sandbox that names an image keeps it from being removed.

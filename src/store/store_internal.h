@@ -14,6 +14,8 @@ struct store {
 
 /* Delete what dead writers left in tmp/. Best effort: leftovers waste space, nothing else. */
 void store_clean_temps(const struct store *s);
+/* As store_temp_publish(), directly in the store. */
+int store_temp_publish_root(struct store_temp *t, const char *name, struct err *err);
 int store_db_error(struct store *s, const char *doing, struct err *err);
 
 #endif

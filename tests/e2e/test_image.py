@@ -360,19 +360,6 @@ class Manage(Case):
         self.ok(self.msb("image", "rm", "one"))
         self.assertEqual(self.sh("cat /shared /two", image="two"), "stwo")
 
-    def test_remove_while_it_runs(self):
-        self.own_home()
-        for options in ([], ["--name", "kept"]):
-            child = self.start("run", *options, "busybox", "--", "sh", "-c", "echo up; cat; cat /etc/motd /bin/cat | tail -c 99 | wc -c")
-            self.assertEqual(child.stdout.readline(), b"up\n")
-            done = self.msb("image", "rm", "busybox")
-            if options:
-                self.assertNotEqual(done.code, 0, "removed an image that a kept sandbox needs")
-            # Refused or not, who runs goes on unharmed.
-            out, err = child.communicate(b"", 120)
-            self.assertEqual((child.returncode, out), (0, b"99\n"), err)
-            self.ok(self.msb("load", "-i", os.environ["MSB_TEST_BUSYBOX"]))
-
     @deadline(900)
     def test_bootstrap(self):
         if not shutil.which("mmdebstrap"):

@@ -8,7 +8,7 @@ import subprocess
 import tarfile
 
 import oci
-from harness import Case, tree
+from harness import Case, Terminal, deadline, tree
 from test_image import run, small, tool
 
 
@@ -167,3 +167,395 @@ class Save(Case):
         os.close(writer)
         self.refused(done, 1, "archive")
         self.assertEqual(tree(self.home), before)
+
+
+def contents(home):
+    """Every file of a store but locks and the database, with what is in it."""
+    found = {}
+    for folder in ("layers", "images", "tmp", "."):
+        for name in os.listdir(f"{home}/{folder}"):
+            path = f"{home}/{folder}/{name}"
+            if os.path.isfile(path) and not name.startswith("msb.db") and name != "run.lock":
+                found[os.path.normpath(f"{folder}/{name}")] = open(path, "rb").read()
+    return found
+
+
+def flip(path, at=0.5):
+    """One bit; @at: where, as a part of the file."""
+    os.chmod(path, 0o644)
+    with open(path, "r+b") as f:
+        f.seek(int(os.path.getsize(path) * at))
+        byte = f.read(1)
+        f.seek(-1, os.SEEK_CUR)
+        f.write(bytes([byte[0] ^ 0x10]))
+
+
+def usage(home):
+    """Space on disk of the blobs."""
+    return sum(os.lstat(f"{home}/{folder}/{name}").st_blocks * 512 for folder in ("layers", "images") for name in os.listdir(f"{home}/{folder}"))
+
+
+class Verify(Case):
+    def setUp(self):
+        super().setUp()
+        self.home = self.path("home")
+        self.layer = small(oci.entry("f", "hello\n" * 1000), oci.entry("t", "tail" * 100))
+        self.archive = oci.layout(self.path("i.tar"), [self.layer], "one:latest")
+        self.ok(self.msb("load", "-i", self.archive))
+        self.before = contents(self.home)
+
+    def blob(self, suffix):
+        folder = "images" if suffix == "erofs" else "layers"
+        return next(f"{self.home}/{folder}/{n}" for n in os.listdir(f"{self.home}/{folder}") if n.endswith("." + suffix))
+
+    def verify(self):
+        return self.msb("image", "verify")
+
+    def test_sound(self):
+        self.assertIn("sound", self.ok(self.verify()).text)
+        self.ok(self.msb("image", "verify", "one"))
+        self.refused(self.msb("image", "verify", "other"), 1, "other")
+        shown = json.loads(self.ok(self.msb("images", "verify", "--format", "json")).text)
+        self.assertEqual((shown["images"], shown["layers"], shown["damaged"], shown["faults"]), (1, 1, 0, []))
+
+    def test_a_flipped_bit_in_any_layer_file(self):
+        for suffix in ("data", "tails", "tar", "index"):
+            for at in (0, 0.3, 0.7, 0.999):
+                flip(self.blob(suffix), at)
+                done = self.verify()
+                self.assertEqual(done.code, 1, f"{suffix} at {at}: {done}")
+                self.assertIn("damaged", done.messages)
+                self.assertIn("load", done.messages.split("→")[1])
+                # A sandbox starts only if what it reads is sound.
+                if suffix == "data":
+                    self.refused(self.run_in("one", "true"), 125, "damaged", "load")
+                self.refused(self.msb("save", "-o", self.path("out"), "one"), 1, "load")
+                self.assertFalse(os.path.exists(self.path("out")))
+                # Loading it again mends it, to the same bytes.
+                self.ok(self.msb("load", "-i", self.archive))
+                self.assertEqual(contents(self.home), self.before)
+                self.ok(self.verify())
+
+    def test_a_damaged_layer_is_never_saved(self):
+        # Even when nobody has verified it.
+        for suffix in ("data", "tails", "tar"):
+            flip(self.blob(suffix))
+            self.refused(self.msb("save", "-o", self.path("out"), "one"), 1, "damaged")
+            self.assertFalse(os.path.exists(self.path("out")))
+            self.verify()
+            self.ok(self.msb("load", "-i", self.archive))
+
+    def test_metadata(self):
+        for at in (0, 0.26, 0.5, 0.99):
+            flip(self.blob("erofs"), at)
+            self.refused(self.run_in("one", "true"), 125, "damaged", "verify")
+            self.assertIn("mended", self.ok(self.verify()).text)
+            self.assertEqual(contents(self.home), self.before)
+        os.unlink(self.blob("erofs"))
+        self.refused(self.run_in("one", "true"), 125, "damaged")
+        self.ok(self.verify())
+        # Loading again does as well.
+        flip(self.blob("erofs"))
+        self.ok(self.msb("load", "-i", self.archive))
+        self.assertEqual(contents(self.home), self.before)
+        self.assertEqual(self.sh("cat /t", image="one"), "tail" * 100)
+
+    def test_lengths(self):
+        for suffix in ("data", "tails", "tar", "index"):
+            for change in (-1, 1):
+                path = self.blob(suffix)
+                os.chmod(path, 0o644)
+                os.truncate(path, os.path.getsize(path) + change)
+                if suffix == "data":
+                    self.refused(self.run_in("one", "true"), 125, "damaged")
+                # What the sizes tell needs nobody to verify.
+                self.ok(self.msb("load", "-i", self.archive))
+                self.assertEqual(contents(self.home), self.before)
+
+    def test_database(self):
+        import sqlite3
+        path = self.home + "/msb.db"
+        with sqlite3.connect(path) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            db.execute("UPDATE images SET disk = zeroblob(length(disk))")
+        # The row is made again from the layers.
+        self.refused(self.run_in("one", "true"), 125)
+        self.assertIn("mended", self.ok(self.verify()).text)
+        self.assertEqual(self.sh("cat /t", image="one"), "tail" * 100)
+        with sqlite3.connect(path) as db:
+            db.execute("UPDATE images SET config = replace(config, 'linux', 'lunix')")
+        done = self.verify()
+        self.assertEqual(done.code, 1, str(done))
+        self.ok(self.msb("image", "rm", "one"))
+        self.ok(self.msb("load", "-i", self.archive))
+        self.ok(self.verify())
+        with open(path, "r+b") as f:
+            f.seek(4096)
+            f.write(os.urandom(os.path.getsize(path) - 4096))
+        done = self.verify()
+        self.assertEqual(done.code, 1, str(done))
+        self.assertIn("msb.db", done.messages)
+        for name in os.listdir(self.home):
+            if name.startswith("msb.db"):
+                os.unlink(f"{self.home}/{name}")
+        self.ok(self.msb("load", "-i", self.archive))
+        self.assertEqual(contents(self.home), self.before)
+
+    def test_other_versions(self):
+        for version, word in ((1, "earlier"), (99, "update")):
+            with open(self.home + "/version", "w") as f:
+                f.write(f"microsandbox-store {version}\n")
+            for words in (["image", "ls"], ["load", "-i", self.archive], ["image", "prune", "-y"]):
+                self.refused(self.msb(*words), 1, str(version), word)
+        self.assertEqual({k: v for k, v in contents(self.home).items() if k != "version"}, {k: v for k, v in self.before.items() if k != "version"})
+
+
+class InUse(Case):
+    def hold(self, *options):
+        child = self.start("run", *options, "busybox", "--", "sh", "-c", "echo up; cat; cat /etc/motd /bin/cat | tail -c 99 | wc -c")
+        self.assertEqual(child.stdout.readline(), b"up\n")
+        return child
+
+    def release(self, child):
+        out, err = child.communicate(b"", 120)
+        self.assertEqual((child.returncode, out), (0, b"99\n"), err)
+
+    def test_an_ephemeral_sandbox_keeps_its_image(self):
+        self.own_home()
+        child = self.hold()
+        before = contents(self.home)
+        self.refused(self.msb("image", "rm", "busybox"), 1, "running", "--force")
+        self.refused(self.msb("rmi", "busybox"), 1, "running")
+        pruned = json.loads(self.ok(self.msb("image", "prune", "-a", "-y", "--format", "json")).text)
+        self.assertEqual((pruned["removed"], pruned["freed_bytes"]), ([], 0))
+        self.assertEqual(contents(self.home), before)
+        # One name more or less is no matter; the last one is.
+        self.ok(self.msb("load", "-i", os.environ["MSB_TEST_BUSYBOX"], "-t", "second"))
+        self.ok(self.msb("image", "rm", "second"))
+        self.refused(self.msb("image", "rm", "busybox"), 1, "running")
+        self.release(child)
+        self.ok(self.msb("image", "rm", "busybox"))
+        self.assertEqual(usage(self.home), 0)
+
+    def test_by_force(self):
+        self.own_home()
+        child = self.hold()
+        self.ok(self.msb("image", "rm", "--force", "busybox"))
+        self.assertEqual(usage(self.home), 0)
+        self.release(child)
+        self.refused(self.run_in("busybox", "true"), 125, "busybox")
+
+    def test_a_kept_sandbox_keeps_its_image(self):
+        self.own_home()
+        self.ok(self.run_in("busybox", "true", options=["--name", "kept"]))
+        self.refused(self.msb("image", "rm", "busybox"), 1, "kept", "--force")
+        self.assertEqual(json.loads(self.ok(self.msb("image", "prune", "-a", "-y", "--format", "json")).text)["removed"], [])
+        self.ok(self.msb("image", "rm", "--force", "busybox"))
+        self.refused(self.msb("run", "--name", "kept", "busybox"), 125, "gone")
+        # It works again when the image is there again.
+        self.ok(self.msb("load", "-i", os.environ["MSB_TEST_BUSYBOX"]))
+        self.ok(self.msb("run", "--name", "kept", "busybox", "--", "true"))
+        # One whose directory somebody has deleted keeps nothing.
+        shutil.rmtree(self.home + "/sandboxes/kept")
+        self.ok(self.msb("image", "rm", "busybox"))
+
+
+class Prune(Case):
+    def setUp(self):
+        super().setUp()
+        self.home = self.path("home")
+        self.shared = oci.layer([oci.entry("shared", os.urandom(200000))])
+
+    def load(self, name, *more):
+        self.ok(self.msb("load", "-i", oci.layout(self.path("i.tar"), [self.shared, oci.layer([oci.entry("own", os.urandom(70000)), *more])], name)))
+
+    def prune(self, *options):
+        before = usage(self.home)
+        done = json.loads(self.ok(self.msb("image", "prune", "-y", "--format", "json", *options)).text)
+        self.assertEqual(before - usage(self.home), done["freed_bytes"], "it frees something else than it says")
+        return done["removed"]
+
+    def test_what_goes(self):
+        for name in ("one", "two", "one"):
+            self.load(name)
+        # The first "one" lost its name to the second.
+        self.assertEqual(len(json.loads(self.ok(self.msb("image", "ls", "--format", "json")).text)), 3)
+        removed = self.prune()
+        self.assertEqual(len(removed), 1)
+        self.assertTrue(removed[0].startswith("sha256:"))
+        self.assertEqual(self.prune(), [])
+        # Leftovers of a crash.
+        for name in ("layers/" + "a" * 64 + ".data", "images/" + "b" * 64 + ".erofs"):
+            with open(f"{self.home}/{name}", "wb") as f:
+                f.write(b"x" * 100000)
+        self.assertEqual(self.prune(), [])
+        self.assertEqual(sorted(self.prune("--all")), ["docker.io/library/one:latest", "docker.io/library/two:latest"])
+        self.assertEqual(usage(self.home), 0)
+
+    def test_sizes_are_real(self):
+        self.load("one")
+        alone = usage(self.home)
+        listed = json.loads(self.ok(self.msb("image", "ls", "--format", "json")).text)[0]
+        self.assertEqual(listed["stored_bytes"], alone)
+        shown = json.loads(self.ok(self.msb("image", "inspect", "one", "--format", "json")).text)
+        self.assertEqual(shown["stored_bytes"], alone)
+        # A second image costs its own layer and its metadata only.
+        self.load("two")
+        shown = json.loads(self.ok(self.msb("image", "inspect", "two", "--format", "json")).text)
+        metadata = os.stat(f"{self.home}/images/{shown['id'][7:]}.erofs").st_blocks * 512
+        self.assertEqual(usage(self.home) - alone, shown["layers"][1]["stored_bytes"] + metadata)
+
+    def test_it_asks(self):
+        self.load("one")
+        self.refused(self.msb("image", "prune"), 2, "--yes")
+        for answer, code in (b"n\n", 1), (b"\n", 1), (b"y\n", 0):
+            t = Terminal(self, "image", "prune", "--all")
+            t.expect(b"one:latest")
+            t.expect(b"[y/N]")
+            t.write(answer)
+            self.assertEqual(t.wait(), code)
+            self.assertEqual(usage(self.home) == 0, code == 0)
+
+
+class Faults(Case):
+    """Every change to a file fails in turn, or is the last that msb does."""
+    SHIM = os.path.join(os.path.dirname(os.environ.get("MSB", "") or os.path.join(os.path.dirname(__file__), "../../build/msb")), "tests/libfault.so")
+
+    def setUp(self):
+        super().setUp()
+        if not os.path.exists(self.SHIM):
+            self.skipTest("no libfault.so: not with sanitizers")
+        self.base = self.path("base")
+        self.home = self.path("home")
+        shared = oci.layer([oci.entry("d"), oci.entry("d/f", b"data" * 5000), oci.entry("t", "tail")])
+        self.one = oci.layout(self.path("one.tar"), [shared], "one")
+        self.two = oci.layout(self.path("two.tar"), [shared, oci.layer([oci.entry("x", os.urandom(9000))])], "two")
+
+    def state(self):
+        """The files, and what the images are."""
+        listed = json.loads(self.ok(self.msb("image", "ls", "--format", "json")).text)
+        return contents(self.home), sorted((i["reference"], i["digest"]) for i in listed)
+
+    def fresh(self):
+        shutil.rmtree(self.home, True)
+        if os.path.exists(self.base):
+            shutil.copytree(self.base, self.home)
+
+    def each(self, kind, *words):
+        """@words, from the state in base, with each fault of that kind."""
+        self.fresh()
+        before = self.state() if os.path.exists(self.base) else ({"version": b"microsandbox-store 2\n"}, [])
+        self.ok(self.msb(*words))
+        after = self.state()
+        number = 0
+        while True:
+            number += 1
+            self.fresh()
+            reader, writer = os.pipe()
+            done = self.msb(*words, pass_fds=[writer], env={
+                "LD_PRELOAD": self.SHIM, "FAULT": kind, "FAULT_AT": str(number), "FAULT_FD": str(writer)})
+            os.close(writer)
+            fired = os.read(reader, 1)
+            os.close(reader)
+            what = f"{words}, {kind} at change {number}: {done}"
+            if not fired:
+                self.assertEqual(done.code, 0, what)
+                break
+            if kind == "KILL":
+                self.assertEqual(done.code, -9, what)
+            elif done.code:
+                self.refused(done, 1)
+            # The next command works, there is nothing in between, and no byte is wrong.
+            files, images = self.state()
+            self.assertIn(images, (before[1], after[1]), what)
+            if kind != "KILL" and done.code:
+                self.assertFalse([n for n in files if n.startswith("tmp/")], what)
+            if not done.code:
+                self.assertEqual(images, after[1], what)
+            self.ok(self.msb("image", "prune", "-y"))
+            self.assertEqual(self.state(), before if images == before[1] else after, what)
+            # Once more without the fault.
+            if images == before[1]:
+                self.ok(self.msb(*words))
+                self.assertEqual(self.state(), after, what)
+        self.assertGreater(number, 5, "the shim sees nothing")
+        return number
+
+    def kinds(self, *words):
+        for kind in ("ENOSPC", "EIO", "KILL"):
+            self.each(kind, *words)
+
+    def make_base(self, *archives):
+        for archive in archives:
+            self.ok(self.msb("load", "-i", archive))
+        os.rename(self.home, self.base)
+
+    @deadline(900)
+    def test_load_into_nothing(self):
+        self.kinds("load", "-i", self.one)
+
+    @deadline(900)
+    def test_load(self):
+        self.make_base(self.one)
+        self.kinds("load", "-i", self.two)
+
+    @deadline(900)
+    def test_rm(self):
+        self.make_base(self.one, self.two)
+        self.kinds("image", "rm", "two")
+
+    @deadline(900)
+    def test_prune(self):
+        self.make_base(self.one, self.two)
+        self.kinds("image", "prune", "--all", "--yes")
+
+    def test_mending(self):
+        self.make_base(self.two)
+        blob = os.listdir(self.base + "/images")[0]
+        flip(f"{self.base}/images/{blob}")
+        # A damaged file is no state to come back to: what verify left is verified and mended.
+        for kind in ("ENOSPC", "EIO", "KILL"):
+            number, fired = 0, True
+            while fired:
+                number += 1
+                self.fresh()
+                reader, writer = os.pipe()
+                done = self.msb("image", "verify", pass_fds=[writer], env={
+                    "LD_PRELOAD": self.SHIM, "FAULT": kind, "FAULT_AT": str(number), "FAULT_FD": str(writer)})
+                os.close(writer)
+                fired = os.read(reader, 1)
+                os.close(reader)
+                self.ok(self.msb("image", "verify"))
+                self.assertIn("sound", self.ok(self.msb("image", "verify")).text, str(done))
+                self.assertEqual(os.listdir(self.home + "/tmp"), [])
+            self.assertGreater(number, 5)
+
+    def test_save(self):
+        self.make_base(self.two)
+        self.fresh()
+        before = self.state()
+        out = self.path("out/file")
+        os.mkdir(self.path("out"))
+        expected = self.ok(self.msb("save", "two")).out
+        for kind in ("ENOSPC", "EIO", "KILL"):
+            number, fired = 0, True
+            while fired:
+                number += 1
+                with open(out, "w") as f:
+                    f.write("old")
+                reader, writer = os.pipe()
+                done = self.msb("save", "-o", out, "two", pass_fds=[writer], env={
+                    "LD_PRELOAD": self.SHIM, "FAULT": kind, "FAULT_AT": str(number), "FAULT_FD": str(writer)})
+                os.close(writer)
+                fired = os.read(reader, 1)
+                os.close(reader)
+                self.assertIn(open(out, "rb").read(), (b"old", expected))
+                self.assertEqual(open(out, "rb").read() == expected, done.code == 0 or kind == "KILL" and open(out, "rb").read() == expected, str(done))
+                # Between its two names only a kill can leave one more.
+                left = set(os.listdir(self.path("out"))) - {"file"}
+                self.assertTrue(not left or kind == "KILL" and len(left) == 1, str(left))
+                for name in left:
+                    self.assertEqual(open(self.path("out/" + name), "rb").read(), expected)
+                    os.unlink(self.path("out/" + name))
+                self.assertEqual(self.state(), before)
+            self.assertGreater(number, 5)

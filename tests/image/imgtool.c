@@ -138,9 +138,27 @@ static int do_rm(struct store *s, char **v, struct err *err)
 	return r;
 }
 
+static void note_damage(void *arg, enum image_verify_event event, const char *what,
+			const struct err *err)
+{
+	struct err *first = arg;
+
+	(void)what;
+	if (event == IMAGE_VERIFY_DAMAGED && !first->code)
+		*first = *err;
+}
+
 static int do_verify(struct store *s, char **v, struct err *err)
 {
-	return image_verify(s, v[0], err);
+	struct image_verified res = {0};
+	struct err first = ERR_INIT;
+	int r = image_verify(s, (const char *const *)v, note_damage, &first, &res, err);
+
+	if (first.code)
+		return err_copy(err, &first);
+	if (r >= 0)
+		printf("mended=%llu\n", (unsigned long long)res.mended);
+	return r;
 }
 
 static int do_use(struct store *s, char **v, struct err *err)
