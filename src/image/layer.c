@@ -318,7 +318,8 @@ static int convert_entry(struct layer_writer *w, struct tar *t, const struct tar
 	if (++w->info.entries > w->limits.entries) {
 		err_set(err, ERR_LIMIT, "more than %llu entries",
 			(unsigned long long)w->limits.entries);
-		return err_hint(err, "if you trust the image, raise the limit on entries");
+		return err_hint(err, "if you trust the image, raise images.limits.entries in "
+				     "$MSB_HOME/config.json");
 	}
 	w->link[0] = 0;
 	r = convert_whiteout(w, &e, err);
@@ -344,16 +345,16 @@ static int convert_entry(struct layer_writer *w, struct tar *t, const struct tar
 			err_set(err, ERR_LIMIT, "%.300s has %llu bytes; at most %llu are allowed",
 				te->path, (unsigned long long)e.size,
 				(unsigned long long)w->limits.file_bytes);
-			return err_hint(err,
-					"if you trust the image, raise the limit on file size");
+			return err_hint(err, "if you trust the image, raise "
+					     "images.limits.file_bytes in $MSB_HOME/config.json");
 		}
 		w->info.bytes += e.size;
 		/* Holes cost nothing to send, so the stream's own limit does not cover them. */
 		if (w->info.bytes > w->limits.layer_bytes) {
 			err_set(err, ERR_LIMIT, "more than %llu bytes of files",
 				(unsigned long long)w->limits.layer_bytes);
-			return err_hint(err,
-					"if you trust the image, raise the limit on layer size");
+			return err_hint(err, "if you trust the image, raise "
+					     "images.limits.layer_bytes in $MSB_HOME/config.json");
 		}
 		r = write_contents(w, t, &e, err);
 		break;
@@ -401,7 +402,8 @@ static int counted_read(void *arg, const uint8_t **p, size_t *n, struct err *err
 	if (w->stream_bytes > w->limits.layer_bytes) {
 		err_set(err, ERR_LIMIT, "more than %llu bytes uncompressed",
 			(unsigned long long)w->limits.layer_bytes);
-		return err_hint(err, "if you trust the image, raise the limit on layer size");
+		return err_hint(err, "if you trust the image, raise images.limits.layer_bytes in "
+				     "$MSB_HOME/config.json");
 	}
 	return r;
 }
@@ -517,6 +519,7 @@ int layer_publish(struct layer_writer *w, const struct digest *diff_id, struct l
 		r = frame_end(&w->tails_frame, err);
 	if (r >= 0)
 		r = layer_recorder_end(&w->recorder, err);
+	w->info.tar_bytes = w->recorder.bytes;
 	if (r >= 0)
 		r = frame_end(&w->records_frame, err);
 	if (r >= 0)

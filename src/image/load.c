@@ -20,6 +20,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "image/catalog.h"
+#include "image/limits.h"
 #include "image/load.h"
 #include "image/reference.h"
 #include "image/stream.h"
@@ -380,11 +381,10 @@ int load_images(struct store *s, const struct source *src, const struct oci_imag
 		const struct image_load_options *o, struct image_list *ret, struct err *err)
 {
 	struct load l = {.store = s, .src = src, .o = o};
-	int r;
+	int r = image_limits_of(s, o->limits, &l.limits, err);
 
-	if (o->limits)
-		l.limits = *o->limits;
-	image_limits_default(&l.limits);
+	if (r < 0)
+		return r;
 	pthread_mutex_init(&l.lock, NULL);
 	r = run(&l, images, ret, err);
 	pthread_mutex_destroy(&l.lock);
@@ -402,9 +402,9 @@ static int load_input(struct store *s, const char *input, const struct image_loa
 	char ref[IMAGE_REFERENCE_MAX];
 	int r;
 
-	if (o->limits)
-		limits = *o->limits;
-	image_limits_default(&limits);
+	r = image_limits_of(s, o->limits, &limits, err);
+	if (r < 0)
+		return r;
 	for (const char *const *p = o->tags; p && *p; p++) {
 		r = reference_normalise(*p, ref, err);
 		if (r < 0)

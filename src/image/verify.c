@@ -16,6 +16,7 @@
 #include "base/io.h"
 #include "base/str.h"
 #include "image/catalog.h"
+#include "image/limits.h"
 
 #define COMPARE_PIECE 65536u
 
@@ -247,9 +248,8 @@ int image_verify(struct store *s, const char *const *refs, image_verify_fn *fn, 
 	struct verify v = {.store = s, .limits = &limits, .fn = fn, .arg = arg};
 	cleanup_close int hold = store_hold(s, err);
 	cleanup_strv struct strv ids = {0};
-	int r = hold < 0 ? hold : 0;
+	int r = hold < 0 ? hold : image_limits_of(s, NULL, &limits, err);
 
-	image_limits_default(&limits);
 	if (r >= 0 && !refs) {
 		r = check_database(&v, err);
 		if (r >= 0)

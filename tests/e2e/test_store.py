@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import tarfile
@@ -308,6 +309,130 @@ class Verify(Case):
             for words in (["image", "ls"], ["load", "-i", self.archive], ["image", "prune", "-y"]):
                 self.refused(self.msb(*words), 1, str(version), word)
         self.assertEqual({k: v for k, v in contents(self.home).items() if k != "version"}, {k: v for k, v in self.before.items() if k != "version"})
+
+
+class Limits(Case):
+    """Hostile images: refused with a word on what to do, or taken as they are and harmless."""
+
+    def setUp(self):
+        super().setUp()
+        self.home = self.path("home")
+        self.ok(self.msb("image", "ls"))
+
+    def configure(self, text):
+        with open(self.home + "/config.json", "w") as f:
+            f.write(text if isinstance(text, str) else json.dumps({"registries": {}, "images": {"limits": text}}))
+
+    def load(self, *entries):
+        return self.msb("load", "-i", oci.layout(self.path("i.tar"), [oci.layer(entries)], "x"))
+
+    def test_each_limit_counts(self):
+        before = tree(self.home)
+        for limits, entries, words in (
+                ({"layer_bytes": "100K"}, [oci.entry("a", bytes(200000))], ["uncompressed", "layer_bytes"]),
+                ({"file_bytes": 1000}, [oci.entry("a", "x" * 1001)], ["1001 bytes", "file_bytes"]),
+                ({"entries": 3}, [oci.entry(str(n), "") for n in range(4)], ["entries"]),
+                ({"image_entries": 3}, [oci.entry(str(n), "") for n in range(4)], ["entries in all"]),
+                ({"path_bytes": 20}, [oci.entry("a" * 30, "")], ["path longer than 20"]),
+                ({"depth": 3}, [oci.entry("a/b/c/d", "")], ["deeper than 3"]),
+                ({"link_bytes": 5}, [oci.entry("a", kind="link", target="123456")], ["symbolic link", "at most 5"]),
+                ({"xattr_bytes": 50}, [oci.entry("a", "", pax={"SCHILY.xattr.user.a": "v" * 60})], ["exceed 50"])):
+            self.configure(limits)
+            self.refused(self.load(*entries), 1, *words)
+            os.unlink(self.home + "/config.json")
+            self.assertEqual(tree(self.home), before)
+            self.ok(self.load(*entries))
+            self.ok(self.msb("image", "rm", "x"))
+        self.configure({"layers": 2})
+        self.refused(self.msb("load", "-i", oci.layout(self.path("l.tar"), [oci.layer([oci.entry(str(n), "")]) for n in range(3)], "x")), 1, "3 layers")
+
+    def test_bad_settings(self):
+        for text, words in (("{", ["json"]), ("[]", ["object"]), ('{"images": 7}', ["images"]), ('{"images": {"limit": {}}}', ["limit"]),
+                            ({"entrys": 5}, ["entrys", "entries"]), ({"entries": 0}, ["entries"]), ({"entries": -1}, ["entries"]),
+                            ({"entries": "many"}, ["entries"]), ({"depth": 100000}, ["depth", "1024"]), ({"layer_bytes": "12X"}, ["layer_bytes"]),
+                            ({"path_bytes": 1 << 40}, ["path_bytes", "4096"])):
+            self.configure(text)
+            self.refused(self.load(oci.entry("a", "")), 1, "config.json", *words)
+        self.configure({"layer_bytes": "20G", "entries": 2000000})
+        self.ok(self.load(oci.entry("a", "")))
+
+    def test_what_others_would_act_on(self):
+        # Devices, set-uid, links that lead out or in circles: data for the guest, nothing to the host.
+        entries = [
+            oci.entry("disk", kind="block", dev=(8, 0)), oci.entry("mem", kind="char", dev=(1, 1)),
+            oci.entry("pipe", kind="fifo"), oci.entry("su", "#!/bin/sh", mode=0o6755, uid=0), oci.entry("big", "x", uid=0x7ffffffe, gid=0x7ffffffe),
+            oci.entry("out", kind="link", target="../../../../../../etc"), oci.entry("abs", kind="link", target="/etc/passwd"),
+            oci.entry("c1", kind="link", target="c2"), oci.entry("c2", kind="link", target="c1"), oci.entry("self", kind="link", target="self"),
+            oci.entry("out/through", "inside"),  # lands in the image's own /etc
+            oci.entry("caps", "x", pax={"SCHILY.xattr.security.capability": "\x01"}),
+        ]
+        entries += [oci.entry(f"f{n}", "", pax={f"SCHILY.xattr.user.{k}": "v" for k in range(100)}) for n in range(50)]
+        entries += [oci.entry("twice", "first"), oci.entry("twice", kind="link", target="second"), oci.entry("twice", "third")]
+        self.ok(self.msb("load", "-i", oci.layout(self.path("i.tar"), [small(*entries)], "x")))
+        self.assertFalse(os.path.exists("/etc/through"))
+        out = self.sh("cat /etc/through /twice; stat -c '%F %a %u' /su /disk /mem /pipe /big; readlink /c1; readlink /out", image="x", timeout=120)
+        for part in ("insidethird", "regular file 6755 0", "block special", "character special", "fifo", "2147483646", "c2", "../../etc"):
+            self.assertIn(part, out)
+        self.ok(self.msb("save", "-o", self.path("o.tar"), "x"))
+
+    def test_refused_outright(self):
+        for entries, words in (
+                ([oci.entry("c1", kind="link", target="c2"), oci.entry("c2", kind="link", target="c1"), oci.entry("c1/f", "x")], ["symbolic links"]),
+                ([oci.entry("../../etc/evil", "x")], [".."]), ([oci.entry(".wh.../x", "")], []), ([oci.entry("d/.wh...", "")], ["whiteout"]),
+                ([oci.entry(".wh.", "")], ["whiteout"]), ([oci.entry(".wh.a/b", "")], ["whiteout"]),
+                ([oci.entry("a", "", pax={"SCHILY.xattr.user.a": "v" * 70000})], ["attributes"])):
+            self.refused(self.load(*entries), 1, *words)
+        self.assertEqual(usage(self.home), 0)
+
+    @deadline(900)
+    def test_large_and_many(self):
+        # 3 GiB and a bit in one file, most of it holes; made as it is read.
+        import gzip
+        layer = self.path("layer.gz")
+        size = (3 << 30) + 777
+        info, _ = oci.entry("big", "")
+        info.size = size
+        import hashlib
+        whole = hashlib.sha256()
+        with open(layer, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1, mtime=0) as f:
+            def put(data):
+                whole.update(data)
+                f.write(data)
+            put(info.tobuf())
+            piece, left = bytes(16 << 20), size
+            while left:
+                put(piece[:left])
+                left -= min(left, len(piece))
+            put(bytes(-size % 512 + 1024))
+        diff_id = "sha256:" + whole.hexdigest()
+        files = oci.layout_files([b""], "big")
+        index = json.loads(files.pop("index.json"))
+        files = {"oci-layout": files["oci-layout"]}
+        conf = json.loads(oci.config([b""]))
+        conf["rootfs"]["diff_ids"] = [diff_id]
+
+        def add(data, media):
+            digest = oci.sha256(data)
+            files["blobs/" + digest.replace(":", "/")] = data
+            return {"mediaType": media, "digest": digest, "size": len(data)}
+        media = "application/vnd.oci.image."
+        manifest = add(json.dumps({"schemaVersion": 2, "config": add(json.dumps(conf).encode(), media + "config.v1+json"),
+                                   "layers": [add(open(layer, "rb").read(), media + "layer.v1.tar+gzip")]}).encode(), media + "manifest.v1+json")
+        manifest["annotations"] = {"org.opencontainers.image.ref.name": "big:latest"}
+        files["index.json"] = json.dumps(dict(index, manifests=[manifest])).encode()
+        path = oci.blobs(self.path("big.tar"), files)
+        # Bounded memory: under a limit that the layer is many times of.
+        self.ok(self.msb("load", "-i", path, timeout=600, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (100 << 20, 100 << 20))))
+        self.assertLess(usage(self.home), 1 << 20)
+        listed = json.loads(self.ok(self.msb("image", "ls", "--format", "json")).text)
+        self.assertEqual(listed[0]["size_bytes"], size)
+
+    @deadline(600)
+    def test_a_hundred_layers(self):
+        layers = [small()] + [oci.layer([oci.entry(f"f{n}", f"layer {n}"), oci.entry("common", str(n))]) for n in range(1, 100)]
+        self.ok(self.msb("load", "-i", oci.layout(self.path("i.tar"), layers, "many"), timeout=300))
+        self.assertEqual(self.sh("cat /f1 /f50 /f99 /common", image="many"), "layer 1layer 50layer 9999")
+        self.ok(self.msb("image", "verify"))
 
 
 class InUse(Case):

@@ -450,13 +450,14 @@ def flips(work, home):
     """Every single flipped bit we try must be found by verify, and load repairs it."""
     bad = []
     rnd = random.Random(11)
-    for name in list(blobs(home)):
+    before = {name: open(os.path.join(home, name), "rb").read() for name in blobs(home)}
+    for name in before:
         path = os.path.join(home, name)
-        os.chmod(path, 0o600)
         size = os.path.getsize(path)
         if not size:
             continue
         for _ in range(3):
+            os.chmod(path, 0o600)
             with open(path, "r+b") as f:
                 # Alignment gaps of .data carry nothing; aim where a byte is not zero.
                 for _ in range(100):
@@ -467,11 +468,16 @@ def flips(work, home):
                         break
                 f.seek(at)
                 f.write(bytes([byte[0] ^ (1 << rnd.randrange(8))]))
-            if run(TOOL, home, "verify", "nasty").returncode != 1:
+            done = run(TOOL, home, "verify", "nasty")
+            # Metadata is made again, a layer set aside: put back what was.
+            if done.returncode != 1 and "mended=1" not in done.stdout:
                 bad.append((name, at))
-            with open(path, "r+b") as f:
-                f.seek(at)
-                f.write(byte)
+            for other, data in before.items():
+                other = os.path.join(home, other)
+                if os.path.exists(other):
+                    os.unlink(other)
+                with open(other, "wb") as f:
+                    f.write(data)
     check(not bad, f"flipped bits found {bad}")
     check(run(TOOL, home, "verify", "nasty").returncode == 0, "verify accepts the intact image")
 
@@ -641,6 +647,7 @@ def package_tool(work):
 
 
 def removal(work, home):
+    os.mkdir(home + "/sandboxes/box")
     check(run(TOOL, home, "use", "box", "nasty").returncode == 0, "image put to use")
     r = run(TOOL, home, "rm", "nasty")
     check(r.returncode == 1 and "box" in r.stderr, f"rm refused while in use: {r.stderr.strip()}")
