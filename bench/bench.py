@@ -27,6 +27,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 import harness
+import oci
 
 MSB = harness.MSB
 BUILD = os.path.dirname(MSB)
@@ -140,27 +141,26 @@ class Bench:
 
     def instructions(self):
         """Guest instructions from the first one to the agent's ready, by -icount"""
-        # -icount needs the emulator's single thread, which the engine does not ask for; a second
-        # QMP connection reads the counter. (The guest's clock is no counter: it jumps while the
-        # guest waits, and runs ahead when CPUs halt.)
-        self.wrapper = os.path.join(self.work, "qemu-icount")
-        with open(self.wrapper, "w") as f:
-            f.write("#!/bin/bash\nargs=()\nfor a in \"$@\"; do args+=(\"${a/thread=multi/thread=single}\"); done\n"
-                    f"exec {QEMU} \"${{args[@]}}\"\n")
-        os.chmod(self.wrapper, 0o755)
         self.head("CPUs", "M instructions (limit 40, and 3 more for each further CPU)", "kernel, ms of the guest's clock",
                   "agent, ms")
         for cpus in (1, 2, 4):
             count, ready = self.count_boot(cpus)
             self.row(cpus, f"{count / 1e6:.1f}", f"{ready['boot_time_ns'] / 1e6:.1f}", f"{ready['init_time_ns'] / 1e6:.1f}")
 
-    def count_boot(self, cpus):
+    def count_boot(self, cpus, image="python"):
         """Instructions of one boot, and the times of the agent's core.ready."""
-        qmp = os.path.join(self.work, f"qmp{cpus}.sock")
-        path = os.path.join(self.home, "sandboxes", f"counted{cpus}", "agent.sock")
-        child = subprocess.Popen([MSB, "run", "--engine", "qemu", "--jail", "off", "-c", str(cpus), "--name", f"counted{cpus}",
-                                  "python", "--", "true"],
-                                 env=dict(self.env, MSB_QEMU=self.wrapper, MSB_QEMU_ARGS="-icount shift=0,sleep=off "
+        # -icount needs the emulator's single thread, which the engine does not ask for; a second
+        # QMP connection reads the counter. (The guest's clock is no counter: it jumps while the
+        # guest waits, and runs ahead when CPUs halt.)
+        wrapper, qmp = os.path.join(self.work, "qemu-icount"), os.path.join(self.work, "qmp.sock")
+        with open(wrapper, "w") as f:
+            f.write("#!/bin/bash\nargs=()\nfor a in \"$@\"; do args+=(\"${a/thread=multi/thread=single}\"); done\n"
+                    f"exec {QEMU} \"${{args[@]}}\"\n")
+        os.chmod(wrapper, 0o755)
+        path = os.path.join(self.home, "sandboxes", "counted", "agent.sock")
+        child = subprocess.Popen([MSB, "run", "--engine", "qemu", "--jail", "off", "-c", str(cpus), "--name", "counted",
+                                  image, "--", "true"],
+                                 env=dict(self.env, MSB_QEMU=wrapper, MSB_QEMU_ARGS="-icount shift=0,sleep=off "
                                           f"-qmp unix:{qmp},server=on,wait=off"), stdin=subprocess.DEVNULL)
         try:
             def reach(end, address):
@@ -188,6 +188,7 @@ class Bench:
                     ready += link.recv(4096)
         finally:
             child.wait()
+        self.msb("rm", "counted")
         times = {}
         for key in ("boot_time_ns", "init_time_ns", "ready_time_ns"):
             after = ready[ready.index(key.encode()) + len(key):]
@@ -388,6 +389,74 @@ class Bench:
         else:
             self.say("The peer was skipped: " + self.no_peer)
 
+    def space(self, home):
+        """Space on disk of a store's blobs."""
+        return sum(os.lstat(os.path.join(home, folder, name)).st_blocks * 512
+                   for folder in ("layers", "images") for name in os.listdir(os.path.join(home, folder)))
+
+    def store(self):
+        """Space on disk against the sum of unpacked file bytes"""
+        shown = json.loads(self.msb("image", "inspect", "python", "--format", "json").stdout)
+        files = shown["size_bytes"]
+        self.head("", "bytes", "of the files' bytes")
+        self.row("regular files", files, "1.000")
+        kinds = {}
+        for folder in ("layers", "images"):
+            for name in os.listdir(os.path.join(self.home, folder)):
+                path = os.path.join(self.home, folder, name)
+                kind = name.split(".")[1]
+                kinds[kind] = kinds.get(kind, 0) + os.lstat(path).st_blocks * 512
+        for kind, size in sorted(kinds.items(), key=lambda k: -k[1]):
+            self.row("." + kind, size, f"{size / files:.4f}")
+        database = sum(os.lstat(os.path.join(self.home, name)).st_blocks * 512
+                       for name in os.listdir(self.home) if name.startswith("msb.db"))
+        whole = sum(kinds.values()) + database
+        self.row("database", database, f"{database / files:.4f}")
+        self.row("in all", whole, f"{whole / files:.4f}")
+        # A second image that shares that layer and adds one of a single file.
+        before = self.space(self.home)
+        archive = os.path.join(self.work, "shares.tar")
+        with tempfile.TemporaryDirectory(dir=self.work) as top:
+            subprocess.run(["tar", "-xf", self.image, "-C", top], check=True)
+            index = json.load(open(top + "/index.json"))
+
+            def blob(digest):
+                return os.path.join(top, "blobs", digest.replace(":", "/"))
+            manifest = json.load(open(blob(index["manifests"][0]["digest"])))
+            base = subprocess.run(["gzip", "-dc", blob(manifest["layers"][0]["digest"])], stdout=subprocess.PIPE, check=True).stdout
+        oci.layout(archive, [base, oci.layer([oci.entry("own", os.urandom(1000000))])], "shares:latest")
+        self.msb("load", "-i", archive)
+        own = json.loads(self.msb("image", "inspect", "shares", "--format", "json").stdout)
+        self.say()
+        self.say(f"A second image with the same layer and one of 1,000,000 bytes: {self.space(self.home) - before} bytes, of which "
+                 f"{own['layers'][-1]['stored_bytes']} are its own layer and the rest its metadata.")
+        self.msb("image", "rm", "shares")
+
+    def layers(self):
+        """An image of 100 layers against one of 1 layer with the same files"""
+        files = harness.busybox_image(os.path.join(self.work, "busybox.tar"))
+        with tempfile.TemporaryDirectory(dir=self.work) as top:
+            subprocess.run(["tar", "-xf", files, "-C", top], check=True)
+            index = json.load(open(top + "/index.json"))
+
+            def blob(digest):
+                return os.path.join(top, "blobs", digest.replace(":", "/"))
+            manifest = json.load(open(blob(index["manifests"][0]["digest"])))
+            base = subprocess.run(["gzip", "-dcf", blob(manifest["layers"][0]["digest"])], stdout=subprocess.PIPE, check=True).stdout
+        more = [[oci.entry(f"d{n}"), oci.entry(f"d{n}/f", os.urandom(5000))] for n in range(99)]
+        for name, layers in (("many", [base] + [oci.layer(e) for e in more]), ("one", [base, oci.layer(sum(more, []))])):
+            path = os.path.join(self.work, name + ".tar")
+            oci.layout(path, layers, name)
+            self.msb("load", "-i", path)
+        counts = {name: self.count_boot(1, name)[0] for name in ("one", "many")}
+        self.say(f"Guest instructions to ready: {counts['one'] / 1e6:.2f} M and {counts['many'] / 1e6:.2f} M, "
+                 f"ratio {counts['many'] / counts['one']:.3f}")
+        self.say()
+
+        def runner(name):
+            return lambda: self.msb("run", name, "--", "/bin/busybox", "cat", *[f"/d{n}/f" for n in range(0, 99, 10)])
+        self.compare(self.in_turn({"100 layers": runner("many"), "2 layers": runner("one")}), "100 layers", "2 layers")
+
     def peer(self):
         """The peer's published program from npm, kept in the cache."""
         cache = os.path.join(os.path.dirname(harness.CACHE), "peer")
@@ -413,7 +482,7 @@ class Bench:
         return found[0]
 
 
-PARTS = ["start", "instructions", "kvm", "streams", "memory", "version", "sizes", "load"]
+PARTS = ["start", "instructions", "kvm", "streams", "memory", "version", "sizes", "load", "store", "layers"]
 
 
 def machine():

@@ -20,9 +20,12 @@
 
 /* "msbc", so that file(1) and we can tell our database from another. */
 #define STORE_APPLICATION_ID 0x6d736263
-#define STORE_DB	     "msb.db"
-#define STORE_VERSION_FILE   "version"
-#define STORE_VERSION_WORD   "microsandbox-store "
+/* SQLite's shared memory and a few pages of its log. */
+#define STORE_RESERVE	   (UINT64_C(256) << 10)
+#define STORE_RESERVE_FILE "reserve"
+#define STORE_DB	   "msb.db"
+#define STORE_VERSION_FILE "version"
+#define STORE_VERSION_WORD "microsandbox-store "
 /* How long a command waits for another's transaction; the longest of ours takes milliseconds. */
 #define STORE_BUSY_MS  20000
 #define STORE_RETRY_NS 2000000
@@ -399,6 +402,32 @@ static int store_open_db(struct store *s, struct err *err)
 	}
 }
 
+/*
+ * Removing something takes some space in the database first. So that a full disk does not keep us
+ * from making room, a file holds a little back and goes when that is needed; best effort.
+ */
+static void store_keep_reserve(const struct store *s)
+{
+	const int cache = s->dirs[STORE_CACHE];
+	cleanup_close int fd = -1;
+	struct statvfs fs;
+	uint64_t room;
+
+	if (fstatvfs(s->root, &fs) < 0)
+		return;
+	room = (uint64_t)fs.f_bavail * fs.f_frsize;
+	if (room < STORE_RESERVE) {
+		unlinkat(cache, STORE_RESERVE_FILE, 0);
+		return;
+	}
+	/* Not as soon as that much is free again: whoever makes room is still at it. */
+	if (room < 64 * STORE_RESERVE || faccessat(cache, STORE_RESERVE_FILE, F_OK, 0) == 0)
+		return;
+	fd = openat(cache, STORE_RESERVE_FILE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd >= 0 && fallocate(fd, 0, 0, STORE_RESERVE) < 0)
+		unlinkat(cache, STORE_RESERVE_FILE, 0);
+}
+
 int store_open(struct store **ret, const char *home, struct err *err)
 {
 	cleanup_store struct store *s = NULL;
@@ -442,6 +471,7 @@ int store_open(struct store **ret, const char *home, struct err *err)
 	r = store_open_dirs(s, err);
 	if (r < 0)
 		return r;
+	store_keep_reserve(s);
 	r = store_open_db(s, err);
 	if (r < 0)
 		return r;

@@ -10,6 +10,7 @@
  *	layers/HEX.index   its entries; published last, so its presence means the layer is whole
  *	images/HEX.erofs   merged metadata of one image, named by image id
  *	locks/             advisory locks, present only while held
+ *	cache/reserve      space that is given up when there is no other
  *	tmp/               files being written, each locked by its writer
  *	run.lock           shared by writers of blobs, exclusive for whoever removes them
  *

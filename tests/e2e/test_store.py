@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 
 import oci
-from harness import Case, Terminal, deadline, tree
+from harness import Case, Done, Terminal, deadline, environment, tree
 from test_image import run, small, tool
 
 
@@ -433,6 +433,79 @@ class Limits(Case):
         self.ok(self.msb("load", "-i", oci.layout(self.path("i.tar"), layers, "many"), timeout=300))
         self.assertEqual(self.sh("cat /f1 /f50 /f99 /common", image="many"), "layer 1layer 50layer 9999")
         self.ok(self.msb("image", "verify"))
+
+
+class Disk(Case):
+    """A disk that is full or read-only, a store of somebody else's."""
+
+    def setUp(self):
+        super().setUp()
+        self.mount = self.path("disk")
+        os.mkdir(self.mount)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", self.mount], stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("cannot mount a tmpfs here")
+        self.addCleanup(subprocess.run, ["umount", "-l", self.mount])
+        self.home = self.mount + "/home"
+        for name in ("one", "two"):
+            self.ok(self.msb("load", "-i", oci.layout(self.path(name + ".tar"), [oci.layer([oci.entry("f", os.urandom(2000000))])], name)))
+        self.before = contents(self.home)
+
+    def fill(self):
+        with open(self.mount + "/filler", "wb", 0) as f:
+            for size in (1 << 20, 1 << 12, 1):
+                try:
+                    while f.write(bytes(size)):
+                        pass
+                except OSError:
+                    pass
+        self.assertEqual(os.statvfs(self.mount).f_bavail, 0)
+
+    def test_full(self):
+        for words in (["load", "-i", self.path("one.tar"), "-t", "other"], ["image", "ls"], ["image", "verify"], ["save", "-o", self.mount + "/out", "one"]):
+            self.fill()
+            done = self.msb(*words)
+            if done.code:
+                self.refused(done, 1, "no space", "→")
+            self.assertFalse(os.path.exists(self.mount + "/out"))
+            self.assertEqual(contents(self.home), self.before)
+            os.unlink(self.mount + "/filler")
+            self.ok(self.msb("image", "verify"))
+        # What makes room works without any.
+        for words in (["image", "rm", "one"], ["image", "prune", "-a", "-y"]):
+            self.ok(self.msb("image", "ls"))
+            self.fill()
+            self.ok(self.msb(*words))
+            os.unlink(self.mount + "/filler")
+        self.assertEqual(usage(self.home), 0)
+
+    def test_metadata_that_cannot_be_mended(self):
+        flip(next(f"{self.home}/images/{n}" for n in os.listdir(self.home + "/images")))
+        self.fill()
+        self.refused(self.msb("image", "verify"), 1, "no space")
+        os.unlink(self.mount + "/filler")
+        self.assertIn("mended", self.ok(self.msb("image", "verify")).text)
+        self.assertEqual(contents(self.home), self.before)
+
+    def test_read_only(self):
+        run("mount", "-o", "remount,ro", self.mount)
+        for words in (["load", "-i", self.path("one.tar")], ["image", "ls"], ["image", "rm", "one"], ["image", "prune", "-y"], ["image", "verify"]):
+            self.refused(self.msb(*words), 1, "read-only", "MSB_HOME")
+        run("mount", "-o", "remount,rw", self.mount)
+        self.ok(self.msb("image", "verify"))
+        self.assertEqual(contents(self.home), self.before)
+
+    def test_somebody_elses(self):
+        if not shutil.which("setpriv"):
+            self.skipTest("no setpriv")
+        for mode in (0o700, 0o755):
+            os.chmod(self.home, mode)
+            for words in (["image", "ls"], ["load", "-i", self.path("one.tar")], ["image", "rm", "one"]):
+                child = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *self.argv(*words)],
+                                       env=environment(self.home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                if b"failed to execute" in child.stderr:
+                    self.skipTest("nobody cannot reach the program here")
+                self.refused(Done(child.returncode, child.stdout, child.stderr), 1, "denied", "MSB_HOME")
+        self.assertEqual(contents(self.home), self.before)
 
 
 class InUse(Case):
