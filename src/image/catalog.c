@@ -75,7 +75,8 @@ int catalog_has(struct store *s, const struct digest *id, struct err *err)
 	cleanup_close int fd = -1;
 	char text[IMAGE_DIGEST_LEN + 1], name[80], hex[65];
 	uint32_t head[2], crc = 0;
-	int r = store_prepare(s, &st, "SELECT disk FROM images WHERE id = ?1", err);
+	struct digest is;
+	int r = store_prepare(s, &st, "SELECT disk, config FROM images WHERE id = ?1", err);
 
 	if (r < 0)
 		return r;
@@ -84,6 +85,9 @@ int catalog_has(struct store *s, const struct digest *id, struct err *err)
 	if (r <= 0 || sqlite3_column_bytes(st, 0) < (int)sizeof(head))
 		return r < 0 ? r : 0;
 	memcpy(head, sqlite3_column_blob(st, 0), sizeof(head));
+	r = digest_of(sqlite3_column_text(st, 1), (size_t)sqlite3_column_bytes(st, 1), &is, err);
+	if (r < 0 || !digest_equal(&is, id))
+		return r;
 	snprintf(name, sizeof(name), "%s.erofs", digest_hex(id, hex));
 	fd = openat(store_dirfd(s, STORE_IMAGES), name, O_RDONLY | O_CLOEXEC);
 	return fd >= 0 && crc32c_file(fd, (uint64_t)le32toh(head[0]) * EROFS_BLOCK, &crc) == 0 &&
@@ -135,7 +139,8 @@ static int add_image(struct store *s, const struct oci_image *img, const struct 
 			  " ON CONFLICT(id) DO UPDATE SET manifest_digest ="
 			  " CASE WHEN excluded.manifest_digest = '' THEN manifest_digest"
 			  " ELSE excluded.manifest_digest END, stored = excluded.stored,"
-			  " meta_bytes = excluded.meta_bytes, loaded_at = excluded.loaded_at,"
+			  " config = excluded.config, meta_bytes = excluded.meta_bytes,"
+			  " loaded_at = excluded.loaded_at,"
 			  " disk = excluded.disk",
 			  err);
 	if (r < 0)
@@ -298,7 +303,22 @@ static int read_disk(struct store *s, struct image_info *i, const uint8_t *p, si
 	return r;
 }
 
-static int read_row(struct store *s, sqlite3_stmt *st, bool disk, struct image_info *ret,
+/* What of a row is read, and whether one with a damaged configuration is a row as well. */
+enum { ROW_DISK = 1, ROW_ANY = 2 };
+
+static int read_config(const char *json, unsigned flags, struct image_config *ret, struct err *err)
+{
+	static const char nothing[] = "{\"architecture\":\"\",\"os\":\"\",\"rootfs\":{\"type\":"
+				      "\"layers\",\"diff_ids\":[]}}";
+	int r = oci_parse_config(json, strlen(json), ret, NULL, NULL, err);
+
+	if (r != -ERR_CORRUPT || !(flags & ROW_ANY))
+		return r;
+	err_clear(err);
+	return oci_parse_config(nothing, sizeof(nothing) - 1, ret, NULL, NULL, err);
+}
+
+static int read_row(struct store *s, sqlite3_stmt *st, unsigned flags, struct image_info *ret,
 		    struct err *err)
 {
 	cleanup_image_info struct image_info i = IMAGE_INFO_INIT;
@@ -316,8 +336,12 @@ static int read_row(struct store *s, sqlite3_stmt *st, bool disk, struct image_i
 	i.size = (uint64_t)sqlite3_column_int64(st, 3);
 	i.stored = (uint64_t)sqlite3_column_int64(st, 4);
 	i.loaded_at = sqlite3_column_int64(st, 5);
-	r = oci_parse_config(json, strlen(json), &i.config, NULL, NULL, err);
-	if (r >= 0 && disk)
+	r = read_config(json, flags, &i.config, err);
+	if (r == -ERR_CORRUPT) {
+		err_wrap(err, "image %s", i.id);
+		return err_hint(err, "load the image again, which mends it");
+	}
+	if (r >= 0 && flags & ROW_DISK)
 		r = read_disk(s, &i, sqlite3_column_blob(st, 6),
 			      (size_t)sqlite3_column_bytes(st, 6), err);
 	if (r < 0)
@@ -329,7 +353,7 @@ static int read_row(struct store *s, sqlite3_stmt *st, bool disk, struct image_i
 
 /* 1 and the image, 0 if there is none, -ERR_USAGE if several fit. */
 static int find_where(struct store *s, const char *where, const char *a, const char *b,
-		      struct image_info *ret, struct err *err)
+		      unsigned flags, struct image_info *ret, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
 	char sql[512];
@@ -345,7 +369,7 @@ static int find_where(struct store *s, const char *where, const char *a, const c
 	r = store_step(s, st, err);
 	if (r <= 0)
 		return r;
-	r = read_row(s, st, true, ret, err);
+	r = read_row(s, st, flags, ret, err);
 	if (r < 0)
 		return r;
 	r = store_step(s, st, err);
@@ -369,7 +393,8 @@ static bool id_prefix(const char *ref, char lo[IMAGE_DIGEST_LEN + 1], char hi[IM
 	return true;
 }
 
-int image_find(struct store *s, const char *ref, struct image_info *ret, struct err *err)
+static int find(struct store *s, const char *ref, unsigned flags, struct image_info *ret,
+		struct err *err)
 {
 	struct image_info i = IMAGE_INFO_INIT;
 	struct reference parsed;
@@ -384,13 +409,13 @@ int image_find(struct store *s, const char *ref, struct image_info *ret, struct 
 	if (is_ref && !str_starts(ref, "sha256:")) {
 		reference_format(&parsed, full);
 		r = find_where(s, "JOIN refs r ON r.image_id = i.id WHERE r.reference = ?1", full,
-			       NULL, &i, err);
+			       NULL, flags, &i, err);
 		if (r == 0 && parsed.digest[0])
 			r = find_where(s, "WHERE i.manifest_digest = ?1 OR i.id = ?1",
-				       parsed.digest, NULL, &i, err);
+				       parsed.digest, NULL, flags, &i, err);
 	}
 	if (r == 0 && is_id)
-		r = find_where(s, "WHERE i.id >= ?1 AND i.id < ?2 LIMIT 2", lo, hi, &i, err);
+		r = find_where(s, "WHERE i.id >= ?1 AND i.id < ?2 LIMIT 2", lo, hi, flags, &i, err);
 	if (r < 0)
 		return r;
 	if (r == 0) {
@@ -400,6 +425,11 @@ int image_find(struct store *s, const char *ref, struct image_info *ret, struct 
 	}
 	*ret = i;
 	return 0;
+}
+
+int image_find(struct store *s, const char *ref, struct image_info *ret, struct err *err)
+{
+	return find(s, ref, ROW_DISK, ret, err);
 }
 
 static int fill_references(struct store *s, struct image_info *i, struct err *err)
@@ -424,6 +454,20 @@ static int fill_references(struct store *s, struct image_info *i, struct err *er
 			return no_memory(err);
 	}
 	return r;
+}
+
+int catalog_find_any(struct store *s, const char *ref, struct image_info *ret, struct err *err)
+{
+	cleanup_image_info struct image_info i = IMAGE_INFO_INIT;
+	int r = find(s, ref, ROW_ANY, &i, err);
+
+	if (r >= 0)
+		r = fill_references(s, &i, err);
+	if (r < 0)
+		return r;
+	*ret = i;
+	i = (struct image_info)IMAGE_INFO_INIT;
+	return 0;
 }
 
 /* Space on disk that the file of that digest takes; 0 if it is not there. */
@@ -515,7 +559,7 @@ int image_list(struct store *s, struct image_list *ret, struct err *err)
 			return no_memory(err);
 		l.items = v;
 		v[l.count] = (struct image_info)IMAGE_INFO_INIT;
-		r = read_row(s, st, false, &v[l.count++], err);
+		r = read_row(s, st, ROW_ANY, &v[l.count++], err);
 		if (r < 0)
 			return r;
 	}

@@ -19,6 +19,8 @@ int catalog_add(struct store *s, const struct oci_image *img, const struct layer
 int catalog_mend(struct store *s, const struct digest *id, const struct digest *diff_ids,
 		 const struct layer_info *infos, size_t layers, const struct merge_result *meta,
 		 struct err *err);
+/* As image_find() with references and without extents, even if its configuration is damaged. */
+int catalog_find_any(struct store *s, const char *ref, struct image_info *ret, struct err *err);
 /* Point normalised reference @ref at @id. */
 int catalog_set_ref(struct store *s, const char *ref, const struct digest *id, struct err *err);
 

@@ -16,7 +16,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/str.h"
-#include "image/image.h"
+#include "image/catalog.h"
 #include "image/reference.h"
 #include "store/store.h"
 
@@ -170,7 +170,7 @@ static int remove_rows(struct store *s, const char *ref, bool force, struct imag
 	cleanup_strv struct strv gone = {0};
 	size_t left = 0;
 	bool named = false;
-	int r = image_inspect(s, ref, &i, err);
+	int r = catalog_find_any(s, ref, &i, err);
 
 	if (r < 0)
 		return r;

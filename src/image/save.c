@@ -181,7 +181,8 @@ static int put_layer(struct save *s, const struct saved_layer *l, struct err *er
 		r = err_set(err, ERR_CORRUPT, "it makes another tar stream than it was");
 	if (r == -ERR_CORRUPT) {
 		err_wrap(err, "layer %s is damaged", text);
-		return err_hint(err, "load the image again, which mends it");
+		return err_hint(err, "run `msb image verify` and load the image again, which mends "
+				     "it");
 	}
 	return r < 0 ? r : put_padding(s, l->bytes, err);
 }
@@ -297,7 +298,7 @@ static int prepare(struct save *s, struct saved_image *i, struct err *err)
 		r = digest_of(i->info.config_json, strlen(i->info.config_json), &is, err);
 	if (r >= 0 && !digest_equal(&is, &i->id)) {
 		err_set(err, ERR_CORRUPT, "the configuration of %s is damaged", i->info.id);
-		r = err_hint(err, "remove the image and load it again");
+		r = err_hint(err, "load the image again, which mends it");
 	}
 	if (r < 0)
 		return r;

@@ -166,7 +166,7 @@ static int check_config(const struct image_info *i, const struct digest *id, str
 	if (r < 0 || digest_equal(&is, id))
 		return r;
 	err_set(err, ERR_CORRUPT, "the configuration of image %s is damaged", i->id);
-	return err_hint(err, "remove the image and load it again");
+	return err_hint(err, "load the image again, which mends it");
 }
 
 static int check_image(struct verify *v, const char *ref, struct err *err)

@@ -234,6 +234,37 @@ static void reading_at_an_offset(void **state)
 
 #define scratch(f) cmocka_unit_test_setup_teardown(f, scratch_setup, scratch_teardown)
 
+static void drafts(void **state)
+{
+	struct io_draft d = IO_DRAFT_INIT;
+	struct err err = ERR_INIT;
+	cleanup_buf struct buf b = BUF_INIT;
+	const char *path = scratch_path(state, "file"), *link = scratch_path(state, "link");
+
+	/* Dropped, it leaves nothing and what was there alone. */
+	assert_int_equal(io_draft_open(&d, path, &err), 0);
+	assert_int_equal(io_write_full(d.fd, "x", 1), 0);
+	io_draft_done(&d);
+	assert_int_equal(access(path, F_OK), -1);
+	/* Kept, it has its name, and replaces what has that, through a link as well. */
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(io_draft_open(&d, i ? link : path, &err), 0);
+		assert_int_equal(io_write_full(d.fd, i ? "two" : "one", 3), 0);
+		assert_int_equal(io_draft_keep(&d, &err), 0);
+		io_draft_done(&d);
+		if (!i)
+			assert_int_equal(symlink("file", link), 0);
+	}
+	assert_int_equal(io_read_file(path, 10, &b, &err), 0);
+	assert_memory_equal(buf_ptr(&b), "two", 3);
+	assert_int_equal(io_draft_open(&d, scratch_path(state, "no/such/file"), &err), -ENOENT);
+	io_draft_done(&d);
+	assert_int_equal(io_draft_open(&d, "/dev/full", &err), 0);
+	assert_int_equal(io_write_full(d.fd, "x", 1), -ENOSPC);
+	assert_int_equal(io_draft_keep(&d, &err), 0);
+	io_draft_done(&d);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -246,6 +277,7 @@ int main(void)
 		scratch(locks),
 		cmocka_unit_test(writing_waits_for_room),
 		cmocka_unit_test(writing_to_nobody_fails),
+		scratch(drafts),
 		cmocka_unit_test(reading_at_an_offset),
 	};
 

@@ -73,6 +73,7 @@ class Save(Case):
     def test_every_layer_is_what_it_was(self):
         layers = odd_layers(self.scratch)
         self.load(layers)
+        self.ok(self.msb("image", "verify"))
         before = json.loads(self.ok(self.msb("image", "inspect", "odd", "--format", "json")).text)
         for kind in ("oci", "docker"):
             out = self.path(kind + ".tar")
@@ -96,6 +97,16 @@ class Save(Case):
             for folder in ("images", "layers"):
                 for name in os.listdir(f"{here}/{folder}"):
                     self.assertEqual(open(f"{here}/{folder}/{name}", "rb").read(), open(f"{there}/{folder}/{name}", "rb").read(), name)
+
+    def test_equal_files_share(self):
+        block = os.urandom(3 << 20)
+        files = [oci.entry("one", block), oci.entry("hole", bytes(2 << 20)), oci.entry("two", block), oci.entry("after", bytes(1 << 20) + b"end" * 5000),
+                 oci.entry("three", block + b"and more"), oci.entry("four", block)]
+        self.load([oci.layer(files)], "one")
+        # "three" is another file, but for it there is one copy of the block.
+        self.assertLess(usage(self.home), 2 * len(block) + 200000)
+        self.ok(self.msb("image", "verify"))
+        self.assertIn(oci.layer(files), self.ok(self.msb("save", "one")).out)
 
     def test_several_images(self):
         shared = oci.layer([oci.entry("shared", os.urandom(100000))])
@@ -283,13 +294,20 @@ class Verify(Case):
         self.refused(self.run_in("one", "true"), 125)
         self.assertIn("mended", self.ok(self.verify()).text)
         self.assertEqual(self.sh("cat /t", image="one"), "tail" * 100)
-        with sqlite3.connect(path) as db:
-            db.execute("UPDATE images SET config = replace(config, 'linux', 'lunix')")
-        done = self.verify()
-        self.assertEqual(done.code, 1, str(done))
-        self.ok(self.msb("image", "rm", "one"))
-        self.ok(self.msb("load", "-i", self.archive))
-        self.ok(self.verify())
+        # A configuration that is another, or none at all.
+        for change in ("replace(config, 'linux', 'lunix')", "'{'", "''"):
+            for remedy in (["load", "-i", self.archive], ["image", "rm", "one"]):
+                with sqlite3.connect(path) as db:
+                    db.execute(f"UPDATE images SET config = {change}")
+                done = self.verify()
+                self.assertEqual(done.code, 1, str(done))
+                self.assertIn("load the image again", done.messages)
+                self.ok(self.msb("image", "ls"))
+                self.refused(self.msb("save", "one", "-o", self.path("out")), 1, "load the image again")
+                self.ok(self.msb(*remedy))
+                self.ok(self.msb("load", "-i", self.archive))
+                self.ok(self.verify())
+                self.assertEqual(contents(self.home), self.before)
         with open(path, "r+b") as f:
             f.seek(4096)
             f.write(os.urandom(os.path.getsize(path) - 4096))
