@@ -50,6 +50,7 @@ fuzz:
 install: all
 	install -D -m 0755 -s build/msb $(DESTDIR)$(PREFIX)/bin/msb
 	install -D -m 0755 -s build/msb-vm $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-vm
+	install -D -m 0755 -s build/msb-fetch $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-fetch
 	install -D -m 0755 build/guest/agentd $(DESTDIR)$(PREFIX)/lib/microsandbox/guest/agentd
 	install -D -m 0644 build/vmlinux $(DESTDIR)$(PREFIX)/lib/microsandbox/vmlinux
 

@@ -97,7 +97,7 @@ struct json_t;
 int cli_json(struct json_t *j);
 
 /* The verbs. */
-extern const struct verb verb_run, verb_ls, verb_stop, verb_rm, verb_inspect, verb_image, verb_load,
-	verb_save, verb_doctor, verb_images, verb_rmi;
+extern const struct verb verb_run, verb_ls, verb_stop, verb_rm, verb_inspect, verb_image, verb_pull,
+	verb_load, verb_save, verb_registry, verb_doctor, verb_images, verb_rmi;
 
 #endif

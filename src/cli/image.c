@@ -11,6 +11,7 @@
 #include "base/io.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "cli/pull.h"
 #include "image/image.h"
 #include "store/store.h"
 
@@ -763,6 +764,15 @@ static const struct verb image_verbs[] = {
 	{LOAD},
 	{SAVE},
 	{
+		.name = "pull",
+		.args = "[OPTIONS] REFERENCE",
+		.summary = "Fetch an image from a registry",
+		.details = PULL_DETAILS,
+		.opts = pull_opts,
+		.nopts = PULL_OPTS,
+		.run = pull_run,
+	},
+	{
 		.name = "bootstrap",
 		.args = "[OPTIONS] SUITE",
 		.summary = "Make an image from a distribution's own packages",
@@ -775,7 +785,7 @@ static const struct verb image_verbs[] = {
 
 #define IMAGE                                                                                      \
 	.group = "Images", .args = "COMMAND",                                                      \
-	.summary = "List, inspect, load, save, check, make and remove images",                     \
+	.summary = "List, inspect, pull, load, save, check, make and remove images",               \
 	.subs = image_verbs, .nsubs = ARRAY_SIZE(image_verbs)
 
 const struct verb verb_image = {.name = "image", IMAGE};

@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "cli/attach.h"
 #include "cli/cli.h"
+#include "cli/pull.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
 #include "store/store.h"
@@ -21,6 +22,7 @@ struct run_args {
 	bool tty, no_tty, quiet;
 	uint64_t timeout_ns;
 	bool created; /* an option was given that only counts for a new sandbox */
+	enum pull_policy pull;
 };
 
 /* Setters that hand the words to the spec. */
@@ -80,6 +82,12 @@ static int set_log_level(const struct opt *o, void *target, const char *value, s
 	return set_text(o, target, value, err);
 }
 
+static int set_pull(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	(void)o;
+	return pull_policy_parse(value, &((struct run_args *)target)->pull, err);
+}
+
 static int set_name(const struct opt *o, void *target, const char *value, struct err *err)
 {
 	int r = sandbox_name_check(value, err);
@@ -114,6 +122,8 @@ static const struct opt run_opts[] = {
 	 SPEC(hostname), 0},
 	{0, "rlimit", "RES=SOFT[:HARD]", "Resource limit, as in nofile=1024:4096 (repeatable)",
 	 set_spec, 0, SPEC_RLIMIT},
+	{0, "pull", "always|missing|never", "When to ask the image's registry [missing]", set_pull,
+	 0, 0},
 	{0, "kernel", "PATH", "Boot this kernel (an uncompressed vmlinux)", set_text, SPEC(kernel),
 	 0},
 	{0, "engine", "auto|kvm|qemu", "What runs the CPU [auto]", set_text, SPEC(engine), 0},
@@ -240,10 +250,13 @@ static int run(struct cli *cli, int argc, char **argv)
 		a.spec.log_level = strdup(log_level_name(cli->level));
 		r = a.spec.log_level ? 0 : err_set(&err, ENOMEM, "out of memory");
 	}
-	attach_block_signals();
-	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (r == 0)
 		r = store_open(&store, NULL, &err);
+	/* Ctrl-C still ends us here, and that is all it has to do. */
+	if (r == 0)
+		r = cli_pull_for_run(store, words.words[0], a.spec.name, a.pull, a.quiet, &err);
+	attach_block_signals();
+	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (r == 0)
 		r = run_in(cli, store, &a, &words, &died, &err);
 	sandbox_spec_done(&a.spec);

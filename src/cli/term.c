@@ -2,11 +2,13 @@
 #include "cli/term.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <termios.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 
@@ -83,6 +85,77 @@ int term_raw(int fd)
 	is_raw = 1;
 	set_mode(fd, &mode);
 	return 0;
+}
+
+/* By hand, because Ctrl-C must not leave a terminal behind that shows nothing. */
+static int read_hidden(int fd, char *buf, size_t size)
+{
+	enum { CTRL_C = 3, CTRL_D = 4, BACKSPACE = 8, CTRL_U = 21, DELETE = 127 };
+	size_t n = 0;
+	char c;
+
+	for (;;) {
+		ssize_t r = read(fd, &c, 1);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0 || c == CTRL_C || (c == CTRL_D && !n))
+			return -EINTR;
+		if (c == '\n' || c == '\r' || c == CTRL_D)
+			break;
+		if (c == CTRL_U)
+			n = 0;
+		else if (c == BACKSPACE || c == DELETE)
+			n -= n > 0;
+		else if (n + 1 < size)
+			buf[n++] = c;
+		else
+			return -E2BIG;
+	}
+	buf[n] = '\0';
+	return 0;
+}
+
+static int read_shown(int fd, char *buf, size_t size)
+{
+	ssize_t n;
+
+	do
+		n = read(fd, buf, size - 1);
+	while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		return -EINTR;
+	buf[n] = '\0';
+	buf[strcspn(buf, "\n")] = '\0';
+	return 0;
+}
+
+int term_ask(const char *prompt, bool echo, char *buf, size_t size, struct err *err)
+{
+	cleanup_close int fd = open("/dev/tty", O_RDWR | O_CLOEXEC);
+	struct termios was, mode;
+	int r;
+
+	if (fd < 0 || tcgetattr(fd, &was) < 0) {
+		err_set(err, ENOTTY, "there is no terminal to ask at");
+		return err_hint(err, "give --username NAME and --password-stdin");
+	}
+	(void)!write(fd, prompt, strlen(prompt));
+	if (echo) {
+		r = read_shown(fd, buf, size);
+	} else {
+		mode = was;
+		mode.c_lflag &= ~(tcflag_t)(ECHO | ICANON | ISIG);
+		mode.c_cc[VMIN] = 1;
+		mode.c_cc[VTIME] = 0;
+		set_mode(fd, &mode);
+		r = read_hidden(fd, buf, size);
+		set_mode(fd, &was);
+		(void)!write(fd, "\n", 1);
+	}
+	if (r == -EINTR)
+		return err_set(err, EINTR, "nothing was entered");
+	return r < 0 ? err_set(err, r, "what was entered is too long") : 0;
 }
 
 void term_size(int fd, uint16_t *rows, uint16_t *cols)

@@ -10,13 +10,22 @@
 #define CLI_TERM_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+#include "base/err.h"
 
 /* Make terminal @fd raw: 0 or -errno. Again after SIGCONT it takes effect anew. */
 int term_raw(int fd);
 /* Give the terminal back as it was found. Harmless at any time. */
 void term_restore(void);
 bool term_is_raw(void);
+
+/*
+ * Ask the person at the terminal, whatever stdin is. One line without its end into @buf; shown as
+ * it is typed if @echo. Refused with -ENOTTY where there is no terminal, -EINTR after Ctrl-C.
+ */
+int term_ask(const char *prompt, bool echo, char *buf, size_t size, struct err *err);
 
 /* Size of terminal @fd; 24 by 80 when it has none. */
 void term_size(int fd, uint16_t *rows, uint16_t *cols);

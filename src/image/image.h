@@ -19,6 +19,7 @@
  *	tree.c       that tree
  *	erofs.c      tree to EROFS metadata
  *	load.c       all of the above under the store's locks
+ *	pull.c       the same with a registry for a source
  *	catalog.c    the database side
  *	remove.c     images in use, removing, pruning
  *	verify.c     finding and mending damage
@@ -150,6 +151,8 @@ enum image_stage {
 	IMAGE_STAGE_MERGE,
 	IMAGE_STAGE_BOOTSTRAP, /* text is a line of the package tool */
 	IMAGE_STAGE_SAVE,      /* writing a layer out; done/total in bytes */
+	IMAGE_STAGE_RESOLVE,   /* asking a registry for text, a reference */
+	IMAGE_STAGE_NOTE,      /* text is for a person: what is being tried again, and why */
 };
 struct image_progress {
 	enum image_stage stage;
@@ -162,7 +165,8 @@ typedef void image_progress_fn(void *arg, const struct image_progress *p);
 struct image_load_options {
 	const char *const *tags; /* extra references, NULL-terminated; NULL: those in the input */
 	const struct image_limits *limits; /* NULL: defaults */
-	const char *architecture;	   /* GOARCH; NULL: the host's */
+	const char *architecture;	   /* GOARCH, maybe "/variant"; NULL: the host's */
+	unsigned parallel;		   /* layers at a time at least; 0: as processors allow */
 	image_progress_fn *progress;
 	void *progress_arg;
 };
@@ -174,6 +178,26 @@ struct image_load_options {
  */
 int image_load(struct store *s, const char *input, const struct image_load_options *o,
 	       struct image_list *ret, struct err *err);
+
+struct image_pull_options {
+	const char *program;	     /* msb-fetch */
+	const char *platform;	     /* "linux/arm64", "linux/arm/v7"; NULL: the host's */
+	bool insecure;		     /* plain HTTP */
+	const char *const *ca_files; /* besides the system's; NULL-terminated, or NULL */
+	const struct image_limits *limits;
+	image_progress_fn *progress;
+	void *progress_arg;
+};
+/* Layers that are fetched at a time, as Docker does it with three and the peer with four. */
+#define IMAGE_PULL_PARALLEL 4u
+
+/*
+ * Fetch the image @ref from its registry (see registry/registry.h), unless it is there, and let
+ * @ref name it. Layers that the store has are not fetched. After a failure of the network the
+ * layers that are complete stay for the next attempt, until image_remove() collects them.
+ */
+int image_pull(struct store *s, const char *ref, const struct image_pull_options *o,
+	       struct image_info *ret, struct err *err);
 
 /*
  * The image that @ref names: a reference in any spelling ("python"), an id, or an unambiguous

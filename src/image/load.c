@@ -97,11 +97,11 @@ static int convert(struct load *l, unsigned which, const struct source_blob *blo
 	struct job *job = &l->jobs[which];
 	cleanup_layer_writer struct layer_writer *w = NULL;
 	cleanup_stream struct stream *st = NULL;
-	struct layer_report progress = {l, which, blob->size, text};
+	struct layer_report progress = {l, which, blob->size == UINT64_MAX ? 0 : blob->size, text};
 	struct stream_options so = {
 		.fd = blob->fd,
 		.offset = blob->offset,
-		.size = blob->size,
+		.size = blob->feed ? UINT64_MAX : blob->size,
 		.hash_input = true,
 		.hash_output = true,
 		.progress = l->o->progress ? report_layer : NULL,
@@ -148,7 +148,6 @@ static int ensure_layer(struct load *l, unsigned which, struct err *err)
 	struct job *job = &l->jobs[which];
 	cleanup_lock struct store_lock lock = STORE_LOCK_INIT;
 	cleanup_layer struct layer_reader *have = NULL;
-	cleanup_close int fd = -1;
 	struct source_blob blob;
 	char hex[65], text[IMAGE_DIGEST_LEN + 1];
 	int r = store_lock(l->store, digest_hex(&job->layer->diff_id, hex), &lock, err);
@@ -171,8 +170,8 @@ static int ensure_layer(struct load *l, unsigned which, struct err *err)
 		return err_set(err, ERR_CORRUPT, "it is missing: %.200s", job->layer->name);
 	if (r < 0)
 		return r;
-	fd = blob.fd;
-	return convert(l, which, &blob, text, err);
+	r = convert(l, which, &blob, text, err);
+	return source_release(l->src, &blob, r, err);
 }
 
 static void *load_thread(void *arg)
@@ -198,6 +197,7 @@ static void *load_thread(void *arg)
 			if (!l->err.code)
 				l->err = err;
 			pthread_mutex_unlock(&l->lock);
+			source_abort(l->src);
 		}
 	}
 }
@@ -213,12 +213,21 @@ static unsigned job_limit(unsigned count)
 	return MAX(MIN(count, cpus), 1u);
 }
 
+/* What comes over a network waits more than it works. */
+static unsigned pull_limit(const struct load *l)
+{
+	unsigned n = MIN(l->o->parallel, LOAD_JOBS_MAX);
+
+	return MIN(l->count, n);
+}
+
 static int ensure_layers(struct load *l, struct err *err)
 {
 	pthread_t threads[LOAD_JOBS_MAX];
 	unsigned n = job_limit(l->count), started = 0;
 	sigset_t all, old;
 
+	n = MAX(n, pull_limit(l));
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
 	/* This thread is one of them; the others are a bonus. */

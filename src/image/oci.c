@@ -55,7 +55,7 @@ static enum blob_kind kind_of(const char *media_type)
 /* What is found on the way to the images. */
 struct search {
 	const struct source *src;
-	const char *architecture;
+	const char *architecture, *variant; /* variant: "" for any */
 	const struct image_limits *limits;
 	struct oci_images found;
 	unsigned seen;	      /* manifests and indexes visited */
@@ -64,7 +64,7 @@ struct search {
 };
 
 struct descriptor {
-	const char *media_type, *platform_os, *platform_arch, *name;
+	const char *media_type, *platform_os, *platform_arch, *platform_variant, *name;
 	struct digest digest;
 	uint64_t size; /* UINT64_MAX if not said */
 };
@@ -147,6 +147,7 @@ static int parse_descriptor(const json_t *j, const char *what, struct descriptor
 		d.media_type = "";
 	d.platform_os = json_string_value(json_object_get(platform, "os"));
 	d.platform_arch = json_string_value(json_object_get(platform, "architecture"));
+	d.platform_variant = json_string_value(json_object_get(platform, "variant"));
 	/* containerd and Docker put the whole reference here and only the tag in the OCI one. */
 	d.name = json_string_value(json_object_get(notes, "io.containerd.image.name"));
 	if (!d.name)
@@ -156,22 +157,25 @@ static int parse_descriptor(const json_t *j, const char *what, struct descriptor
 	return 0;
 }
 
-static void blob_name(const struct digest *d, char out[80])
+/* A folder, "/sha256/" and 64 digits. */
+#define BLOB_NAME_SIZE 96
+
+static void blob_name(const char *folder, const struct digest *d, char out[BLOB_NAME_SIZE])
 {
 	char hex[65];
 
-	snprintf(out, 80, "blobs/sha256/%s", digest_hex(d, hex));
+	snprintf(out, BLOB_NAME_SIZE, "%.20s/sha256/%s", folder, digest_hex(d, hex));
 }
 
 /* A small blob, verified. */
-static int read_blob(const struct source *src, const struct descriptor *d, size_t max,
-		     const char *what, struct buf *b, struct err *err)
+static int read_blob(const struct source *src, const char *folder, const struct descriptor *d,
+		     size_t max, const char *what, struct buf *b, struct err *err)
 {
-	char name[80];
+	char name[BLOB_NAME_SIZE];
 	struct digest is;
 	int r;
 
-	blob_name(&d->digest, name);
+	blob_name(folder, &d->digest, name);
 	r = source_read(src, name, max, b, err);
 	if (r == -ENOENT)
 		return err_set(err, ERR_CORRUPT, "%s is missing: %s", what, name);
@@ -196,7 +200,7 @@ static int check_platform(struct search *s, const struct image_config *c, struct
 {
 	if (str_eq(c->os, "linux") && str_eq(c->architecture, s->architecture))
 		return 0;
-	err_set(err, ERR_UNSUPPORTED, "the image is for %s/%s, this machine runs linux/%s",
+	err_set(err, ERR_UNSUPPORTED, "the image is for %s/%s, not for linux/%s",
 		c->os[0] ? c->os : "(no system)",
 		c->architecture[0] ? c->architecture : "(no architecture)", s->architecture);
 	return err_hint(err, "get the image for linux/%s", s->architecture);
@@ -283,7 +287,7 @@ static int keep(struct search *s, struct oci_image *img, struct err *err)
 
 static int parse_layer(const json_t *j, struct oci_layer *l, struct err *err)
 {
-	char name[80];
+	char name[BLOB_NAME_SIZE];
 	struct descriptor d;
 	int r = parse_descriptor(j, "a layer", &d, err);
 
@@ -307,7 +311,7 @@ static int parse_layer(const json_t *j, struct oci_layer *l, struct err *err)
 		return err_set(err, ERR_UNSUPPORTED,
 			       "a layer has the unknown media type \"%.120s\"", d.media_type);
 	}
-	blob_name(&d.digest, name);
+	blob_name("blobs", &d.digest, name);
 	l->name = strdup(name);
 	l->media_type = strdup(d.media_type);
 	l->digest = d.digest;
@@ -352,7 +356,8 @@ static int visit_manifest(struct search *s, const json_t *root, const struct des
 	if (r >= 0)
 		r = add_name(&img, name, err);
 	if (r >= 0)
-		r = read_blob(s->src, &config, OCI_CONFIG_MAX, "the configuration", &b, err);
+		r = read_blob(s->src, "blobs", &config, OCI_CONFIG_MAX, "the configuration", &b,
+			      err);
 	if (r >= 0)
 		r = take_config(s, &b, &img, err);
 	if (r < 0)
@@ -387,7 +392,7 @@ static int visit(struct search *s, const struct descriptor *d, const char *name,
 	b.max = OCI_MANIFEST_MAX + 2;
 	if (++s->seen > OCI_IMAGES_MAX)
 		return err_set(err, ERR_LIMIT, "more than %u manifests", OCI_IMAGES_MAX);
-	r = read_blob(s->src, d, OCI_MANIFEST_MAX, "a manifest", &b, err);
+	r = read_blob(s->src, source_manifests(s->src), d, OCI_MANIFEST_MAX, "a manifest", &b, err);
 	if (r < 0)
 		return r;
 	root = parse("the manifest", buf_ptr(&b), buf_size(&b), err);
@@ -436,8 +441,9 @@ static int visit_index(struct search *s, const json_t *root, const char *name, u
 		if (r < 0)
 			return r;
 		if (d.platform_arch && d.platform_os &&
-		    (!str_eq(d.platform_os, "linux") ||
-		     !str_eq(d.platform_arch, s->architecture))) {
+		    (!str_eq(d.platform_os, "linux") || !str_eq(d.platform_arch, s->architecture) ||
+		     (s->variant[0] && d.platform_variant &&
+		      !str_eq(d.platform_variant, s->variant)))) {
 			note_other(s, &d);
 			continue;
 		}
@@ -461,8 +467,8 @@ static int nothing_found(struct search *s, struct err *err)
 	if (s->first_err.code)
 		return err_copy(err, &s->first_err);
 	if (s->others[0]) {
-		err_set(err, ERR_UNSUPPORTED, "the image is for %s, this machine runs linux/%s",
-			s->others, s->architecture);
+		err_set(err, ERR_UNSUPPORTED, "the image is for %s, not for linux/%s", s->others,
+			s->architecture);
 		return err_hint(err, "get the image for linux/%s", s->architecture);
 	}
 	return err_set(err, ERR_NOT_FOUND, "there is no image in it");
@@ -571,9 +577,15 @@ static int find_in_archive(struct search *s, const struct buf *manifest, struct 
 int oci_find_images(const struct source *src, const char *architecture,
 		    const struct image_limits *l, struct oci_images *ret, struct err *err)
 {
-	struct search s = {.src = src, .architecture = architecture, .limits = l};
+	const char *slash = strchrnul(architecture, '/');
+	cleanup_free char *arch = strndup(architecture, (size_t)(slash - architecture));
+	struct search s = {
+		.src = src, .architecture = arch, .variant = slash + (*slash != 0), .limits = l};
 	cleanup_buf struct buf b = BUF_INIT;
 	int r;
+
+	if (!arch)
+		return err_set(err, ENOMEM, "out of memory");
 
 	b.max = OCI_MANIFEST_MAX + 2;
 	r = source_read(src, "index.json", OCI_MANIFEST_MAX, &b, err);
@@ -605,7 +617,7 @@ int oci_check_manifest(const char *json, size_t len, struct err *err)
 	cleanup_oci_image struct oci_image img = {0};
 	cleanup_json json_t *root = parse("the manifest", json, len, err);
 	struct image_limits l = {0};
-	struct search s = {.architecture = "amd64", .limits = &l};
+	struct search s = {.architecture = "amd64", .variant = "", .limits = &l};
 	struct descriptor config;
 
 	image_limits_default(&l);

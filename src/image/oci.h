@@ -48,7 +48,7 @@ void oci_images_done(struct oci_images *l);
 /* GOARCH name of this machine. */
 const char *oci_host_architecture(void);
 
-/* All images for @architecture in @src; at least one, or an error. */
+/* All images for @architecture ("arm64", "arm/v7") in @src; at least one, or an error. */
 int oci_find_images(const struct source *src, const char *architecture,
 		    const struct image_limits *l, struct oci_images *ret, struct err *err);
 

@@ -24,6 +24,8 @@ struct source_entry {
 };
 
 struct source {
+	const struct source_ops *ops; /* or NULL, and the rest counts */
+	void *arg;
 	int dir; /* or -1 */
 	int fd;	 /* of the archive, or -1 */
 	struct store_temp spool;
@@ -291,6 +293,20 @@ int source_open_file(struct source **ret, int fd, const char *name, struct err *
 	return 0;
 }
 
+int source_open_ops(struct source **ret, const struct source_ops *ops, void *arg, struct err *err)
+{
+	struct source *src = calloc(1, sizeof(*src));
+
+	if (!src)
+		return err_set(err, ENOMEM, "out of memory");
+	src->ops = ops;
+	src->arg = arg;
+	src->dir = src->fd = -1;
+	src->spool = (struct store_temp)STORE_TEMP_INIT;
+	*ret = src;
+	return 0;
+}
+
 struct source *source_close(struct source *src)
 {
 	if (!src)
@@ -323,9 +339,7 @@ static int find_in_dir(const struct source *src, const char *path, struct source
 		return err_errno(err, "cannot read %s", path);
 	if (!S_ISREG(st.st_mode))
 		return err_set(err, ERR_CORRUPT, "%s is not a file", path);
-	ret->offset = 0;
-	ret->size = (uint64_t)st.st_size;
-	ret->fd = take_fd(&fd);
+	*ret = (struct source_blob){take_fd(&fd), 0, (uint64_t)st.st_size, NULL};
 	return 0;
 }
 
@@ -358,6 +372,8 @@ int source_find(const struct source *src, const char *name, struct source_blob *
 	r = layer_path_normalise(name, &limits, path, err);
 	if (r < 0)
 		return r;
+	if (src->ops)
+		return src->ops->find(src->arg, path, ret, err);
 	if (src->dir >= 0)
 		return find_in_dir(src, path, ret, err);
 	e = find_entry(src, path);
@@ -375,8 +391,32 @@ int source_find(const struct source *src, const char *name, struct source_blob *
 	r = fcntl(src->fd, F_DUPFD_CLOEXEC, 0);
 	if (r < 0)
 		return err_errno(err, "cannot read the archive");
-	*ret = (struct source_blob){r, e->offset, e->size};
+	*ret = (struct source_blob){r, e->offset, e->size, NULL};
 	return 0;
+}
+
+int source_release(const struct source *src, struct source_blob *b, int r, struct err *err)
+{
+	struct err why = ERR_INIT;
+	int late;
+
+	if (!src->ops) {
+		b->fd = close_fd(b->fd);
+		return r;
+	}
+	late = src->ops->release(src->arg, b, &why);
+	return r < 0 && late < 0 ? err_copy(err, &why) : r;
+}
+
+void source_abort(const struct source *src)
+{
+	if (src->ops)
+		src->ops->abort(src->arg);
+}
+
+const char *source_manifests(const struct source *src)
+{
+	return src->ops ? src->ops->manifests : "blobs";
 }
 
 int source_read(const struct source *src, const char *name, size_t max, struct buf *ret,
@@ -386,7 +426,11 @@ int source_read(const struct source *src, const char *name, size_t max, struct b
 	cleanup_close int fd = -1;
 	uint8_t *p;
 	ssize_t n;
-	int r = source_find(src, name, &b, err);
+	int r;
+
+	if (src->ops)
+		return src->ops->read(src->arg, name, max, ret, err);
+	r = source_find(src, name, &b, err);
 
 	if (r < 0)
 		return r;

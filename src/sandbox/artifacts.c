@@ -22,6 +22,7 @@ static const struct {
 } artifacts[ARTIFACTS] = {
 	[ARTIFACT_VM] = {"msb-vm", X_OK, "run `make`, or set MSB_LIBDIR to where it is"},
 	[ARTIFACT_AGENT] = {"guest/agentd", R_OK, "run `make`, or set MSB_LIBDIR to where it is"},
+	[ARTIFACT_FETCH] = {"msb-fetch", X_OK, "run `make`, or set MSB_LIBDIR to where it is"},
 	[ARTIFACT_KERNEL] = {"vmlinux", R_OK, "run `make kernel`, or name one with --kernel PATH"},
 };
 

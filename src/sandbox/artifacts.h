@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where the parts of an installation are: the virtual machine program, the guest kernel, the
- * agent, and the engine's own program.
+ * agent, the program that does HTTP, and the engine's own program.
  *
  * Searched in this order: $MSB_LIBDIR, the directory of the running executable (a build tree, or
  * its parent for what is not built there), and ../lib/microsandbox beside it (an installation).
@@ -15,7 +15,7 @@
 
 #include "base/err.h"
 
-enum artifact { ARTIFACT_VM, ARTIFACT_AGENT, ARTIFACT_KERNEL, ARTIFACTS };
+enum artifact { ARTIFACT_VM, ARTIFACT_AGENT, ARTIFACT_KERNEL, ARTIFACT_FETCH, ARTIFACTS };
 
 /* The absolute path, the caller's to free. ERR_NOT_FOUND says where it should be from. */
 int artifact_find(enum artifact what, char **ret, struct err *err);

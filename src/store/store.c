@@ -164,7 +164,8 @@ static bool store_dir_is_fresh(int fd)
 	while ((e = readdir(d))) {
 		bool ours = str_eq(e->d_name, ".") || str_eq(e->d_name, "..") ||
 			    str_eq(e->d_name, "run.lock") || str_eq(e->d_name, "lost+found") ||
-			    str_starts(e->d_name, STORE_DB) ||
+			    /* What a person may put there first. */
+			    str_eq(e->d_name, "config.json") || str_starts(e->d_name, STORE_DB) ||
 			    str_starts(e->d_name, STORE_VERSION_FILE);
 
 		for (size_t i = 0; i < STORE_DIR_COUNT && !ours; i++)
