@@ -309,18 +309,29 @@ static bool is_loopback(const char *url)
 	       (str_starts(host, "127.") && strspn(host, "0123456789.") == n);
 }
 
+static int add_header(struct transfer *t, const char *line)
+{
+	struct curl_slist *l = curl_slist_append(t->headers, line);
+
+	if (!l)
+		return -ENOMEM;
+	t->headers = l;
+	return 0;
+}
+
 static int set_up(struct transfer *t)
 {
 	CURL *c = t->easy;
 	CURLcode r = CURLE_OK;
+	char range[48];
 
-	for (size_t i = 0; i < t->req.headers.n; i++) {
-		struct curl_slist *l = curl_slist_append(t->headers, t->req.headers.v[i]);
-
-		if (!l)
+	for (size_t i = 0; i < t->req.headers.n; i++)
+		if (add_header(t, t->req.headers.v[i]) < 0)
 			return -ENOMEM;
-		t->headers = l;
-	}
+	/* By hand: curl's own way of resuming fails where a server sends everything. */
+	snprintf(range, sizeof(range), "Range: bytes=%llu-", (unsigned long long)t->req.from);
+	if (t->req.from && add_header(t, range) < 0)
+		return -ENOMEM;
 #define SET(option, value) r = r ? r : curl_easy_setopt(c, CURLOPT_##option, value)
 	SET(URL, t->req.url);
 	SET(PROTOCOLS_STR, "http,https");
@@ -342,8 +353,6 @@ static int set_up(struct transfer *t)
 	SET(LOW_SPEED_TIME, (long)MAX(t->req.stall_ms / 1000, 1u));
 	if (is_loopback(t->req.url))
 		SET(NOPROXY, "*");
-	if (t->req.from)
-		SET(RESUME_FROM_LARGE, (curl_off_t)t->req.from);
 	if (t->req.form.n) {
 		SET(POSTFIELDSIZE_LARGE, (curl_off_t)t->req.form.n);
 		SET(POSTFIELDS, (char *)t->req.form.p);
@@ -376,6 +385,7 @@ static enum fetch_outcome outcome_of(CURLcode code)
 	case CURLE_URL_MALFORMAT:
 	case CURLE_UNSUPPORTED_PROTOCOL:
 	case CURLE_WEIRD_SERVER_REPLY:
+	case CURLE_OUT_OF_MEMORY: /* that is what a header line beyond curl's limit ends in */
 		return FETCH_NOT_HTTP;
 	default:
 		return FETCH_NETWORK;
@@ -387,6 +397,7 @@ static void transfer_end(struct transfer *t, CURLcode code)
 	curl_off_t after = 0;
 	char *location = NULL;
 	long status = 0;
+	bool refused = t->failed;
 
 	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 	curl_easy_getinfo(t->easy, CURLINFO_REDIRECT_URL, &location);
@@ -398,14 +409,14 @@ static void transfer_end(struct transfer *t, CURLcode code)
 	/* A refusal has been understood even if it has no end. */
 	if (code == CURLE_WRITE_ERROR && !t->failed && (status < 200 || status > 299))
 		code = CURLE_OK;
-	/* Nothing beyond the end: the server says so when the last byte is there already. */
 	if (!t->failed && code != CURLE_OK)
 		fail(t, outcome_of(code), t->text[0] ? t->text : curl_easy_strerror(code));
 	curl_multi_remove_handle(t->fetch->multi, t->easy);
 	curl_easy_cleanup(t->easy);
 	t->easy = NULL;
 	t->ended = true;
-	if (!buf_size(&t->rest) || t->failed)
+	/* What came before a connection broke need not come again: it is still delivered. */
+	if (!buf_size(&t->rest) || refused)
 		transfer_answer(t);
 }
 

@@ -742,13 +742,33 @@ static int tar_set_data(struct tar *t, const struct tar_header *h, uint64_t size
 	return r;
 }
 
+/* What fills the last block of an entry. Some writers (umoci) leave it out at the very end. */
+static int tar_padding(struct tar *t, struct err *err)
+{
+	while (t->pad_left) {
+		int r = tar_fill(t, err);
+		size_t piece;
+
+		if (r < 0)
+			return r;
+		if (r == 0)
+			break;
+		piece = (size_t)MIN((uint64_t)t->n, t->pad_left);
+		tar_consume(t, piece);
+		t->pad_left -= piece;
+	}
+	return 0;
+}
+
 int tar_next(struct tar *t, struct tar_entry *ret, struct err *err)
 {
 	struct tar_header h;
 	struct tar_entry e = {0};
 	bool extended = false;
-	int r = tar_discard(t, t->data_left + t->pad_left, err);
+	int r = tar_discard(t, t->data_left, err);
 
+	if (r >= 0)
+		r = tar_padding(t, err);
 	if (r < 0)
 		return r;
 	t->data_left = t->pad_left = 0;

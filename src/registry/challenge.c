@@ -98,7 +98,7 @@ static void consider(const struct challenge *c, struct challenge *best, int *tak
 
 int challenge_offer(const char *text, struct challenge *best, struct err *err)
 {
-	struct challenge c = {0};
+	struct challenge c = {0}, found = *best;
 	const char *p = text;
 	unsigned count = 0;
 	int taken = 0, r;
@@ -122,7 +122,7 @@ int challenge_offer(const char *text, struct challenge *best, struct err *err)
 				return r;
 			continue;
 		}
-		consider(&c, best, &taken);
+		consider(&c, &found, &taken);
 		if (++count > CHALLENGES_MAX)
 			return err_set(err, ERR_LIMIT, "more than %u challenges", CHALLENGES_MAX);
 		c = (struct challenge){.scheme = token_is(p, n, "basic")    ? CHALLENGE_BASIC
@@ -130,6 +130,7 @@ int challenge_offer(const char *text, struct challenge *best, struct err *err)
 									    : CHALLENGE_OTHER};
 		p += n;
 	}
-	consider(&c, best, &taken);
+	consider(&c, &found, &taken);
+	*best = found;
 	return taken;
 }

@@ -18,14 +18,24 @@ static const char accept_manifests[] = "Accept: application/vnd.oci.image.index.
 				       " application/vnd.docker.distribution.manifest.list.v2+json,"
 				       " application/vnd.docker.distribution.manifest.v2+json";
 
-struct endpoint {
-	char *base; /* "https://host:port", without a slash at the end */
-	char *host; /* as logins know it */
+/* Where requests go: "https://host:port", without a slash at the end. */
+struct place {
+	char *base;
 	struct http_origin origin;
-	bool plain_ok;	    /* plain HTTP is allowed */
-	bool plain_instead; /* try it when there is no TLS */
+};
+
+struct endpoint {
+	struct place tls, plain; /* plain only on this machine, where it is tried without TLS */
+	atomic_bool is_plain;	 /* which of them it is */
+	char *host;		 /* as logins know it */
+	bool plain_ok;		 /* plain HTTP is allowed */
 	struct auth auth;
 };
+
+static const struct place *place_of(const struct endpoint *e)
+{
+	return atomic_load(&e->is_plain) ? &e->plain : &e->tls;
+}
 
 struct registry {
 	struct session session;
@@ -43,6 +53,14 @@ static int no_memory(struct err *err)
 
 /* --- Endpoints --- */
 
+static int place_init(struct place *p, const char *base, struct err *err)
+{
+	if (http_origin(base, &p->origin) < 0)
+		return err_set(err, ERR_USAGE, "%.200s is not where a registry can be", base);
+	p->base = strdup(base);
+	return p->base ? 0 : no_memory(err);
+}
+
 static int endpoint_init(struct registry *r, const char *base, const char *host, bool plain_ok,
 			 struct err *err)
 {
@@ -51,18 +69,24 @@ static int endpoint_init(struct registry *r, const char *base, const char *host,
 				    .scope = r->scope,
 				    .home = r->o->home,
 				    .config = r->o->config};
+	cleanup_free char *plain = NULL;
+	int code;
 
 	auth_init(&e->auth, &fields);
 	r->count++;
-	e->base = strdup(base);
 	e->host = strdup(host);
-	if (!e->base || !e->host)
+	if (!e->host)
 		return no_memory(err);
-	if (http_origin(base, &e->origin) < 0)
-		return err_set(err, ERR_USAGE, "\"%.200s\" is not the name of a registry", host);
-	e->plain_instead = e->origin.tls && http_is_loopback(&e->origin);
-	e->plain_ok =
-		plain_ok || e->plain_instead || (!e->origin.tls && http_is_loopback(&e->origin));
+	code = place_init(&e->tls, base, err);
+	if (code < 0)
+		return code;
+	e->plain_ok = plain_ok || http_is_loopback(&e->tls.origin);
+	if (e->tls.origin.tls && http_is_loopback(&e->tls.origin)) {
+		plain = str_fmt("http://%s", base + strlen("https://"));
+		code = plain ? place_init(&e->plain, plain, err) : no_memory(err);
+		if (code < 0)
+			return code;
+	}
 	e->auth.plain_ok = e->plain_ok;
 	e->auth.host = e->host;
 	return 0;
@@ -149,7 +173,8 @@ struct registry *registry_close(struct registry *r)
 	close_fd(r->session.stop);
 	for (unsigned i = 0; i < r->count; i++) {
 		auth_done(&r->ends[i].auth);
-		free(r->ends[i].base);
+		free(r->ends[i].tls.base);
+		free(r->ends[i].plain.base);
 		free(r->ends[i].host);
 	}
 	free(r->ends);
@@ -187,8 +212,9 @@ static bool is_redirection(const struct fetch_result *res)
 static int follow(struct registry *r, struct endpoint *e, const struct ask *a, const char *header,
 		  struct fetch_result *ret, bool *ret_own, struct err *err)
 {
-	cleanup_free char *url = str_fmt("%s%s", e->base, a->path);
-	bool tls = e->origin.tls;
+	const struct place *place = place_of(e);
+	cleanup_free char *url = str_fmt("%s%s", place->base, a->path);
+	bool tls = place->origin.tls;
 
 	for (unsigned hops = 0; url; hops++) {
 		struct fetch_request req = {.url = url,
@@ -210,7 +236,7 @@ static int follow(struct registry *r, struct endpoint *e, const struct ask *a, c
 				       "change: %.100s",
 				       e->host, url);
 		tls = at.tls;
-		*ret_own = http_same_origin(&at, &e->origin);
+		*ret_own = http_same_origin(&at, &place->origin);
 		req.headers.v = headers;
 		if (a->accept)
 			headers[req.headers.n++] = (char *)(uintptr_t)a->accept;
@@ -233,8 +259,8 @@ static int follow(struct registry *r, struct endpoint *e, const struct ask *a, c
 	return no_memory(err);
 }
 
-static int ask(struct registry *r, struct endpoint *e, const struct ask *a,
-	       struct fetch_result *ret, struct err *err)
+static int ask_with_login(struct registry *r, struct endpoint *e, const struct ask *a,
+			  struct fetch_result *ret, struct err *err)
 {
 	for (unsigned round = 0;; round++) {
 		char *header = NULL;
@@ -251,7 +277,7 @@ static int ask(struct registry *r, struct endpoint *e, const struct ask *a,
 		if (code < 0 || ret->outcome != FETCH_ANSWERED || ret->status != 401 || !own ||
 		    round == AUTH_ROUNDS)
 			return code;
-		code = auth_answer(&e->auth, &ret->challenge, e->origin.tls, number, err);
+		code = auth_answer(&e->auth, &ret->challenge, place_of(e)->origin.tls, number, err);
 		fetch_result_done(ret);
 		if (a->b)
 			buf_reset(a->b);
@@ -260,25 +286,17 @@ static int ask(struct registry *r, struct endpoint *e, const struct ask *a,
 	}
 }
 
-/* The first contact with something on this machine: does it speak TLS at all? */
-static int ask_first(struct registry *r, struct endpoint *e, const struct ask *a,
-		     struct fetch_result *ret, struct err *err)
+static int ask(struct registry *r, struct endpoint *e, const struct ask *a,
+	       struct fetch_result *ret, struct err *err)
 {
-	int code = ask(r, e, a, ret, err);
-	char *base;
+	int code = ask_with_login(r, e, a, ret, err);
 
-	if (code < 0 || ret->outcome != FETCH_NOT_TLS || !e->plain_instead)
+	/* Something on this machine that does not speak TLS at all; nothing was sent to it yet. */
+	if (code < 0 || ret->outcome != FETCH_NOT_TLS || !e->plain.base ||
+	    atomic_exchange(&e->is_plain, true))
 		return code;
-	base = str_fmt("http://%s", e->base + strlen("https://"));
-	if (!base)
-		return no_memory(err);
-	free(e->base);
-	e->base = base;
-	e->plain_instead = false;
 	fetch_result_done(ret);
-	if (http_origin(base, &e->origin) < 0)
-		return err_set(err, ERR_USAGE, "\"%s\" is not the name of a registry", e->host);
-	return ask(r, e, a, ret, err);
+	return ask_with_login(r, e, a, ret, err);
 }
 
 static bool succeeded(const struct fetch_result *res)
@@ -299,13 +317,13 @@ static int ask_all(struct registry *r, struct ask *a, const char *what, struct f
 
 		buf_reset(a->b);
 		err_clear(err);
-		code = ask_first(r, e, a, ret, err);
+		code = ask(r, e, a, ret, err);
 		if (code >= 0 && succeeded(ret)) {
 			atomic_store(&r->best, which);
 			return 0;
 		}
 		if (code >= 0) {
-			code = session_error(ret, e->base, what, err);
+			code = session_error(ret, place_of(e)->base, what, err);
 			fetch_result_done(ret);
 		}
 	}
@@ -389,12 +407,13 @@ static int stream_from(struct registry *r, struct endpoint *e, struct ask *a, co
 		if (res.outcome == FETCH_STOPPED)
 			return -ECANCELED;
 		if (!session_worth_retry(&res))
-			return session_error(&res, e->base, what, err);
-		code = session_pause(&r->session, &retry, &res, e->base, res.delivered, a->pipe);
+			return session_error(&res, place_of(e)->base, what, err);
+		code = session_pause(&r->session, &retry, &res, place_of(e)->base, res.delivered,
+				     a->pipe);
 		if (code == -ECANCELED)
 			return code;
 		if (code < 0)
-			return session_error(&res, e->base, what, err);
+			return session_error(&res, place_of(e)->base, what, err);
 	}
 }
 
@@ -439,11 +458,11 @@ int registry_check_login(const char *domain, const struct credential *c,
 	e->auth.cred.password = strdup(c->password);
 	if (!e->auth.cred.username || !e->auth.cred.password)
 		return no_memory(err);
-	code = ask_first(r, e, &a, &res, err);
+	code = ask(r, e, &a, &res, err);
 	if (code < 0)
 		return code;
 	if (!succeeded(&res))
-		return session_error(&res, e->base, "a login", err);
+		return session_error(&res, place_of(e)->base, "a login", err);
 	*ret_needed = e->auth.header != NULL;
 	return 0;
 }
