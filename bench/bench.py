@@ -347,7 +347,7 @@ class Bench:
     def sizes(self):
         """Sizes of the programs, stripped as installed"""
         self.head("program", "KiB")
-        for name in ("msb", "msb-vm", "guest/agentd", "vmlinux"):
+        for name in ("msb", "msb-vm", "msb-fetch", "guest/agentd", "vmlinux"):
             path = os.path.join(self.work, "stripped")
             shutil.copyfile(os.path.join(BUILD, name), path)
             if name.startswith("msb"):
@@ -457,6 +457,40 @@ class Bench:
             return lambda: self.msb("run", name, "--", "/bin/busybox", "cat", *[f"/d{n}/f" for n in range(0, 99, 10)])
         self.compare(self.in_turn({"100 layers": runner("many"), "2 layers": runner("one")}), "100 layers", "2 layers")
 
+    def pull(self):
+        """msb pull from a registry on this machine against skopeo copy to a directory, which converts nothing"""
+        missing = [p for p in ("docker-registry", "skopeo") if not shutil.which(p)]
+        if missing:
+            raise Skip(f"not installed: {missing}")
+        top = os.path.join(self.work, "registry")
+        os.makedirs(top)
+        with open(top + "/config.yml", "w") as f:
+            json.dump({"version": 0.1, "log": {"level": "info"}, "http": {"addr": "127.0.0.1:0"},
+                       "storage": {"filesystem": {"rootdirectory": top + "/data"}}}, f)
+        with open(top + "/log", "wb") as log:
+            child = subprocess.Popen(["docker-registry", "serve", top + "/config.yml"], stdout=log, stderr=log)
+        try:
+            found = harness.until(lambda: re.search(r"listening on (127.0.0.1:\d+)", open(top + "/log").read()),
+                                  "docker-registry does not listen")
+            ref = found.group(1) + "/python:latest"
+            skopeo = ["skopeo", "--insecure-policy", "copy", "-q"]
+            subprocess.run(skopeo + ["--dest-tls-verify=false", "oci-archive:" + self.image, "docker://" + ref], check=True)
+
+            def ours():
+                home = os.path.join(self.work, "pulled")
+                shutil.rmtree(home, ignore_errors=True)
+                subprocess.run([MSB, "pull", "-q", ref], env=harness.environment(home), check=True,
+                               stdout=subprocess.DEVNULL)
+
+            def theirs():
+                copy = os.path.join(self.work, "copied")
+                shutil.rmtree(copy, ignore_errors=True)
+                subprocess.run(skopeo + ["--src-tls-verify=false", "docker://" + ref, "dir:" + copy], check=True)
+            self.compare(self.in_turn({"msb pull": ours, "skopeo copy": theirs}), "msb pull", "skopeo copy")
+        finally:
+            child.kill()
+            child.wait()
+
     def peer(self):
         """The peer's published program from npm, kept in the cache."""
         cache = os.path.join(os.path.dirname(harness.CACHE), "peer")
@@ -482,7 +516,7 @@ class Bench:
         return found[0]
 
 
-PARTS = ["start", "instructions", "kvm", "streams", "memory", "version", "sizes", "load", "store", "layers"]
+PARTS = ["start", "instructions", "kvm", "streams", "memory", "version", "sizes", "load", "pull", "store", "layers"]
 
 
 def machine():

@@ -11,11 +11,11 @@ set -eu
 
 build='gcc libc6-dev make meson ninja-build pkg-config musl-tools linux-libc-dev
     libjansson-dev libssl-dev libisal-dev libzstd-dev libsqlite3-dev
-    libcmocka-dev zlib1g-dev linux-source-6.12 flex bison bc libelf-dev xz-utils patch binutils'
+    libcurl4-openssl-dev libcmocka-dev zlib1g-dev linux-source-6.12 flex bison bc libelf-dev xz-utils patch binutils'
 run='qemu-system-x86 e2fsprogs mmdebstrap uidmap ca-certificates'
 test='clang libclang-rt-14-dev clang-format clang-tidy python3 erofs-utils busybox-static skopeo umoci
-    mount'
-bench='python3 e2fsprogs binutils erofs-utils umoci'
+    mount docker-registry openssl apache2-utils'
+bench='python3 e2fsprogs binutils erofs-utils umoci skopeo docker-registry'
 
 want=
 for group in "$@"; do

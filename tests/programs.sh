@@ -12,10 +12,16 @@ for lib in $(needed msb-vm); do
     *) bad "msb-vm links $lib; besides libc it may link jansson (for QMP) alone" ;;
     esac
 done
+# TLS and HTTP of strangers stay out of the program that holds the store.
+for lib in $(needed msb); do
+    case $lib in
+    libcurl* | libssl* | libgnutls* | libnghttp2*) bad "msb links $lib; that is what msb-fetch is for" ;;
+    esac
+done
 [ -z "$(needed guest/agentd)" ] || bad "agentd is not static"
 size=$(stat -c %s guest/agentd)
 [ "$size" -le 204800 ] || bad "agentd has $size bytes; the limit is 204800"
-for program in msb msb-vm; do
+for program in msb msb-vm msb-fetch; do
     readelf -hW $program | grep -q 'Type:.*DYN' || bad "$program is not position independent"
     readelf -lW $program | grep -q GNU_RELRO || bad "$program has no RELRO"
     readelf -dW $program | grep -q 'BIND_NOW\|Flags:.*NOW' || bad "$program binds lazily"

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <isa-l/igzip_lib.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 #include <zstd.h>
 
@@ -44,6 +46,8 @@ struct stream {
 	struct err err;
 
 	struct hasher in_hash;
+	int stopped; /* eventfd: readable when the consumer has gone; -1 for files, which do not
+			wait */
 
 	/* The thread's own until `done`. */
 	uint8_t *input;
@@ -164,6 +168,30 @@ static void input_end(struct stream *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* A pipe may wait for a network: its reader does not, once nobody wants the data. */
+static ssize_t read_waiting(struct stream *s, uint8_t *p, size_t want)
+{
+	size_t n = 0;
+
+	while (n < want) {
+		struct pollfd fds[] = {{s->o.fd, POLLIN, 0}, {s->stopped, POLLIN, 0}};
+		ssize_t r = poll(fds, ARRAY_SIZE(fds), -1);
+
+		if (r > 0 && fds[1].revents)
+			return -ECANCELED;
+		if (r > 0)
+			r = read(s->o.fd, p + n, want - n);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return -errno;
+		if (r == 0)
+			break;
+		n += (size_t)r;
+	}
+	return (ssize_t)n;
+}
+
 /* The next input at s->input: its size, 0 at the end. */
 static ssize_t in_read(struct stream *s, struct err *err)
 {
@@ -173,7 +201,7 @@ static ssize_t in_read(struct stream *s, struct err *err)
 
 	s->input = slot->data;
 	if (s->o.size == UINT64_MAX) {
-		n = io_read_full(s->o.fd, s->input, want);
+		n = read_waiting(s, s->input, want);
 	} else {
 		want = (size_t)MIN((uint64_t)want, s->o.size - s->in);
 		n = io_pread_full(s->o.fd, s->input, want, s->o.offset + s->in);
@@ -189,7 +217,8 @@ static ssize_t in_read(struct stream *s, struct err *err)
 	if (n > 0)
 		input_end(s);
 	s->in += (uint64_t)n;
-	if (s->o.progress && (n == 0 || s->in - s->reported >= STREAM_REPORT)) {
+	if (s->o.progress &&
+	    (n == 0 || s->in - s->reported >= STREAM_REPORT || s->o.size == UINT64_MAX)) {
 		s->reported = s->in;
 		s->o.progress(s->o.progress_arg, s->in);
 	}
@@ -379,6 +408,7 @@ int stream_open(struct stream **ret, const struct stream_options *o, struct err 
 	if (!s)
 		return err_set(err, ENOMEM, "out of memory");
 	s->o = *o;
+	s->stopped = -1;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->filled, NULL);
 	pthread_cond_init(&s->emptied, NULL);
@@ -388,6 +418,11 @@ int stream_open(struct stream **ret, const struct stream_options *o, struct err 
 		slot->data = malloc(STREAM_CHUNK);
 		if (!slot->data)
 			return err_set(err, ENOMEM, "out of memory");
+	}
+	if (o->size == UINT64_MAX) {
+		s->stopped = eventfd(0, EFD_CLOEXEC);
+		if (s->stopped < 0)
+			return err_errno(err, "cannot read");
 	}
 	r = o->hash_input ? hasher_init(&s->in_hash, err) : 0;
 	if (r >= 0 && o->hash_output)
@@ -410,6 +445,10 @@ struct stream *stream_close(struct stream *s)
 	if (!s)
 		return NULL;
 	if (s->started) {
+		const uint64_t one = 1;
+
+		if (s->stopped >= 0)
+			(void)!write(s->stopped, &one, sizeof(one));
 		pthread_mutex_lock(&s->lock);
 		s->stop = true;
 		pthread_cond_signal(&s->emptied);
@@ -420,6 +459,7 @@ struct stream *stream_close(struct stream *s)
 		free(s->slots[i].data);
 	for (unsigned i = 0; i < STREAM_INPUTS; i++)
 		free(s->inputs[i].data);
+	close_fd(s->stopped);
 	hasher_done(&s->in_hash);
 	hasher_done(&s->out_hash);
 	pthread_mutex_destroy(&s->lock);

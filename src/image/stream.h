@@ -33,7 +33,8 @@ struct stream_options {
 	uint64_t offset;
 	uint64_t size; /* UINT64_MAX: until the end, sequentially with read() */
 	bool hash_input, hash_output;
-	stream_progress_fn *progress; /* from the thread, about every MiB of input; may be NULL */
+	/* From the thread, about every MiB of a file and more often of a pipe; may be NULL. */
+	stream_progress_fn *progress;
 	void *progress_arg;
 };
 

@@ -97,8 +97,8 @@ static int find_image(struct sandbox *sb, const char *ref, struct err *err)
 
 	if (r < 0) {
 		if (r == -ERR_NOT_FOUND)
-			err_hint(err, "`msb image ls` shows what there is; `msb load -i FILE` or "
-				      "`msb image bootstrap debian:bookworm` add to it");
+			err_hint(err, "`msb image ls` shows what there is; `msb pull`, `msb load` "
+				      "and `msb image bootstrap` add to it");
 		return r;
 	}
 	if (!str_eq(sb->image.config.architecture, host)) {

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registries for tests: Debian's docker-registry, and a scripted one that can be as bad as is wanted."""
+import base64
 import collections
 import http.server
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -13,7 +15,7 @@ import threading
 import time
 
 import oci
-from harness import until
+from harness import Case, processes_of, stop_leftovers, until
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -226,3 +228,89 @@ class Scripted:
 
 def tools_missing(*names):
     return [n for n in names if not shutil.which(n)]
+
+
+# ---- cases ----
+
+def noise(size, seed=1):
+    """Bytes that no compressor makes smaller, the same ones each time."""
+    return random.Random(seed).randbytes(size)
+
+
+def files_of(home):
+    """Every blob of a store: {path: bytes}."""
+    found = {}
+    for folder in ("layers", "images"):
+        for name in os.listdir(os.path.join(home, folder)):
+            with open(os.path.join(home, folder, name), "rb") as f:
+                found[folder + "/" + name] = f.read()
+    return found
+
+
+def basic(user, password):
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def fetchers(home):
+    return [pid for pid, line in processes_of(home).items() if "msb-fetch" in line]
+
+
+class Pull(Case):
+    def setUp(self):
+        super().setUp()
+        self.home = self.path("home")
+        os.makedirs(self.path("user"))
+        # Nobody's logins but the test's.
+        self.env = {"HOME": self.path("user"), "DOCKER_CONFIG": "", "HTTP_PROXY": "", "http_proxy": ""}
+        self.addCleanup(stop_leftovers, self.home)
+
+    def pull(self, ref, *options, env=None, **how):
+        return self.msb("pull", *options, ref, env={**self.env, **(env or {})}, **how)
+
+    def config(self, **registries):
+        os.makedirs(self.home, exist_ok=True)
+        with open(os.path.join(self.home, "config.json"), "w") as f:
+            json.dump({"registries": registries}, f)
+
+    def images(self, home=None):
+        was, self.home = self.home, home or self.home
+        listed = json.loads(self.ok(self.msb("image", "ls", "--format", "json")).text)
+        self.home = was
+        return {i["reference"]: i["digest"] for i in listed}
+
+    def image_id(self, ref):
+        return json.loads(self.ok(self.msb("image", "inspect", "--format", "json", ref)).text)["id"]
+
+    def whole(self, ref):
+        """The image is in the store and good, and nothing else is there that should not be."""
+        self.assertIn(ref, self.images())
+        self.nothing_left()
+        self.assertEqual(fetchers(self.home), [])
+
+    def no_trace(self):
+        """A failure has left nothing."""
+        self.assertEqual(self.images(), {})
+        self.assertEqual(files_of(self.home), {})
+        self.nothing_left()
+        self.assertEqual(fetchers(self.home), [])
+
+
+class Script(Pull):
+    """A registry of ours that does as a test says."""
+
+    def setUp(self):
+        super().setUp()
+        self.server = Scripted(self)
+        self.big = oci.layer([oci.entry("noise", noise(3 << 20))])
+        self.ref = self.server.add("some/big", [self.big])
+        self.layer = self.server.layers("some/big")[0]
+        self.blob = self.server.blobs[self.layer["digest"]]
+        self.blob_path = "/v2/some/big/blobs/" + self.layer["digest"]
+
+    def on_blob(self, rule):
+        """@rule for requests of the big layer, with their number from 0."""
+        count = iter(range(10 ** 6))
+        self.server.rules.append(lambda h: rule(h, next(count)) if h.path == self.blob_path else None)
+
+    def ranges(self):
+        return [r.headers.get("Range") for r in self.server.asked(self.layer["digest"])]

@@ -34,7 +34,7 @@ class Words(Case):
 
 class Missing(Case):
     def test_unknown_image(self):
-        self.refused(self.run_in("no-such-image", "true"), 125, "no-such-image")
+        self.refused(self.run_in("no-such-image", "true", options=["--pull", "never"]), 125, "no-such-image")
 
     def test_invalid_reference(self):
         for name in ("UPPER", "a//b", "x:y:z", "", " ", "../../etc"):

@@ -131,7 +131,7 @@ class ExitCodes(Case):
         self.assertIn(done.code, (126, 127), str(done))
 
     def test_our_own_failure(self):
-        self.refused(self.msb("run", "no-such-image", "--", "true"), 125, "no-such-image")
+        self.refused(self.msb("run", "--pull", "never", "no-such-image", "--", "true"), 125, "no-such-image")
 
 
 class Surroundings(Case):
