@@ -68,6 +68,8 @@ int cli_parse_operands(struct cli *cli, void *target, int argc, char **argv, siz
 /* "error: …" and "  → hint" on stderr. */
 void cli_error(const struct err *err);
 void cli_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* @s without what would move the cursor or worse. */
+void cli_put_clean(FILE *f, const char *s);
 /* cli_error() and an exit code to return. */
 int cli_fail(const struct err *err, int code);
 

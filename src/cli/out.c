@@ -44,7 +44,7 @@ const char *cli_reset(FILE *f)
 }
 
 /* Messages may quote what came from outside: control characters stay off the terminal. */
-static void put_clean(FILE *f, const char *s)
+void cli_put_clean(FILE *f, const char *s)
 {
 	for (; *s; s++) {
 		unsigned char c = (unsigned char)*s;
@@ -60,11 +60,11 @@ void cli_error(const struct err *err)
 {
 	fflush(stdout);
 	fprintf(stderr, "%serror:%s ", cli_red(stderr), cli_reset(stderr));
-	put_clean(stderr, err->msg[0] ? err->msg : err_name(err->code));
+	cli_put_clean(stderr, err->msg[0] ? err->msg : err_name(err->code));
 	putc('\n', stderr);
 	if (err->hint[0]) {
 		fprintf(stderr, "  %s→%s ", cli_dim(stderr), cli_reset(stderr));
-		put_clean(stderr, err->hint);
+		cli_put_clean(stderr, err->hint);
 		putc('\n', stderr);
 	}
 }
@@ -79,7 +79,7 @@ void cli_warn(const char *fmt, ...)
 	va_end(ap);
 	fflush(stdout);
 	fprintf(stderr, "%swarning:%s ", cli_yellow(stderr), cli_reset(stderr));
-	put_clean(stderr, text);
+	cli_put_clean(stderr, text);
 	putc('\n', stderr);
 }
 

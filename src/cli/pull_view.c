@@ -84,7 +84,9 @@ static void show_line(struct pull_view *v, const struct image_progress *p, bool 
 		fprintf(v->f, "pulling %s\n", p->text);
 		break;
 	case IMAGE_STAGE_NOTE:
-		fprintf(v->f, "%s\n", p->text);
+		/* It may quote what a server said. */
+		cli_put_clean(v->f, p->text);
+		putc('\n', v->f);
 		break;
 	case IMAGE_STAGE_LAYER:
 		if (first)

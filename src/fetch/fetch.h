@@ -29,12 +29,16 @@
 /* All headers of one response. */
 #define FETCH_HEADERS_MAX (64u << 10)
 
+struct transfer;
+
 struct fetch {
 	struct loop *loop;
 	void *multi; /* CURLM */
 	struct loop_source requests;
 	struct loop_timer timer;
-	struct buf roots; /* certificates to trust, PEM; empty: curl's own choice */
+	struct buf roots;      /* certificates to trust, PEM; empty: those in root_file */
+	const char *root_file; /* NULL: curl's own choice */
+	struct transfer *dirty;
 	unsigned transfers;
 };
 
@@ -42,8 +46,8 @@ struct fetch {
 
 /* Serve @req, which is taken over like the descriptors. Failures are answered. */
 void transfer_start(struct fetch *f, struct fetch_request *req, int answer, int body);
-/* After anything that made curl work: deal with the transfers that have ended. */
-void transfer_reap(struct fetch *f);
+/* After anything that made curl work: what came goes into the pipes, what ended is answered. */
+void transfer_turn(struct fetch *f);
 /* main.c: one of them has gone. */
 void fetch_transfer_ended(struct fetch *f);
 

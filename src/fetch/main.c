@@ -32,7 +32,7 @@ static void on_socket(struct loop_source *s, uint32_t events)
 	int running;
 
 	curl_multi_socket_action(f->multi, s->fd, what, &running);
-	transfer_reap(f);
+	transfer_turn(f);
 }
 
 static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *known)
@@ -73,7 +73,7 @@ static void on_timer(struct loop_timer *timer)
 	int running;
 
 	curl_multi_socket_action(f->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-	transfer_reap(f);
+	transfer_turn(f);
 }
 
 static int set_timer(CURLM *multi, long ms, void *arg)
@@ -184,8 +184,11 @@ static int read_roots(struct fetch *f, int argc, char **argv, struct err *err)
 		if (r >= 0 && !memmem(buf_ptr(&f->roots), buf_size(&f->roots), "-----BEGIN ", 11))
 			r = err_set(err, ERR_CORRUPT, "%s holds no certificate", argv[i]);
 	}
-	if (r >= 0 && system)
+	/* From a file curl reads them once for all connections, from memory for each of them. */
+	if (r >= 0 && system && buf_size(&f->roots))
 		(void)io_read_file(system, ROOTS_MAX, &f->roots, NULL);
+	else if (system && access(system, R_OK) == 0)
+		f->root_file = system;
 	if (r >= 0 && buf_failed(&f->roots))
 		r = err_set(err, ENOMEM, "the certificates are too large");
 	return r;

@@ -13,7 +13,10 @@
 #include "base/str.h"
 #include "fetch/fetch.h"
 
-/* A response is read in pieces of this; curl hands on at most 16 KiB at a time. */
+/*
+ * A response is read in pieces of this. curl hands them on in 16 KiB; they are put together again,
+ * so that who reads the pipe is woken once for each.
+ */
 #define READ_SIZE (256L << 10)
 /* Slower than this for `stall_ms` is not alive. */
 #define SLOWEST 64L /* bytes a second */
@@ -31,6 +34,8 @@ struct transfer {
 	uint64_t at;	 /* of the resource: the next byte that comes */
 	bool placed;	 /* `at` is known */
 	struct buf rest; /* taken from curl, not in the pipe yet */
+	bool dirty;	 /* in the list of those to be put there after this turn */
+	struct transfer *next_dirty;
 	bool paused, ended;
 	bool failed; /* by our own judgement, with res.outcome and res.message set */
 	char text[CURL_ERROR_SIZE];
@@ -49,6 +54,12 @@ static void transfer_free(struct transfer *t)
 {
 	struct fetch *f = t->fetch;
 
+	for (struct transfer **p = &f->dirty; *p; p = &(*p)->next_dirty) {
+		if (*p == t) {
+			*p = t->next_dirty;
+			break;
+		}
+	}
 	if (t->easy) {
 		curl_multi_remove_handle(f->multi, t->easy);
 		curl_easy_cleanup(t->easy);
@@ -100,23 +111,40 @@ static int pipe_put(struct transfer *t, const uint8_t *p, size_t n, size_t *done
 
 static size_t deliver(struct transfer *t, const uint8_t *p, size_t n)
 {
-	size_t done;
-	int r = pipe_put(t, p, n, &done);
-
-	if (r < 0) {
-		fail(t, FETCH_STOPPED, "nobody reads the body");
+	buf_add(&t->rest, p, n);
+	if (buf_failed(&t->rest)) {
+		fail(t, FETCH_NETWORK, "out of memory");
 		return 0;
 	}
-	if (r == 0) {
-		buf_reset(&t->rest);
-		buf_add(&t->rest, p + done, n - done);
-		if (buf_failed(&t->rest)) {
-			fail(t, FETCH_NETWORK, "out of memory");
-			return 0;
-		}
-		loop_mod(&t->body, EPOLLOUT);
+	if (!t->dirty) {
+		t->dirty = true;
+		t->next_dirty = t->fetch->dirty;
+		t->fetch->dirty = t;
 	}
 	return n;
+}
+
+/* What has come into the pipe, as far as it fits; then it is done with, or waits for room. */
+static void flush(struct transfer *t)
+{
+	size_t done;
+	int r = pipe_put(t, buf_ptr(&t->rest), buf_size(&t->rest), &done);
+
+	buf_consume(&t->rest, done);
+	if (r < 0) {
+		fail(t, FETCH_STOPPED, "nobody reads the body");
+		transfer_answer(t);
+	} else if (buf_size(&t->rest)) {
+		loop_mod(&t->body, EPOLLOUT);
+	} else if (t->ended) {
+		transfer_answer(t);
+	} else {
+		loop_mod(&t->body, 0);
+		if (t->paused) {
+			t->paused = false;
+			curl_easy_pause(t->easy, CURLPAUSE_CONT);
+		}
+	}
 }
 
 /* "bytes FROM-TO/TOTAL" of a 206 */
@@ -182,7 +210,7 @@ static size_t on_body(char *p, size_t one, size_t n, void *arg)
 		/* More of it interests nobody: this stops the transfer, and counts as an end. */
 		return n <= room ? n : 0;
 	}
-	if (buf_size(&t->rest)) {
+	if (buf_size(&t->rest) >= (size_t)READ_SIZE) {
 		t->paused = true;
 		return CURL_WRITEFUNC_PAUSE;
 	}
@@ -209,24 +237,13 @@ static void on_pipe(struct loop_source *s, uint32_t events)
 {
 	struct transfer *t = container_of(s, struct transfer, body);
 	struct fetch *f = t->fetch;
-	size_t done;
-	int r = events & EPOLLERR ? -1 : pipe_put(t, buf_ptr(&t->rest), buf_size(&t->rest), &done);
 
-	if (r < 0) {
+	if (events & EPOLLERR) {
 		fail(t, FETCH_STOPPED, "nobody reads the body");
 		transfer_answer(t);
-		return;
-	}
-	buf_consume(&t->rest, done);
-	if (buf_size(&t->rest))
-		return;
-	loop_mod(s, 0);
-	if (t->ended) {
-		transfer_answer(t);
-	} else if (t->paused) {
-		t->paused = false;
-		curl_easy_pause(t->easy, CURLPAUSE_CONT);
-		transfer_reap(f);
+	} else {
+		flush(t);
+		transfer_turn(f);
 	}
 }
 
@@ -362,6 +379,9 @@ static int set_up(struct transfer *t)
 					 CURL_BLOB_NOCOPY};
 
 		SET(CAINFO_BLOB, &blob);
+	} else if (t->fetch->root_file) {
+		SET(CAINFO, t->fetch->root_file);
+		SET(CAPATH, NULL);
 	}
 #undef SET
 	if (r)
@@ -418,9 +438,10 @@ static void transfer_end(struct transfer *t, CURLcode code)
 	/* What came before a connection broke need not come again: it is still delivered. */
 	if (!buf_size(&t->rest) || refused)
 		transfer_answer(t);
+	/* Else flush() does. */
 }
 
-void transfer_reap(struct fetch *f)
+static void reap(struct fetch *f)
 {
 	CURLMsg *m;
 	int left;
@@ -433,6 +454,20 @@ void transfer_reap(struct fetch *f)
 			continue;
 		curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &t);
 		transfer_end(t, code);
+	}
+}
+
+void transfer_turn(struct fetch *f)
+{
+	reap(f);
+	/* Going on with one that paused makes curl hand over more: it comes into the list again. */
+	while (f->dirty) {
+		struct transfer *t = f->dirty;
+
+		f->dirty = t->next_dirty;
+		t->dirty = false;
+		flush(t);
+		reap(f);
 	}
 }
 

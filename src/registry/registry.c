@@ -289,12 +289,13 @@ static int ask_with_login(struct registry *r, struct endpoint *e, const struct a
 static int ask(struct registry *r, struct endpoint *e, const struct ask *a,
 	       struct fetch_result *ret, struct err *err)
 {
+	const bool tls = !atomic_load(&e->is_plain);
 	int code = ask_with_login(r, e, a, ret, err);
 
 	/* Something on this machine that does not speak TLS at all; nothing was sent to it yet. */
-	if (code < 0 || ret->outcome != FETCH_NOT_TLS || !e->plain.base ||
-	    atomic_exchange(&e->is_plain, true))
+	if (code < 0 || ret->outcome != FETCH_NOT_TLS || !e->plain.base || !tls)
 		return code;
+	atomic_store(&e->is_plain, true);
 	fetch_result_done(ret);
 	return ask_with_login(r, e, a, ret, err);
 }
@@ -406,7 +407,7 @@ static int stream_from(struct registry *r, struct endpoint *e, struct ask *a, co
 			return 0;
 		if (res.outcome == FETCH_STOPPED)
 			return -ECANCELED;
-		if (!session_worth_retry(&res))
+		if (!session_worth_retry(&res, place_of(e)->base))
 			return session_error(&res, place_of(e)->base, what, err);
 		code = session_pause(&r->session, &retry, &res, place_of(e)->base, res.delivered,
 				     a->pipe);

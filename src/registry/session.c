@@ -11,13 +11,26 @@
 #include "base/str.h"
 #include "registry/json.h"
 
-bool session_worth_retry(const struct fetch_result *res)
+/*
+ * A handshake that broke off may have been the network, if there is one in between; a server that
+ * answered it with something else will do so again.
+ */
+static bool broken_handshake(const struct fetch_result *res, const char *url)
+{
+	struct http_origin o;
+
+	return res->outcome == FETCH_NOT_TLS && http_origin(url, &o) >= 0 &&
+	       !http_is_loopback(&o) && res->message &&
+	       !strstr(res->message, "wrong version number");
+}
+
+bool session_worth_retry(const struct fetch_result *res, const char *url)
 {
 	if (res->outcome == FETCH_ANSWERED)
 		return res->status == 408 || res->status == 429 || res->status == 500 ||
 		       (res->status >= 502 && res->status <= 504);
 	/* No such host: the resolver has tried for long enough. */
-	return res->outcome == FETCH_NETWORK;
+	return res->outcome == FETCH_NETWORK || broken_handshake(res, url);
 }
 
 static const char *host_of(const char *url, char out[264])
@@ -172,7 +185,8 @@ int session_get(struct session *s, struct fetch_request *req, struct buf *b,
 
 		if (r < 0)
 			return r;
-		if (!session_worth_retry(ret) || session_pause(s, &retry, ret, req->url, 0, -1) < 0)
+		if (!session_worth_retry(ret, req->url) ||
+		    session_pause(s, &retry, ret, req->url, 0, -1) < 0)
 			return 0;
 		fetch_result_done(ret);
 		buf_reset(b);

@@ -39,8 +39,8 @@ struct retry {
 	unsigned tries, all;
 };
 
-/* Is it worth another attempt? */
-bool session_worth_retry(const struct fetch_result *res);
+/* Is what came of asking @url worth another attempt? */
+bool session_worth_retry(const struct fetch_result *res, const char *url);
 /*
  * Wait before the next attempt; @got bytes is what the last one brought. 0: go on. -ECANCELED:
  * nobody reads from pipe @watch (-1: none) any more. -ETIMEDOUT: enough.

@@ -267,10 +267,11 @@ class Tokens(Script):
     def test_tokens_that_end_during_the_pull(self):
         layers = [oci.layer([oci.entry(f"f{i}", noise(50000, i))]) for i in range(12)]
         ref = self.server.add("some/big", layers, tag="many")
-        self.protect(lifetime=2)
+        # More than there are requests at a time: no other uses up the token that one has just got.
+        self.protect(lifetime=5)
         self.ok(self.pull(ref))
         self.whole(ref)
-        self.assertGreaterEqual(len(self.issued), 7)
+        self.assertGreaterEqual(len(self.issued), 3)
 
     def test_refresh_token(self):
         seen = []

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pulling from a registry that misbehaves in every way we know."""
 import gzip
+import hashlib
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import threading
 import time
 
 import oci
-from harness import until
+from harness import deadline, until
 from registries import INDEX, MANIFEST, Script, fetchers, noise
 
 
@@ -188,6 +189,33 @@ class Transfer(Script):
         self.refused(self.pull(ref, "-q"), 1, "layer 2 of 2", "has no " + bad)
         self.assertLess(time.monotonic() - began, 60)
         self.no_trace()
+
+    @deadline(900)
+    def test_multi_gigabyte_layer(self):
+        """3 GiB of zeros and a file behind them, in a few MiB of gzip."""
+        size, zeros = 3 << 30, bytes(16 << 20)
+        big, last = tarfile.TarInfo("zeros"), tarfile.TarInfo("last")
+        big.size, last.size = size, 4
+        head, tail = big.tobuf(), last.tobuf() + b"end\n" + bytes(508) + bytes(1024)
+        diff_id, member = hashlib.sha256(head), gzip.compress(zeros, 1, mtime=0)
+        for _ in range(size // len(zeros)):
+            diff_id.update(zeros)
+        diff_id.update(tail)
+        blob = gzip.compress(head) + member * (size // len(zeros)) + gzip.compress(tail)
+        conf = json.dumps({"architecture": oci.ARCH, "os": "linux", "config": {},
+                           "rootfs": {"type": "layers", "diff_ids": ["sha256:" + diff_id.hexdigest()]}}).encode()
+        self.server.blobs.update({oci.sha256(b): b for b in (blob, conf)})
+        manifest = json.loads(self.server.manifests["some/big", "latest"][1])
+        manifest["config"].update(digest=oci.sha256(conf), size=len(conf))
+        manifest["layers"][0].update(digest=oci.sha256(blob), size=len(blob))
+        self.server.add_manifest("huge", json.dumps(manifest).encode(), "latest")
+        ref = f"{self.server.host}/huge:latest"
+        self.ok(self.pull(ref, "-q"))
+        self.whole(ref)
+        info = json.loads(self.ok(self.msb("image", "inspect", "--format", "json", ref)).text)
+        self.assertEqual(info["size_bytes"], size + 4)
+        # Zeros are holes.
+        self.assertLess(info["stored_bytes"], 1 << 20)
 
     def test_nonsense_is_not_waited_for(self):
         """A layer that cannot be converted is given up although its bytes have not all come."""
