@@ -5,12 +5,13 @@ import json
 import os
 import socket
 import stat
+import subprocess
 import threading
 import time
 import unittest
 
 import oci
-from harness import Terminal, deadline, open_files, until
+from harness import MSB, Terminal, deadline, open_files, until
 from registries import (DockerRegistry, Pull, Script, Scripted, authority, basic, fetchers, files_of, noise, run,
                         tools_missing)
 from test_image import small
@@ -170,6 +171,33 @@ class Real(Pull):
             json.dump({"auths": {registry.host: {"auth": base64.b64encode(b"user:wrong").decode()}}}, f)
         self.home = self.path("home-wrong")
         self.refused(self.pull(ref, env={"DOCKER_CONFIG": docker}), 1, "Docker", "turned down")
+
+    def test_login_kept_by_a_helper(self):
+        registry = DockerRegistry(self, login=("user", "secret"))
+        ref = registry.push(self.layout(), "one:latest")
+        bin_dir, kept = self.path("bin"), self.path("kept.json")
+        os.makedirs(bin_dir)
+        helper = os.path.join(bin_dir, "docker-credential-keeper")
+        with open(helper, "w") as f:
+            f.write(f"#!/bin/sh\ncase $1 in\nstore) cat >{kept} ;;\n"
+                    f"get) cat {kept} 2>/dev/null || {{ echo credentials not found in native keychain; exit 1; }} ;;\n"
+                    f"erase) rm {kept} ;;\nesac\n")
+        os.chmod(helper, 0o755)
+        self.env["PATH"] = bin_dir + ":" + os.environ["PATH"]
+        self.config(credential_helper="keeper")
+        self.refused(self.pull(ref, "-q"), 1, "login")
+        self.ok(self.msb("registry", "login", "-u", "user", "--password-stdin", registry.host, input=b"secret",
+                         env=self.env))
+        self.assertEqual(json.load(open(kept)), {"ServerURL": registry.host, "Username": "user", "Secret": "secret"})
+        self.assertFalse(os.path.exists(os.path.join(self.home, "registry-auth.json")))
+        self.ok(self.pull(ref))
+        self.whole(ref)
+        self.ok(self.msb("registry", "logout", registry.host, env=self.env))
+        self.assertFalse(os.path.exists(kept))
+        self.config(credential_helper="that-is-not-installed")
+        self.refused(self.pull(ref, "-q"), 1, "docker-credential-that-is-not-installed")
+        self.config(credential_helper="../keeper")
+        self.refused(self.pull(ref, "-q"), 1, "not the name of a credential helper")
 
     def test_config_json(self):
         tls = authority(self, "IP:127.0.0.1")
@@ -457,6 +485,14 @@ class Ways(Script):
             self.refused(self.pull(f"127.0.0.1:{s.getsockname()[1]}/x", "-q"), 1, "cannot get")
         self.refused(self.pull("nobody.invalid/x", "-q"), 1, "cannot reach nobody.invalid")
         self.no_trace()
+
+    def test_msb_fetch_is_no_command(self):
+        program = os.path.join(os.path.dirname(MSB), "msb-fetch")
+        for words in ([], ["--help"], ["--ca"], ["http://127.0.0.1/"]):
+            done = subprocess.run([program] + words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, timeout=60, text=True)
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertIn("msb pull", done.stderr)
 
     def test_without_msb_fetch(self):
         lib = self.path("lib")
