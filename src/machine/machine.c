@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "machine/console.h"
+#include "machine/disk_image.h"
 #include "machine/engine.h"
 #include "machine/initramfs.h"
 #include "machine/jail/jail.h"
@@ -49,6 +50,7 @@ struct run {
 	struct console *console;
 	struct relay *relay;
 	struct backing backing;
+	uint64_t largest; /* disk image, when it is full */
 	struct virtio_device *vsock;
 	int control_guest; /* the guest's end of the control connection, until it connects */
 	struct loop_source parent, signals;
@@ -254,7 +256,11 @@ static int add_disk(struct run *r, const struct vm_disk *d, struct err *err)
 	struct blk_disk *disk;
 	int e;
 
-	if (d->read_only) {
+	if (d->images.n) {
+		e = disk_image_open(d, &disk, err);
+		if (e >= 0)
+			r->largest = MAX(r->largest, disk_image_file_max(disk));
+	} else if (d->read_only) {
 		e = read_only_disk(r, d, &disk, err);
 	} else {
 		const struct vm_extent *x = d->extents.v;
@@ -379,7 +385,7 @@ static char *kernel_cmdline(const struct vm_config *c)
 static int confine(struct run *r, struct err *err)
 {
 	cleanup_buf struct buf walls = BUF_INIT;
-	uint64_t largest = r->m.config->memory;
+	uint64_t largest = MAX(r->m.config->memory, r->largest);
 	struct stat st;
 	char *rest = NULL, *line;
 	int e;

@@ -21,9 +21,17 @@ static const struct wire_field extent_fields[] = {
 };
 static const struct wire_table extent_table = TABLE(vm_extent, extent_fields);
 
+static const struct wire_field image_fields[] = {
+	FIELD(vm_image, path, WIRE_TEXT),
+	FIELD(vm_image, format, WIRE_TEXT),
+	FIELD(vm_image, overlay, WIRE_BOOL),
+};
+static const struct wire_table image_table = TABLE(vm_image, image_fields);
+
 static const struct wire_field disk_fields[] = {
 	FIELD(vm_disk, serial, WIRE_TEXT),
 	FIELD(vm_disk, extents, WIRE_STRUCTS, .table = &extent_table),
+	FIELD(vm_disk, images, WIRE_STRUCTS, .table = &image_table),
 	FIELD(vm_disk, read_only, WIRE_BOOL),
 	FIELD(vm_disk, volatile_data, WIRE_BOOL),
 };

@@ -36,9 +36,17 @@ struct vm_extent {
 	uint64_t blocks;
 };
 
+/* A disk image: one of a stack, each resting on the next. */
+struct vm_image {
+	char *path;
+	char *format; /* "raw", "qcow2", "vmdk" */
+	bool overlay; /* ours, to take what is written; an empty file is made into one */
+};
+
 struct vm_disk {
 	char *serial;		  /* what the guest finds it by, at most 20 bytes */
 	struct wire_list extents; /* struct vm_extent, laid end to end; a writable disk has one */
+	struct wire_list images;  /* struct vm_image, top first; in place of extents */
 	bool read_only;
 	bool volatile_data; /* thrown away with the machine: flushes need not reach the disk */
 };

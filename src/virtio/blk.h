@@ -53,15 +53,24 @@ struct blk_extent {
 int blk_extents_new(const struct blk_extent *extents, size_t n, uint64_t size,
 		    struct blk_disk **ret, struct err *err);
 
+/*
+ * The same in files that are the disk's from a successful return on, each piece having a
+ * descriptor of its own, and writable if it was asked for; then there may be no gaps.
+ */
+int blk_pieces_new(const struct blk_extent *extents, size_t n, uint64_t size, bool read_only,
+		   struct blk_disk **ret, struct err *err);
+
 struct blk_file_options {
 	bool read_only;
 	/* Answer flushes at once: for disks that are thrown away with the machine. */
 	bool no_flush;
+	/* Close @fd in the end, once the disk was made. */
+	bool own_fd;
 };
 
 /*
  * A disk in one (sparse) file; its size, rounded down to a sector, is the disk's. @fd stays the
- * caller's and must outlive the disk.
+ * caller's (without own_fd) and must outlive the disk.
  */
 int blk_file_new(int fd, const struct blk_file_options *options, struct blk_disk **ret,
 		 struct err *err);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The two disks: pieces of files, read-only, and one file, read-write. */
+/* Disks in files as they are: pieces of files, and one file. */
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <stdlib.h>
@@ -10,43 +10,74 @@
 #include "virtio/blk.h"
 #include "virtio/iov.h"
 
-/* Drop the first @n bytes of the vector. */
-static void iov_advance(struct iovec **iov, unsigned *niov, size_t n)
-{
-	while (*niov && n >= (*iov)->iov_len) {
-		n -= (*iov)->iov_len;
-		(*iov)++;
-		(*niov)--;
-	}
-	if (n) {
-		(*iov)->iov_base = (char *)(*iov)->iov_base + n;
-		(*iov)->iov_len -= n;
-	}
-}
-
-/* The whole vector from or to the file: 0, -errno, or -EIO at an unexpected end. */
+/* What is told to be there must be there. */
 static int transfer(int fd, struct iovec *iov, unsigned niov, uint64_t off, bool write)
 {
-	while (niov) {
-		ssize_t n = write ? pwritev(fd, iov, (int)niov, (off_t)off)
-				  : preadv(fd, iov, (int)niov, (off_t)off);
+	int r = iov_transfer(fd, iov, niov, off, write);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
+	return r == -ENODATA ? -EIO : r;
+}
+
+/* ---- what can be done to a range of a file ---- */
+
+static int sync_fd(int fd)
+{
+	while (fdatasync(fd) < 0) {
+		if (errno != EINTR)
 			return -errno;
-		if (n == 0)
-			return -EIO;
-		off += (uint64_t)n;
-		iov_advance(&iov, &niov, (size_t)n);
 	}
 	return 0;
+}
+
+static int allocate(int fd, int mode, uint64_t off, uint64_t len)
+{
+	while (fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0) {
+		if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
+static int discard_range(int fd, uint64_t off, uint64_t len)
+{
+	int r = allocate(fd, FALLOC_FL_PUNCH_HOLE, off, len);
+
+	/* A discard is advice; a file system without holes just keeps the blocks. */
+	return r == -EOPNOTSUPP ? 0 : r;
+}
+
+static int write_zero_pages(int fd, uint64_t off, uint64_t len)
+{
+	static const uint8_t zeros[65536];
+
+	while (len) {
+		struct iovec iov = {(void *)(uintptr_t)zeros, MIN(len, sizeof(zeros))};
+		uint64_t part = iov.iov_len;
+		int r = transfer(fd, &iov, 1, off, true);
+
+		if (r < 0)
+			return r;
+		off += part;
+		len -= part;
+	}
+	return 0;
+}
+
+static int zero_range(int fd, uint64_t off, uint64_t len, bool unmap)
+{
+	int r = allocate(fd, unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE, off, len);
+
+	/* tmpfs knows holes only, some file systems neither. */
+	if (r == -EOPNOTSUPP && !unmap)
+		r = allocate(fd, FALLOC_FL_PUNCH_HOLE, off, len);
+	return r == -EOPNOTSUPP ? write_zero_pages(fd, off, len) : r;
 }
 
 /* ---- pieces of files ---- */
 
 struct extents_disk {
 	struct blk_disk disk;
+	bool own;
 	size_t n;
 	struct blk_extent extent[];
 };
@@ -67,9 +98,9 @@ static size_t find_extent(const struct extents_disk *d, uint64_t off)
 	return lo;
 }
 
-static int extents_read(struct blk_disk *disk, struct iovec *iov, unsigned niov, uint64_t off)
+static int extents_move(struct extents_disk *d, struct iovec *iov, unsigned niov, uint64_t off,
+			bool write)
 {
-	struct extents_disk *d = container_of(disk, struct extents_disk, disk);
 	size_t total = iov_size(iov, niov), done = 0;
 	size_t i = find_extent(d, off);
 
@@ -88,7 +119,7 @@ static int extents_read(struct blk_disk *disk, struct iovec *iov, unsigned niov,
 		}
 		part = MIN(left, e->start + e->length - at);
 		n = iov_slice(iov, niov, done, part, cut, VIRTQUEUE_CHAIN_MAX);
-		r = transfer(e->fd, cut, n, e->offset + (at - e->start), false);
+		r = transfer(e->fd, cut, n, e->offset + (at - e->start), write);
 		if (r < 0)
 			return r;
 		done += part;
@@ -97,13 +128,80 @@ static int extents_read(struct blk_disk *disk, struct iovec *iov, unsigned niov,
 	return 0;
 }
 
+static struct extents_disk *to_extents(struct blk_disk *disk)
+{
+	return container_of(disk, struct extents_disk, disk);
+}
+
+static int extents_read(struct blk_disk *disk, struct iovec *iov, unsigned niov, uint64_t off)
+{
+	return extents_move(to_extents(disk), iov, niov, off, false);
+}
+
 static void extents_free(struct blk_disk *disk)
 {
-	free(container_of(disk, struct extents_disk, disk));
+	struct extents_disk *d = to_extents(disk);
+
+	for (size_t i = 0; i < d->n && d->own; i++)
+		close_fd(d->extent[i].fd);
+	free(d);
 }
 
 static const struct blk_disk_ops extents_ops = {
 	.read = extents_read,
+	.free = extents_free,
+};
+
+/* Writable ones, which have no gaps. */
+
+static int pieces_write(struct blk_disk *disk, struct iovec *iov, unsigned niov, uint64_t off)
+{
+	return extents_move(to_extents(disk), iov, niov, off, true);
+}
+
+static int pieces_flush(struct blk_disk *disk)
+{
+	struct extents_disk *d = to_extents(disk);
+	int r = 0;
+
+	for (size_t i = 0; i < d->n && r == 0; i++)
+		r = sync_fd(d->extent[i].fd);
+	return r;
+}
+
+/* Discard (@zero false) or zero a range, piece by piece. */
+static int pieces_clear(struct extents_disk *d, uint64_t off, uint64_t len, bool zero, bool unmap)
+{
+	int r = 0;
+
+	for (size_t i = find_extent(d, off); len && r == 0; i++) {
+		const struct blk_extent *e = &d->extent[i];
+		uint64_t part = MIN(len, e->start + e->length - off);
+		uint64_t at = e->offset + (off - e->start);
+
+		r = zero ? zero_range(e->fd, at, part, unmap) : discard_range(e->fd, at, part);
+		off += part;
+		len -= part;
+	}
+	return r;
+}
+
+static int pieces_discard(struct blk_disk *disk, uint64_t off, uint64_t len)
+{
+	return pieces_clear(to_extents(disk), off, len, false, false);
+}
+
+static int pieces_write_zeroes(struct blk_disk *disk, uint64_t off, uint64_t len, bool unmap)
+{
+	return pieces_clear(to_extents(disk), off, len, true, unmap);
+}
+
+static const struct blk_disk_ops pieces_ops = {
+	.read = extents_read,
+	.write = pieces_write,
+	.flush = pieces_flush,
+	.discard = pieces_discard,
+	.write_zeroes = pieces_write_zeroes,
 	.free = extents_free,
 };
 
@@ -150,10 +248,35 @@ int blk_extents_new(const struct blk_extent *extents, size_t n, uint64_t size,
 	if (!d)
 		return err_set(err, ENOMEM, "cannot create a disk: out of memory");
 	d->disk = (struct blk_disk){&extents_ops, size, true};
+	d->own = false;
 	d->n = n;
 	if (n)
 		memcpy(d->extent, extents, n * sizeof(extents[0]));
 	*ret = &d->disk;
+	return 0;
+}
+
+int blk_pieces_new(const struct blk_extent *extents, size_t n, uint64_t size, bool read_only,
+		   struct blk_disk **ret, struct err *err)
+{
+	uint64_t end = 0;
+	int r;
+
+	for (size_t i = 0; i < n && !read_only; i++) {
+		if (extents[i].start != end)
+			break;
+		end += extents[i].length;
+	}
+	if (!read_only && (end != size || size % BLK_SECTOR))
+		return err_set(err, EINVAL, "a disk with gaps cannot be written");
+	r = blk_extents_new(extents, n, size, ret, err);
+	if (r < 0)
+		return r;
+	to_extents(*ret)->own = true;
+	if (!read_only) {
+		(*ret)->ops = &pieces_ops;
+		(*ret)->read_only = false;
+	}
 	return 0;
 }
 
@@ -162,7 +285,7 @@ int blk_extents_new(const struct blk_extent *extents, size_t n, uint64_t size,
 struct file_disk {
 	struct blk_disk disk;
 	int fd;
-	bool no_flush;
+	bool no_flush, own_fd;
 };
 
 static struct file_disk *to_file(struct blk_disk *disk)
@@ -184,63 +307,26 @@ static int file_flush(struct blk_disk *disk)
 {
 	struct file_disk *d = to_file(disk);
 
-	if (d->no_flush)
-		return 0;
-	while (fdatasync(d->fd) < 0) {
-		if (errno != EINTR)
-			return -errno;
-	}
-	return 0;
-}
-
-static int allocate(int fd, int mode, uint64_t off, uint64_t len)
-{
-	while (fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0) {
-		if (errno != EINTR)
-			return -errno;
-	}
-	return 0;
+	return d->no_flush ? 0 : sync_fd(d->fd);
 }
 
 static int file_discard(struct blk_disk *disk, uint64_t off, uint64_t len)
 {
-	int r = allocate(to_file(disk)->fd, FALLOC_FL_PUNCH_HOLE, off, len);
-
-	/* A discard is advice; a file system without holes just keeps the blocks. */
-	return r == -EOPNOTSUPP ? 0 : r;
-}
-
-static int write_zero_pages(int fd, uint64_t off, uint64_t len)
-{
-	static const uint8_t zeros[65536];
-
-	while (len) {
-		struct iovec iov = {(void *)(uintptr_t)zeros, MIN(len, sizeof(zeros))};
-		uint64_t part = iov.iov_len;
-		int r = transfer(fd, &iov, 1, off, true);
-
-		if (r < 0)
-			return r;
-		off += part;
-		len -= part;
-	}
-	return 0;
+	return discard_range(to_file(disk)->fd, off, len);
 }
 
 static int file_write_zeroes(struct blk_disk *disk, uint64_t off, uint64_t len, bool unmap)
 {
-	int fd = to_file(disk)->fd;
-	int r = allocate(fd, unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE, off, len);
-
-	/* tmpfs knows holes only, some file systems neither. */
-	if (r == -EOPNOTSUPP && !unmap)
-		r = allocate(fd, FALLOC_FL_PUNCH_HOLE, off, len);
-	return r == -EOPNOTSUPP ? write_zero_pages(fd, off, len) : r;
+	return zero_range(to_file(disk)->fd, off, len, unmap);
 }
 
 static void file_free(struct blk_disk *disk)
 {
-	free(to_file(disk));
+	struct file_disk *d = to_file(disk);
+
+	if (d->own_fd)
+		close_fd(d->fd);
+	free(d);
 }
 
 static const struct blk_disk_ops file_ops = {
@@ -274,6 +360,7 @@ int blk_file_new(int fd, const struct blk_file_options *options, struct blk_disk
 	};
 	d->fd = fd;
 	d->no_flush = options->no_flush;
+	d->own_fd = options->own_fd;
 	*ret = &d->disk;
 	return 0;
 }

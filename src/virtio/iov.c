@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "virtio/iov.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -74,4 +75,38 @@ size_t iov_write(const struct iovec *iov, unsigned n, size_t off, const void *sr
 size_t iov_zero(const struct iovec *iov, unsigned n, size_t off, size_t len)
 {
 	return move(iov, n, off, NULL, len, ZERO_VEC);
+}
+
+/* Drop the first @n bytes of the vector. */
+static void advance(struct iovec **iov, unsigned *niov, size_t n)
+{
+	while (*niov && n >= (*iov)->iov_len) {
+		n -= (*iov)->iov_len;
+		(*iov)++;
+		(*niov)--;
+	}
+	if (n) {
+		(*iov)->iov_base = (char *)(*iov)->iov_base + n;
+		(*iov)->iov_len -= n;
+	}
+}
+
+int iov_transfer(int fd, struct iovec *iov, unsigned n, uint64_t off, bool write)
+{
+	while (n) {
+		ssize_t k = write ? pwritev(fd, iov, (int)n, (off_t)off)
+				  : preadv(fd, iov, (int)n, (off_t)off);
+
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return -errno;
+		if (k == 0) {
+			iov_zero(iov, n, 0, iov_size(iov, n));
+			return -ENODATA;
+		}
+		off += (uint64_t)k;
+		advance(&iov, &n, (size_t)k);
+	}
+	return 0;
 }

@@ -5,6 +5,7 @@
 #ifndef VIRTIO_IOV_H
 #define VIRTIO_IOV_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -23,5 +24,11 @@ size_t iov_zero(const struct iovec *iov, unsigned n, size_t off, size_t len);
  */
 unsigned iov_slice(const struct iovec *iov, unsigned n, size_t off, size_t len, struct iovec *dst,
 		   unsigned max);
+
+/*
+ * Transfer the whole vector from or to byte @off of a file: 0 or -errno. When a file ends too
+ * early, what it lacks is zeroed and the result is -ENODATA. The vector is used up.
+ */
+int iov_transfer(int fd, struct iovec *iov, unsigned n, uint64_t off, bool write);
 
 #endif
