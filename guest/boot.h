@@ -32,6 +32,14 @@ int mount_at(const char *source, const char *target, const char *type, unsigned 
 /* device.c: "/dev/vda", "serial:msb-root" or a bare serial to a device path. */
 int device_find(const char *spec, char *ret, size_t size, struct err *err);
 
+/*
+ * disk.c: mount a disk, found as above; "#N" behind it picks partition N. With no @type (NULL or
+ * "auto") it is told by what is on the disk, and on a disk with partitions the first is taken that
+ * holds a file system for Linux.
+ */
+int disk_mount(const char *spec, const char *target, const char *type, unsigned long flags,
+	       struct err *err);
+
 /* net.c */
 int net_loopback(struct err *err);
 int net_configure(const struct boot_network *n, struct err *err);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -58,43 +59,23 @@ int mount_at(const char *source, const char *target, const char *type, unsigned 
 	return 0;
 }
 
-static int mount_disk(const char *spec, const char *target, const char *type, unsigned long flags,
-		      struct err *err)
-{
-	static const char *const guesses[] = {"ext4", "erofs", "xfs", "btrfs", "vfat", NULL};
-	char dev[64];
-	int r = device_find(spec, dev, sizeof(dev), err);
-
-	if (r < 0)
-		return r;
-	if (type)
-		return mount_at(dev, target, type, flags, NULL, err);
-	for (int i = 0; guesses[i]; i++) {
-		r = mount_at(dev, target, guesses[i], flags, NULL, err);
-		if (!r)
-			return 0;
-	}
-	return err_set(err, r, "cannot mount %s on %s: no known file system is on it", dev, target);
-}
-
 static int mount_upper(const struct boot_upper *u, struct err *err)
 {
 	char options[32];
 
 	if (u->kind == BOOT_UPPER_DEVICE)
-		return mount_disk(u->device, "/upper", u->fstype, MS_NOATIME, err);
+		return disk_mount(u->device, "/upper", u->fstype, MS_NOATIME, err);
 	strcpy(options, "mode=0755");
 	if (u->has_size_mib)
 		snprintf(options, sizeof(options), "mode=0755,size=%um", u->size_mib);
 	return mount_at("tmpfs", "/upper", "tmpfs", MS_NOATIME, options, err);
 }
 
-static int mount_overlay(const struct boot_root *root, struct err *err)
+/* Over what is mounted on /lower. */
+static int mount_overlay(const struct boot_upper *upper, struct err *err)
 {
-	int r = mount_disk(root->lower, "/lower", "erofs", MS_RDONLY | MS_NOATIME, err);
+	int r = mount_upper(upper, err);
 
-	if (!r)
-		r = mount_upper(&root->upper, err);
 	if (r < 0)
 		return r;
 	upper_fd = open("/upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -103,6 +84,25 @@ static int mount_overlay(const struct boot_root *root, struct err *err)
 		return err_errno(err, "cannot make the overlay's directories on the upper layer");
 	return mount_at("overlay", root_dir, "overlay", MS_NOATIME,
 			"lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work", err);
+}
+
+/*
+ * A disk image is the root itself. One whose file system cannot be written at all (an EROFS) gets
+ * changes of its own in memory.
+ */
+static int mount_image(const struct boot_root *root, struct err *err)
+{
+	static const struct boot_upper memory = {.kind = BOOT_UPPER_TMPFS};
+	struct statvfs st;
+	int r = disk_mount(root->device, "/lower", root->fstype, MS_NOATIME, err);
+
+	if (r < 0)
+		return r;
+	if (statvfs("/lower", &st) < 0)
+		return err_errno(err, "cannot look at the root file system");
+	if (st.f_flag & ST_RDONLY)
+		return mount_overlay(&memory, err);
+	return mount_at("/lower", root_dir, NULL, MS_MOVE, NULL, err);
 }
 
 static int move_mount_in(const char *name, struct err *err)
@@ -122,10 +122,13 @@ int mount_root(const struct msg_bootstrap *b, struct err *err)
 		r = mount_at("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NOEXEC | MS_NODEV, NULL, err);
 	if (r < 0 || !b->has_block_root)
 		return r;
-	if (root->kind == BOOT_ROOT_DISK_IMAGE)
-		r = mount_disk(root->device, root_dir, root->fstype, MS_NOATIME, err);
-	else
-		r = mount_overlay(root, err);
+	if (root->kind == BOOT_ROOT_DISK_IMAGE) {
+		r = mount_image(root, err);
+	} else {
+		r = disk_mount(root->lower, "/lower", "erofs", MS_RDONLY | MS_NOATIME, err);
+		if (!r)
+			r = mount_overlay(&root->upper, err);
+	}
 	if (!r)
 		r = move_mount_in("/dev", err);
 	if (!r)
@@ -295,7 +298,7 @@ int mount_volumes(const struct msg_bootstrap *b, struct err *err)
 		r = mount_at(dirs[i].tag, dirs[i].guest_path, "virtiofs",
 			     volume_flags(b, &dirs[i].flags), NULL, err);
 	for (size_t i = 0; i < b->disk_mounts.n && !r; i++)
-		r = mount_disk(disks[i].id, disks[i].guest_path, disks[i].fstype,
+		r = disk_mount(disks[i].id, disks[i].guest_path, disks[i].fstype,
 			       volume_flags(b, &disks[i].flags), err);
 	for (size_t i = 0; i < b->file_mounts.n && !r; i++)
 		r = mount_file(b, &files[i], err);

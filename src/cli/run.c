@@ -109,8 +109,9 @@ static const struct opt run_opts[] = {
 	{'c', "cpus", "N", "Virtual CPUs [1]", set_spec, 0, SPEC_CPUS},
 	{'m', "memory", "SIZE", "Memory, as in 512M or 1.5G; a bare number is MiB [512M]", set_spec,
 	 0, SPEC_MEMORY},
-	{0, "root-disk", "SIZE|tmpfs[:SIZE]", "Room for changes to the root file system [8G]",
-	 set_spec, 0, SPEC_ROOT},
+	{0, "root-disk", "SIZE|tmpfs[:SIZE]|FILE",
+	 "Room for changes to the root file system [8G], or a disk of yours for them", set_spec, 0,
+	 SPEC_ROOT},
 	{'t', "tty", NULL, "Give the command a terminal [when stdin and stdout are terminals]",
 	 opt_set_flag, ARGS(tty), 0},
 	{0, "no-tty", NULL, "Give it none", opt_set_flag, ARGS(no_tty), 0},
@@ -163,7 +164,7 @@ static void warn_reused(const struct run_args *a, const struct sandbox *sb, cons
 {
 	if (a->quiet || !sandbox_reused(sb))
 		return;
-	if (!str_eq(image, sandbox_image(sb)))
+	if (!sandbox_has_image(sb, image))
 		cli_warn("sandbox \"%s\" exists and stays with image %s, not %s", sandbox_name(sb),
 			 sandbox_image(sb), image);
 	if (a->created)

@@ -25,6 +25,7 @@
  *	verify.c     finding and mending damage
  *	save.c       images to archives
  *	bootstrap.c  an image from a distribution's packages
+ *	directory.c  an image from a directory
  *
  * Functions taking a struct store belong to the thread that uses the store; image_load() starts
  * threads of its own and joins them before it returns.
@@ -198,6 +199,16 @@ struct image_pull_options {
  */
 int image_pull(struct store *s, const char *ref, const struct image_pull_options *o,
 	       struct image_info *ret, struct err *err);
+
+/*
+ * An image made of the directory @path as it is now: owners, modes, times, links and those
+ * attributes that can be read; sockets are left out, and so is what is mounted in it. Another call
+ * is a walk without reading as long as nothing has changed, and otherwise a new image, with the
+ * former given up. The image has no reference: it is kept while a sandbox uses it and can be
+ * removed like any other (then it is made again).
+ */
+int image_from_directory(struct store *s, const char *path, const struct image_limits *limits,
+			 struct image_info *ret, struct err *err);
 
 /*
  * The image that @ref names: a reference in any spelling ("python"), an id, or an unambiguous

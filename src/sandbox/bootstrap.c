@@ -46,26 +46,55 @@ static int fill_rlimits(const struct sandbox_spec *s, struct wire_list *to)
 	return 0;
 }
 
-static int fill_root(const struct sandbox_spec *s, struct boot_root *root)
+/* How the guest finds a disk, and what of it is meant. */
+static char *device_text(const char *serial, const struct sandbox_source *src)
 {
-	root->kind = BOOT_ROOT_OCI_EROFS;
-	root->lower = strdup("serial:" SANDBOX_DISK_ROOT);
+	return src->partition ? str_fmt("serial:%s#%u", serial, src->partition)
+			      : str_fmt("serial:%s", serial);
+}
+
+static int fill_upper(const struct sandbox_spec *s, struct boot_upper *upper, struct err *err)
+{
+	cleanup_source_text struct sandbox_source file = {0};
+	int r;
+
 	if (s->root == SANDBOX_ROOT_TMPFS) {
 		uint64_t size = s->root_size ? s->root_size : s->memory / 2;
 
-		root->upper.kind = BOOT_UPPER_TMPFS;
-		root->upper.has_size_mib = true;
-		root->upper.size_mib = (uint32_t)MIN(size >> 20, (uint64_t)UINT32_MAX);
-		return root->lower ? 0 : -ENOMEM;
+		upper->kind = BOOT_UPPER_TMPFS;
+		upper->has_size_mib = true;
+		upper->size_mib = (uint32_t)MIN(size >> 20, (uint64_t)UINT32_MAX);
+		return 0;
 	}
-	root->upper.kind = BOOT_UPPER_DEVICE;
-	root->upper.device = strdup("serial:" SANDBOX_DISK_UPPER);
-	root->upper.fstype = strdup("ext4");
-	return root->lower && root->upper.device && root->upper.fstype ? 0 : -ENOMEM;
+	upper->kind = BOOT_UPPER_DEVICE;
+	if (s->root == SANDBOX_ROOT_FILE) {
+		r = sandbox_source_parse(s->root_file, &file, err);
+		if (r < 0)
+			return r;
+	}
+	upper->device = device_text(SANDBOX_DISK_UPPER, &file);
+	upper->fstype = strdup(s->root == SANDBOX_ROOT_DISK ? "ext4"
+			       : file.fstype		    ? file.fstype
+							    : "auto");
+	return upper->device && upper->fstype ? 0 : -ENOMEM;
+}
+
+static int fill_root(const struct sandbox_spec *s, const struct sandbox_source *src,
+		     struct boot_root *root, struct err *err)
+{
+	if (src->kind == SOURCE_DISK) {
+		root->kind = BOOT_ROOT_DISK_IMAGE;
+		root->device = device_text(SANDBOX_DISK_ROOT, src);
+		root->fstype = src->fstype ? strdup(src->fstype) : NULL;
+		return root->device && (root->fstype || !src->fstype) ? 0 : -ENOMEM;
+	}
+	root->kind = BOOT_ROOT_OCI_EROFS;
+	root->lower = strdup("serial:" SANDBOX_DISK_ROOT);
+	return root->lower ? fill_upper(s, &root->upper, err) : -ENOMEM;
 }
 
 int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
-		      const struct sandbox_command *command, struct buf *b, struct err *err)
+		      const struct sandbox_source *src, const struct sandbox_command *command, struct buf *b, struct err *err)
 {
 	struct msg_bootstrap m = {.has_block_root = true, .has_unix_time_nanos = true};
 	char hostname[SANDBOX_HOSTNAME_MAX + 1];
@@ -80,7 +109,7 @@ int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
 	m.default_cwd = strdup(command->workdir);
 	r = m.hostname && m.default_cwd && (m.user || !command->user[0]) ? 0 : -ENOMEM;
 	if (r == 0)
-		r = fill_root(s, &m.block_root);
+		r = fill_root(s, src, &m.block_root, err);
 	if (r == 0)
 		r = fill_env(&command->env, &m.default_env);
 	if (r == 0)
@@ -90,5 +119,7 @@ int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
 	msg_free(MSG_BOOTSTRAP, &m);
 	if (r == -EMSGSIZE)
 		return err_set(err, ERR_LIMIT, "the environment is too large");
-	return r < 0 ? err_set(err, r, "cannot write the boot message: %s", err_name(r)) : 0;
+	if (r < 0 && !(err && err->code))
+		err_set(err, r, "cannot write the boot message: %s", err_name(r));
+	return r;
 }

@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "sandbox/source.h"
 #include "sandbox/spec.h"
 
 /* By what the guest finds the disks. */
@@ -12,10 +13,10 @@
 #define SANDBOX_DISK_UPPER "msb-upper"
 
 /*
- * Append the core.bootstrap frame of sandbox @name. @command supplies the defaults of commands:
+ * Append the core.bootstrap frame of sandbox @name, with the root that @src is. @command supplies the defaults of commands:
  * user, working directory, environment.
  */
 int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
-		      const struct sandbox_command *command, struct buf *b, struct err *err);
+		      const struct sandbox_source *src, const struct sandbox_command *command, struct buf *b, struct err *err);
 
 #endif

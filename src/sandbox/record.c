@@ -42,12 +42,19 @@ static const struct {
 	{"engine", offsetof(struct sandbox_spec, engine)},
 	{"jail", offsetof(struct sandbox_spec, jail)},
 	{"log_level", offsetof(struct sandbox_spec, log_level)},
+	{"root_file", offsetof(struct sandbox_spec, root_file)},
 };
 
 static char **text_at(const struct sandbox_spec *s, size_t i)
 {
 	return (char **)((uintptr_t)s + texts[i].offset);
 }
+
+static const char *const roots[] = {
+	[SANDBOX_ROOT_DISK] = "disk",
+	[SANDBOX_ROOT_TMPFS] = "tmpfs",
+	[SANDBOX_ROOT_FILE] = "file",
+};
 
 /* JSON integers are signed; "unlimited" travels as -1. */
 static json_int_t limit_out(uint64_t v)
@@ -66,8 +73,7 @@ json_t *record_config(const struct sandbox_spec *s)
 
 	json_object_set_new(o, "cpus", json_integer(s->cpus));
 	json_object_set_new(o, "memory", json_integer((json_int_t)s->memory));
-	json_object_set_new(o, "root_disk",
-			    json_string(s->root == SANDBOX_ROOT_TMPFS ? "tmpfs" : "disk"));
+	json_object_set_new(o, "root_disk", json_string(roots[s->root]));
 	json_object_set_new(o, "root_size", json_integer((json_int_t)s->root_size));
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
 		const char *text = *text_at(s, i);
@@ -129,7 +135,11 @@ static int spec_from_json(const json_t *o, struct sandbox_spec *s)
 		return -ERR_CORRUPT;
 	s->cpus = (uint32_t)cpus;
 	s->memory = (uint64_t)memory;
-	s->root = str_eq(root, "tmpfs") ? SANDBOX_ROOT_TMPFS : SANDBOX_ROOT_DISK;
+	for (i = 0; i < ARRAY_SIZE(roots) && !str_eq(root, roots[i]); i++)
+		;
+	if (i == ARRAY_SIZE(roots))
+		return -ERR_CORRUPT;
+	s->root = (enum sandbox_root)i;
 	s->root_size = (uint64_t)size;
 	for (i = 0; i < ARRAY_SIZE(texts); i++) {
 		const char *text = json_string_value(json_object_get(o, texts[i].key));
@@ -137,6 +147,8 @@ static int spec_from_json(const json_t *o, struct sandbox_spec *s)
 		if (text && !(*text_at(s, i) = strdup(text)))
 			return -ENOMEM;
 	}
+	if ((s->root == SANDBOX_ROOT_FILE) != !!s->root_file)
+		return -ERR_CORRUPT;
 	json_array_foreach(env, i, item)
 	{
 		const char *text = json_string_value(item);

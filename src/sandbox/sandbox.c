@@ -24,10 +24,12 @@
 #include "sandbox/bootstrap.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox_dir.h"
+#include "sandbox/source.h"
 #include "sandbox/upper.h"
 #include "store/store.h"
 
 #define AGENT_SOCKET "agent.sock"
+#define OVERLAY_FILE "overlay.qcow2"
 #define VM_LOG	     "logs/vm.log"
 #define KERNEL_LOG   "logs/kernel.log"
 
@@ -42,9 +44,10 @@ struct sandbox {
 	struct sandbox_record record;
 	struct sandbox_machine machine;
 	uint64_t began; /* now_ns() */
-	struct image_info image;
-	int hold;	    /* keeps the image from being removed */
-	const char *engine; /* static */
+	struct sandbox_source source;
+	struct image_info image; /* empty when the root is a disk */
+	int hold;		 /* keeps the image from being removed */
+	const char *engine;	 /* static */
 	char *vm, *kernel, *agentd;
 	bool reused, ready, ending;
 	struct proc proc;
@@ -71,6 +74,13 @@ const char *sandbox_name(const struct sandbox *sb)
 const char *sandbox_image(const struct sandbox *sb)
 {
 	return sb->record.image;
+}
+
+bool sandbox_has_image(const struct sandbox *sb, const char *image)
+{
+	cleanup_source_text struct sandbox_source src = {0};
+
+	return sandbox_source_parse(image, &src, NULL) == 0 && str_eq(src.text, sb->source.text);
 }
 
 const struct sandbox_spec *sandbox_get_spec(const struct sandbox *sb)
@@ -108,6 +118,35 @@ static int find_image(struct sandbox *sb, const char *ref, struct err *err)
 	}
 	sb->hold = image_hold(sb->store, &sb->image, err);
 	return sb->hold < 0 ? sb->hold : 0;
+}
+
+/* The root: an image, or what becomes one; a disk is found by msb-vm. */
+static int find_root(struct sandbox *sb, struct err *err)
+{
+	const struct sandbox_source *src = &sb->source;
+	const struct sandbox_spec *spec = &sb->record.spec;
+	int r;
+
+	switch (src->kind) {
+	case SOURCE_IMAGE:
+		r = find_image(sb, src->text, err);
+		if (r == -ERR_NOT_FOUND && access(src->text, F_OK) == 0) {
+			err_set(err, r, "there is no image \"%s\" in the store", src->text);
+			err_hint(err, "for the file of that name write ./%s", src->text);
+		}
+		return r;
+	case SOURCE_DIRECTORY:
+		r = image_from_directory(sb->store, src->path, NULL, &sb->image, err);
+		if (r == 0)
+			r = sb->hold = image_hold(sb->store, &sb->image, err);
+		return MIN(r, 0);
+	default:
+		if (!spec->root_asked)
+			return 0;
+		err_set(err, ERR_USAGE, "a disk image has no root disk above it");
+		return err_hint(err, "leave --root-disk out: what is written is kept apart from "
+				     "the image, which needs no size");
+	}
 }
 
 /* More memory than there is would only end in the middle of something. */
@@ -164,6 +203,12 @@ static int open_kept(struct sandbox *sb, struct err *err)
 		return err_hint(err, "remove it with `msb rm %s`", sb->dir.name);
 	}
 	sb->reused = true;
+	sandbox_source_done(&sb->source);
+	r = sandbox_source_parse(sb->record.image, &sb->source, err);
+	if (r < 0)
+		return err_wrap(err, "sandbox \"%s\"", sb->dir.name);
+	if (sb->source.kind == SOURCE_DISK)
+		return find_parts(sb, err);
 	r = find_image(sb, sb->record.image_id, err);
 	if (r == -ERR_NOT_FOUND) {
 		err_set(err, ERR_NOT_FOUND, "the image %s of sandbox \"%s\" is gone",
@@ -182,10 +227,20 @@ static int write_record(struct sandbox *sb, struct err *err)
 
 	if (r < 0)
 		return err_set(err, r, "cannot write down the sandbox: %s", err_name(r));
-	r = store_use_image(sb->store, sb->record.name, sb->record.image_id, err);
+	r = sb->image.id ? store_use_image(sb->store, sb->record.name, sb->record.image_id, err)
+			 : 0;
 	if (r == 0)
 		r = io_write_file_atomic(path, buf_ptr(&b), buf_size(&b), 0600, err);
 	return r;
+}
+
+/* Empty; msb-vm makes an overlay of it, which knows the disk below. */
+static int make_overlay(struct sandbox *sb, struct err *err)
+{
+	cleanup_close int fd = openat(sb->dir.fd, OVERLAY_FILE,
+				      O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	return fd < 0 ? err_errno(err, "cannot create %s/%s", sb->dir.path, OVERLAY_FILE) : 0;
 }
 
 static int open_new(struct sandbox *sb, struct err *err)
@@ -194,11 +249,13 @@ static int open_new(struct sandbox *sb, struct err *err)
 	int r = 0;
 
 	rec->name = strdup(sb->dir.name);
-	rec->image_id = strdup(sb->image.id);
+	rec->image_id = strdup(sb->image.id ? sb->image.id : "");
 	rec->created_at = time(NULL);
 	if (!rec->name || !rec->image_id)
 		return err_set(err, ENOMEM, "cannot create a sandbox: out of memory");
-	if (rec->spec.root == SANDBOX_ROOT_DISK)
+	if (sb->source.kind == SOURCE_DISK)
+		r = sb->source.writable ? 0 : make_overlay(sb, err);
+	else if (rec->spec.root == SANDBOX_ROOT_DISK)
 		r = upper_create(sb->store, sb->dir.fd, UPPER_FILE, rec->spec.root_size,
 				 !rec->ephemeral, err);
 	if (r == 0 && mkdirat(sb->dir.fd, SANDBOX_LOGS, 0700) < 0)
@@ -225,9 +282,11 @@ int sandbox_open(struct sandbox **ret, struct store *s, struct sandbox_spec *spe
 	sb->record.ephemeral = !spec->name;
 	sb->record.spec = *spec;
 	memset(spec, 0, sizeof(*spec));
-	sb->record.image = strdup(image);
-	r = sb->record.image ? sandbox_spec_check(&sb->record.spec, err)
-			     : err_set(err, ENOMEM, "cannot create a sandbox: out of memory");
+	r = sandbox_source_parse(image, &sb->source, err);
+	if (r == 0 && !(sb->record.image = strdup(sb->source.text)))
+		r = err_set(err, ENOMEM, "cannot create a sandbox: out of memory");
+	if (r == 0)
+		r = sandbox_spec_check(&sb->record.spec, err);
 	if (r == 0 && sb->record.spec.name) {
 		r = sandbox_dir_take(s, sb->record.spec.name, true, &sb->dir, err);
 		if (r == 0 && sb->dir.kept) {
@@ -237,7 +296,7 @@ int sandbox_open(struct sandbox **ret, struct store *s, struct sandbox_spec *spe
 	}
 	/* What can be missing is looked for before anything is made. */
 	if (r == 0)
-		r = find_image(sb, image, err);
+		r = find_root(sb, err);
 	if (r == 0)
 		r = find_parts(sb, err);
 	if (r == 0 && sb->record.ephemeral)
@@ -253,8 +312,52 @@ out:
 	return 0;
 }
 
-static void set_disks(const struct sandbox *sb, struct vm_disk disks[2], struct vm_extent *upper,
-		      struct vm_config *c)
+/* The disks of a machine, and all that their descriptions point to. */
+struct disks {
+	struct vm_disk disk[3];
+	size_t n;
+	struct vm_extent upper;
+	struct vm_image root_images[SOURCE_BACKING_MAX + 2], upper_images[SOURCE_BACKING_MAX + 1];
+	struct sandbox_source file; /* the user's own root disk */
+	char *upper_path, *overlay_path;
+};
+
+static void disks_done(struct disks *d)
+{
+	sandbox_source_done(&d->file);
+	free(d->upper_path);
+	free(d->overlay_path);
+}
+#define cleanup_disks __attribute__((cleanup(disks_done)))
+
+static struct vm_disk *add_disk(struct disks *d, const char *serial)
+{
+	struct vm_disk *disk = &d->disk[d->n++];
+
+	*disk = (struct vm_disk){.serial = (char *)(uintptr_t)serial};
+	return disk;
+}
+
+/* A disk image and what it rests on, behind the overlay if there is one. */
+static void add_images(const struct sandbox_source *src, char *overlay, struct vm_image *images,
+		       struct wire_list *ret)
+{
+	size_t n = 0;
+
+	if (overlay)
+		images[n++] = (struct vm_image){overlay, (char *)(uintptr_t) "qcow2", true};
+	images[n++] = (struct vm_image){src->path, (char *)(uintptr_t)src->format, false};
+	for (size_t i = 0; i < src->backing.n; i++) {
+		char *path = src->backing.v[i];
+
+		images[n++] = (struct vm_image){
+			path, (char *)(uintptr_t)sandbox_source_format(path), false};
+	}
+	*ret = (struct wire_list){images, n};
+}
+
+static int set_disks(const struct sandbox *sb, struct disks *d, struct vm_config *c,
+		     struct err *err)
 {
 	_Static_assert(
 		sizeof(struct vm_extent) == sizeof(struct image_extent) &&
@@ -264,19 +367,48 @@ static void set_disks(const struct sandbox *sb, struct vm_disk disks[2], struct 
 			offsetof(struct vm_extent, blocks) == offsetof(struct image_extent, blocks),
 		"an image's extents can be handed on as they are");
 	const struct sandbox_spec *spec = &sb->record.spec;
+	struct vm_disk *root = add_disk(d, SANDBOX_DISK_ROOT), *upper;
+	int r;
 
-	disks[0] = (struct vm_disk){
-		.serial = (char *)(uintptr_t)SANDBOX_DISK_ROOT,
-		.extents = {sb->image.extents, sb->image.extent_count},
-		.read_only = true,
-	};
-	upper->blocks = (spec->root_size >> 20 << 20) / IMAGE_BLOCK;
-	disks[1] = (struct vm_disk){
-		.serial = (char *)(uintptr_t)SANDBOX_DISK_UPPER,
-		.extents = {upper, 1},
-		.volatile_data = sb->record.ephemeral,
-	};
-	c->disks = (struct wire_list){disks, spec->root == SANDBOX_ROOT_DISK ? 2 : 1};
+	d->upper_path = str_fmt("%s/%s", sb->dir.path, UPPER_FILE);
+	d->overlay_path = str_fmt("%s/%s", sb->dir.path, OVERLAY_FILE);
+	if (!d->upper_path || !d->overlay_path)
+		return err_set(err, ENOMEM, "cannot describe the machine: out of memory");
+	if (sb->source.kind == SOURCE_DISK) {
+		bool own = sb->source.writable;
+
+		add_images(&sb->source, own ? NULL : d->overlay_path, d->root_images,
+			   &root->images);
+		root->volatile_data = sb->record.ephemeral && !own;
+	} else {
+		root->extents = (struct wire_list){sb->image.extents, sb->image.extent_count};
+		root->read_only = true;
+		if (spec->root == SANDBOX_ROOT_DISK) {
+			upper = add_disk(d, SANDBOX_DISK_UPPER);
+			d->upper = (struct vm_extent){
+				.path = d->upper_path,
+				.blocks = (spec->root_size >> 20 << 20) / IMAGE_BLOCK,
+			};
+			upper->extents = (struct wire_list){&d->upper, 1};
+			upper->volatile_data = sb->record.ephemeral;
+		} else if (spec->root == SANDBOX_ROOT_FILE) {
+			r = sandbox_source_parse(spec->root_file, &d->file, err);
+			if (r < 0)
+				return err_wrap(err, "root disk");
+			upper = add_disk(d, SANDBOX_DISK_UPPER);
+			add_images(&d->file, NULL, d->upper_images, &upper->images);
+		}
+	}
+	c->disks = (struct wire_list){d->disk, d->n};
+	return 0;
+}
+
+/* Does the machine write to something that stays when an ephemeral sandbox goes? */
+static bool writes_outside(const struct sandbox *sb)
+{
+	if (sb->source.kind == SOURCE_DISK)
+		return sb->source.writable;
+	return sb->record.spec.root == SANDBOX_ROOT_FILE;
 }
 
 /* The message for msb-vm, in a memory file. */
@@ -286,9 +418,7 @@ static int make_config(const struct sandbox *sb, struct err *err)
 	const char *level = spec->log_level ? spec->log_level : "info";
 	cleanup_command struct sandbox_command command = {0};
 	cleanup_buf struct buf boot = BUF_INIT, b = BUF_INIT;
-	cleanup_free char *upper_path = str_fmt("%s/%s", sb->dir.path, UPPER_FILE);
-	struct vm_extent upper = {.path = upper_path};
-	struct vm_disk disks[2];
+	cleanup_disks struct disks disks = {0};
 	struct vm_config c = {
 		.name = sb->record.name,
 		.dir = sb->dir.path,
@@ -308,13 +438,14 @@ static int make_config(const struct sandbox *sb, struct err *err)
 	int r = sandbox_command_resolve(spec, &sb->image.config, NULL, 0, &command, err);
 
 	if (r == 0)
-		r = sandbox_bootstrap(spec, sb->record.name, &command, &boot, err);
+		r = sandbox_bootstrap(spec, sb->record.name, &sb->source, &command, &boot, err);
+	if (r == 0)
+		r = set_disks(sb, &disks, &c, err);
 	if (r < 0)
 		return r;
-	set_disks(sb, disks, &upper, &c);
 	c.bootstrap = (struct wire_bytes){buf_ptr(&boot), buf_size(&boot)};
 	vm_config_encode(&c, &b);
-	if (!upper_path || buf_failed(&b))
+	if (buf_failed(&b))
 		return err_set(err, ENOMEM, "cannot describe the machine: out of memory");
 	return io_memfd("vm-config", buf_ptr(&b), buf_size(&b), err);
 }
@@ -499,7 +630,7 @@ static int end_machine(struct sandbox *sb, struct err *err)
 	if (sb->proc.pidfd < 0)
 		return 0;
 	sb->ending = true;
-	if (!sb->record.ephemeral && sb->ready) {
+	if ((!sb->record.ephemeral || writes_outside(sb)) && sb->ready) {
 		proc_kill(&sb->proc, SIGTERM);
 		r = proc_wait(&sb->proc, SANDBOX_STOP_TIMEOUT_MS);
 		if (r != -ETIMEDOUT)
@@ -556,6 +687,7 @@ struct sandbox *sandbox_free(struct sandbox *sb)
 	buf_done(&sb->reports);
 	record_done(&sb->record);
 	record_machine_done(&sb->machine);
+	sandbox_source_done(&sb->source);
 	image_info_done(&sb->image);
 	close_fd(sb->hold);
 	free(sb->vm);

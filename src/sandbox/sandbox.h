@@ -16,7 +16,7 @@
  *
  * An ephemeral sandbox has nothing to save: ending it is a SIGKILL to msb-vm, with which its
  * engine dies. A kept one gets a SIGTERM, which makes msb-vm ask the guest to shut down, so that
- * its disk is in order.
+ * its disk is in order. So does an ephemeral one that writes to a disk of the user's.
  *
  * Any thread; a struct sandbox belongs to one at a time, together with its store.
  */
@@ -51,6 +51,8 @@ bool sandbox_ephemeral(const struct sandbox *sb);
 const char *sandbox_name(const struct sandbox *sb);
 /* What image it has, in the words it was asked for with. */
 const char *sandbox_image(const struct sandbox *sb);
+/* Is it what @image, in the words of a person, stands for? */
+bool sandbox_has_image(const struct sandbox *sb, const char *image);
 const struct sandbox_spec *sandbox_get_spec(const struct sandbox *sb);
 /* The image's OCI configuration. */
 const struct image_config *sandbox_get_config(const struct sandbox *sb);

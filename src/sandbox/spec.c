@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "image/image.h"
+#include "sandbox/source.h"
 #include "wire/cbor.h"
 
 /* The order is that of the kernel's RLIMIT_ numbers; names are the peer's. */
@@ -42,6 +43,7 @@ void sandbox_spec_done(struct sandbox_spec *s)
 	free(s->engine);
 	free(s->jail);
 	free(s->log_level);
+	free(s->root_file);
 	strv_done(&s->env);
 	memset(s, 0, sizeof(*s));
 }
@@ -106,12 +108,33 @@ int sandbox_spec_memory(struct sandbox_spec *s, const char *text, struct err *er
 	return 0;
 }
 
+static int root_file(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	cleanup_source_text struct sandbox_source src = {0};
+	int r = sandbox_source_parse(text, &src, err);
+
+	if (r < 0)
+		return r;
+	if (src.kind != SOURCE_DISK) {
+		err_set(err, ERR_USAGE, "the root disk %s is no file", text);
+		return err_hint(err, "make one: truncate -s 8G FILE.img && mkfs.ext4 FILE.img");
+	}
+	free(s->root_file);
+	s->root_file = take_ptr(src.text);
+	s->root = SANDBOX_ROOT_FILE;
+	s->root_size = 0;
+	s->root_asked = true;
+	return 0;
+}
+
 int sandbox_spec_root(struct sandbox_spec *s, const char *text, struct err *err)
 {
 	enum sandbox_root root = SANDBOX_ROOT_DISK;
 	const char *size = text;
 	uint64_t n = 0;
 
+	if (sandbox_source_is_path(text))
+		return root_file(s, text, err);
 	if (str_eq(text, "tmpfs") || str_starts(text, "tmpfs:")) {
 		root = SANDBOX_ROOT_TMPFS;
 		size = text[5] ? text + 6 : NULL;
@@ -122,7 +145,7 @@ int sandbox_spec_root(struct sandbox_spec *s, const char *text, struct err *err)
 		if (r < 0) {
 			if (root == SANDBOX_ROOT_DISK)
 				err_set(err, ERR_USAGE, "root disk \"%s\" is not understood", text);
-			return err_hint(err, "write --root-disk 8G, tmpfs or tmpfs:256M");
+			return err_hint(err, "write --root-disk 8G, tmpfs, tmpfs:256M or ./FILE");
 		}
 		if (n < ((uint64_t)16 << 20)) {
 			err_set(err, ERR_USAGE, "root disk size %s is too small", size);
@@ -131,6 +154,7 @@ int sandbox_spec_root(struct sandbox_spec *s, const char *text, struct err *err)
 	}
 	s->root = root;
 	s->root_size = n;
+	s->root_asked = true;
 	return 0;
 }
 

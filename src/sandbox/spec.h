@@ -36,6 +36,7 @@ struct sandbox_rlimit {
 enum sandbox_root {
 	SANDBOX_ROOT_DISK,
 	SANDBOX_ROOT_TMPFS, /* size 0: half of the memory */
+	SANDBOX_ROOT_FILE,  /* a file of the user's, which outlives the sandbox */
 };
 
 struct sandbox_spec {
@@ -50,6 +51,8 @@ struct sandbox_spec {
 	uint64_t memory; /* bytes, a multiple of 2 MiB */
 	enum sandbox_root root;
 	uint64_t root_size; /* bytes */
+	char *root_file;    /* of SANDBOX_ROOT_FILE: a disk with options (source.h), absolute */
+	bool root_asked;    /* for one of these, rather than getting the default */
 	struct sandbox_rlimit rlimits[SANDBOX_RLIMITS_MAX];
 	size_t nrlimits;
 };
@@ -67,7 +70,7 @@ int sandbox_spec_env(struct sandbox_spec *s, const char *text, struct err *err);
 int sandbox_spec_cpus(struct sandbox_spec *s, const char *text, struct err *err);
 /* A bare number is in MiB; rounded up to 2 MiB. */
 int sandbox_spec_memory(struct sandbox_spec *s, const char *text, struct err *err);
-/* "SIZE" or "tmpfs[:SIZE]". */
+/* "SIZE", "tmpfs[:SIZE]" or a path of a disk, with options. */
 int sandbox_spec_root(struct sandbox_spec *s, const char *text, struct err *err);
 /* "RESOURCE=SOFT[:HARD]", numbers or "unlimited"; a later one of a resource replaces the former. */
 int sandbox_spec_rlimit(struct sandbox_spec *s, const char *text, struct err *err);
