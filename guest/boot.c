@@ -96,6 +96,10 @@ int boot_guest(const struct msg_bootstrap *b, struct err *err)
 		r = mount_root(b, err);
 	if (!r)
 		r = mount_system(b, err);
+	if (!r && b->patch)
+		r = patch_apply(b->patch, err);
+	if (!r)
+		patch_find_scripts();
 	if (!r)
 		r = mount_volumes(b, err);
 	if (!r && b->hostname && sethostname(b->hostname, strlen(b->hostname)) < 0)

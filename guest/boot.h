@@ -7,6 +7,8 @@
 #ifndef GUEST_BOOT_H
 #define GUEST_BOOT_H
 
+#include <stdbool.h>
+
 #include "base/err.h"
 #include "wire/agent_msg.h"
 
@@ -39,6 +41,11 @@ int device_find(const char *spec, char *ret, size_t size, struct err *err);
  */
 int disk_mount(const char *spec, const char *target, const char *type, unsigned long flags,
 	       struct err *err);
+
+/* patch.c: do what the disk @spec says to the root; look whether there are scripts; are there? */
+int patch_apply(const char *spec, struct err *err);
+void patch_find_scripts(void);
+bool patch_scripts(void);
 
 /* net.c */
 int net_loopback(struct err *err);

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -12,11 +13,14 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "boot.h"
 #include "flow.h"
 #include "reaper.h"
 #include "rlimits.h"
 #include "spawn.h"
+#include "wire/patch.h"
 
+static const char scripts[] = PATCH_SCRIPTS_DIR;
 static const char default_path[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 enum { OUT, ERR, OUTPUTS };
@@ -83,14 +87,18 @@ char **exec_environment(const struct wire_list *defaults, const struct wire_text
 			const char *home, bool tty)
 {
 	const struct boot_env *d = defaults->v;
-	size_t bytes = sizeof(default_path) + strlen(home) + 64, n = defaults->n + env->n + 4, at;
+	size_t bytes = 2 * sizeof(default_path) + strlen(home) + sizeof(scripts) + 64,
+	       n = defaults->n + env->n + 4, at;
 	struct env_build e;
 	char **v;
 
 	for (size_t i = 0; i < defaults->n; i++)
 		bytes += strlen(d[i].key) + strlen(d[i].value) + 2;
+	/* The last PATH may be needed again, with the scripts in front. */
+	for (size_t i = 0; i < defaults->n; i++)
+		bytes += strcmp(d[i].key, "PATH") ? 0 : strlen(d[i].value);
 	for (size_t i = 0; i < env->n; i++)
-		bytes += strlen(env->v[i]) + 2;
+		bytes += (strlen(env->v[i]) + 2) * (strncmp(env->v[i], "PATH=", 5) ? 1 : 2);
 	v = malloc(n * sizeof(*v) + bytes);
 	if (!v)
 		return NULL;
@@ -105,6 +113,12 @@ char **exec_environment(const struct wire_list *defaults, const struct wire_text
 	}
 	if (!env_has(v, e.n, "PATH", 4, &at))
 		env_put(&e, "PATH", 4, default_path);
+	if (patch_scripts() && env_has(v, e.n, "PATH", 4, &at)) {
+		const char *path = v[at] + 5;
+
+		v[at] = e.p;
+		e.p += sprintf(e.p, "PATH=%s:%s", scripts, path) + 1;
+	}
 	if (!env_has(v, e.n, "HOME", 4, &at))
 		env_put(&e, "HOME", 4, home);
 	if (tty && !env_has(v, e.n, "TERM", 4, &at))

@@ -13,6 +13,7 @@
 #include "cli/attach.h"
 #include "cli/cli.h"
 #include "cli/pull.h"
+#include "sandbox/patch.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
 #include "store/store.h"
@@ -33,6 +34,14 @@ static spec_fn *const spec_fns[] = {
 	sandbox_spec_root, sandbox_spec_rlimit,
 };
 enum { SPEC_ENV, SPEC_CPUS, SPEC_MEMORY, SPEC_ROOT, SPEC_RLIMIT };
+
+static int set_patch(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct run_args *a = target;
+
+	a->created = true;
+	return sandbox_patch_add(&a->spec, (enum sandbox_patch_kind)o->number, value, err);
+}
 
 static int set_spec(const struct opt *o, void *target, const char *value, struct err *err)
 {
@@ -112,6 +121,19 @@ static const struct opt run_opts[] = {
 	{0, "root-disk", "SIZE|tmpfs[:SIZE]|FILE",
 	 "Room for changes to the root file system [8G], or a disk of yours for them", set_spec, 0,
 	 SPEC_ROOT},
+	{0, "shell", "PATH", "Shell, and what runs scripts [/bin/sh]", set_text, SPEC(shell), 0},
+	{0, "copy", "SRC:DST",
+	 "Copy a file or directory into the root (repeatable, as those below)", set_patch, 0,
+	 SANDBOX_COPY},
+	{0, "copy-file", "SRC:DST", "Copy a file", set_patch, 0, SANDBOX_COPY_FILE},
+	{0, "copy-dir", "SRC:DST", "Copy a directory", set_patch, 0, SANDBOX_COPY_DIR},
+	{0, "mkdir", "PATH", "Make a directory in the root", set_patch, 0, SANDBOX_MKDIR},
+	{0, "rm", "PATH", "Remove a file or directory from the root", set_patch, 0, SANDBOX_RM},
+	{0, "script", "NAME=BODY",
+	 "Put a script on the PATH; \\n, \\t, \\\" and the like are understood", set_patch, 0,
+	 SANDBOX_SCRIPT},
+	{0, "script-raw", "NAME=BODY", "The same, as it stands", set_patch, 0, SANDBOX_SCRIPT_RAW},
+	{0, "script-path", "NAME:FILE", "The same from a file", set_patch, 0, SANDBOX_SCRIPT_PATH},
 	{'t', "tty", NULL, "Give the command a terminal [when stdin and stdout are terminals]",
 	 opt_set_flag, ARGS(tty), 0},
 	{0, "no-tty", NULL, "Give it none", opt_set_flag, ARGS(no_tty), 0},
@@ -144,6 +166,7 @@ static int resolve(struct sandbox *sb, const struct opt_words *words, bool tty, 
 		   struct err *err)
 {
 	cleanup_command struct sandbox_command c = {0};
+	const char *shell = sandbox_get_spec(sb)->shell;
 	int r = sandbox_command_resolve(sandbox_get_spec(sb), sandbox_get_config(sb), words->rest,
 					words->nrest, &c, err);
 
@@ -153,7 +176,7 @@ static int resolve(struct sandbox *sb, const struct opt_words *words, bool tty, 
 		err_set(err, ERR_USAGE, "image %s does not say what to run", sandbox_image(sb));
 		return err_hint(err, "name a command: msb run %s -- COMMAND", sandbox_image(sb));
 	}
-	if (!c.argv.n && strv_add(&c.argv, "/bin/sh") < 0)
+	if (!c.argv.n && strv_add(&c.argv, shell ? shell : "/bin/sh") < 0)
 		return err_set(err, ENOMEM, "out of memory");
 	*argv = c.argv;
 	c.argv = (struct strv){0};
@@ -273,13 +296,19 @@ static int run(struct cli *cli, int argc, char **argv)
 const struct verb verb_run = {
 	.name = "run",
 	.group = "Sandboxes",
-	.args = "[OPTIONS] IMAGE [-- COMMAND…]",
+	.args = "[OPTIONS] IMAGE|PATH [-- COMMAND…]",
 	.summary = "Run a command in a new sandbox",
 	.details =
 		"COMMAND takes the place of the image's command; its entrypoint stays. The exit "
 		"code is\n"
 		"the command's, 128+N if signal N ended it, 124 after --timeout, 126 or 127 if it\n"
-		"cannot be executed or is not there, 125 if the sandbox itself failed.",
+		"cannot be executed or is not there, 125 if the sandbox itself failed.\n"
+		"\n"
+		"PATH (./ or / in front) is a directory, or a disk image: .raw, .img, .qcow2, "
+		".vmdk.\n"
+		"Both stay as they are. A disk takes options behind a colon: rw, format=, "
+		"fstype=,\n"
+		"partition=, backing=.",
 	.opts = run_opts,
 	.nopts = ARRAY_SIZE(run_opts),
 	.run = run,

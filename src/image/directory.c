@@ -188,8 +188,9 @@ static int next_entry(struct walk *w, struct err *err)
 		if (S_ISSOCK(w->st.st_mode))
 			continue;
 		if (str_starts(name, ".wh.")) {
-			err_set(err, ERR_UNSUPPORTED, "%s/%s: names that begin with .wh. mean "
-						      "something else in an image",
+			err_set(err, ERR_UNSUPPORTED,
+				"%s/%s: names that begin with .wh. mean "
+				"something else in an image",
 				w->top, w->path);
 			return err_hint(err, "rename it, or leave it out of the directory");
 		}
@@ -342,8 +343,7 @@ static void add_header(struct buf *b, const struct stat *st, char type, uint64_t
 	snprintf(h + 100, 8, "%07o", st->st_mode & 07777);
 	snprintf(h + 108, 8, "%07o", 0);
 	snprintf(h + 116, 8, "%07o", 0);
-	snprintf(h + 124, 12, "%011llo",
-		 size < (1ull << 33) ? (unsigned long long)size : 0ull);
+	snprintf(h + 124, 12, "%011llo", size < (1ull << 33) ? (unsigned long long)size : 0ull);
 	snprintf(h + 136, 12, "%011o", 0);
 	memset(h + 148, ' ', 8);
 	h[156] = type;
@@ -430,7 +430,7 @@ static int add_entry(struct walk *w, struct err *err)
 
 	if (r < 0)
 		return r;
-	type = first		       ? '1'
+	type = first		      ? '1'
 	       : S_ISREG(st->st_mode) ? '0'
 	       : S_ISDIR(st->st_mode) ? '5'
 	       : S_ISLNK(st->st_mode) ? '2'

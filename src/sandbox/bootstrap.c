@@ -94,7 +94,8 @@ static int fill_root(const struct sandbox_spec *s, const struct sandbox_source *
 }
 
 int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
-		      const struct sandbox_source *src, const struct sandbox_command *command, struct buf *b, struct err *err)
+		      const struct sandbox_source *src, const struct sandbox_command *command,
+		      bool patch, struct buf *b, struct err *err)
 {
 	struct msg_bootstrap m = {.has_block_root = true, .has_unix_time_nanos = true};
 	char hostname[SANDBOX_HOSTNAME_MAX + 1];
@@ -107,7 +108,10 @@ int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
 	m.hostname = strdup(hostname);
 	m.user = command->user[0] ? strdup(command->user) : NULL;
 	m.default_cwd = strdup(command->workdir);
-	r = m.hostname && m.default_cwd && (m.user || !command->user[0]) ? 0 : -ENOMEM;
+	m.patch = patch ? strdup("serial:" SANDBOX_DISK_PATCH) : NULL;
+	r = m.hostname && m.default_cwd && (m.user || !command->user[0]) && (m.patch || !patch)
+		    ? 0
+		    : -ENOMEM;
 	if (r == 0)
 		r = fill_root(s, src, &m.block_root, err);
 	if (r == 0)

@@ -11,12 +11,15 @@
 /* By what the guest finds the disks. */
 #define SANDBOX_DISK_ROOT  "msb-root"
 #define SANDBOX_DISK_UPPER "msb-upper"
+#define SANDBOX_DISK_PATCH "msb-patch"
 
 /*
- * Append the core.bootstrap frame of sandbox @name, with the root that @src is. @command supplies the defaults of commands:
+ * Append the core.bootstrap frame of sandbox @name, with the root that @src is; @patch: there is a
+ * disk with changes to it. @command supplies the defaults of commands:
  * user, working directory, environment.
  */
 int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
-		      const struct sandbox_source *src, const struct sandbox_command *command, struct buf *b, struct err *err);
+		      const struct sandbox_source *src, const struct sandbox_command *command,
+		      bool patch, struct buf *b, struct err *err);
 
 #endif

@@ -43,6 +43,7 @@ static const struct {
 	{"jail", offsetof(struct sandbox_spec, jail)},
 	{"log_level", offsetof(struct sandbox_spec, log_level)},
 	{"root_file", offsetof(struct sandbox_spec, root_file)},
+	{"shell", offsetof(struct sandbox_spec, shell)},
 };
 
 static char **text_at(const struct sandbox_spec *s, size_t i)

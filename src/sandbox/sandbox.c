@@ -22,6 +22,7 @@
 #include "machine/vm_config.h"
 #include "sandbox/artifacts.h"
 #include "sandbox/bootstrap.h"
+#include "sandbox/patch.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox_dir.h"
 #include "sandbox/source.h"
@@ -30,6 +31,7 @@
 
 #define AGENT_SOCKET "agent.sock"
 #define OVERLAY_FILE "overlay.qcow2"
+#define PATCH_FILE   "patch.img"
 #define VM_LOG	     "logs/vm.log"
 #define KERNEL_LOG   "logs/kernel.log"
 
@@ -237,8 +239,8 @@ static int write_record(struct sandbox *sb, struct err *err)
 /* Empty; msb-vm makes an overlay of it, which knows the disk below. */
 static int make_overlay(struct sandbox *sb, struct err *err)
 {
-	cleanup_close int fd = openat(sb->dir.fd, OVERLAY_FILE,
-				      O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	cleanup_close int fd =
+		openat(sb->dir.fd, OVERLAY_FILE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
 	return fd < 0 ? err_errno(err, "cannot create %s/%s", sb->dir.path, OVERLAY_FILE) : 0;
 }
@@ -258,6 +260,8 @@ static int open_new(struct sandbox *sb, struct err *err)
 	else if (rec->spec.root == SANDBOX_ROOT_DISK)
 		r = upper_create(sb->store, sb->dir.fd, UPPER_FILE, rec->spec.root_size,
 				 !rec->ephemeral, err);
+	if (r == 0 && rec->spec.npatches)
+		r = sandbox_patch_write(&rec->spec, sb->dir.fd, PATCH_FILE, err);
 	if (r == 0 && mkdirat(sb->dir.fd, SANDBOX_LOGS, 0700) < 0)
 		r = err_errno(err, "cannot create %s/%s", sb->dir.path, SANDBOX_LOGS);
 	if (r == 0 && !rec->ephemeral) {
@@ -314,12 +318,13 @@ out:
 
 /* The disks of a machine, and all that their descriptions point to. */
 struct disks {
-	struct vm_disk disk[3];
+	struct vm_disk disk[3]; /* root, upper, patches */
 	size_t n;
 	struct vm_extent upper;
 	struct vm_image root_images[SOURCE_BACKING_MAX + 2], upper_images[SOURCE_BACKING_MAX + 1];
+	struct vm_image patch;
 	struct sandbox_source file; /* the user's own root disk */
-	char *upper_path, *overlay_path;
+	char *upper_path, *overlay_path, *patch_path;
 };
 
 static void disks_done(struct disks *d)
@@ -327,6 +332,7 @@ static void disks_done(struct disks *d)
 	sandbox_source_done(&d->file);
 	free(d->upper_path);
 	free(d->overlay_path);
+	free(d->patch_path);
 }
 #define cleanup_disks __attribute__((cleanup(disks_done)))
 
@@ -356,6 +362,17 @@ static void add_images(const struct sandbox_source *src, char *overlay, struct v
 	*ret = (struct wire_list){images, n};
 }
 
+/* Are there patches, and not yet in the root? One in memory needs them each time. */
+static bool has_patch(const struct sandbox *sb)
+{
+	return faccessat(sb->dir.fd, PATCH_FILE, F_OK, 0) == 0;
+}
+
+static bool root_stays(const struct sandbox *sb)
+{
+	return sb->source.kind == SOURCE_DISK || sb->record.spec.root != SANDBOX_ROOT_TMPFS;
+}
+
 static int set_disks(const struct sandbox *sb, struct disks *d, struct vm_config *c,
 		     struct err *err)
 {
@@ -372,7 +389,8 @@ static int set_disks(const struct sandbox *sb, struct disks *d, struct vm_config
 
 	d->upper_path = str_fmt("%s/%s", sb->dir.path, UPPER_FILE);
 	d->overlay_path = str_fmt("%s/%s", sb->dir.path, OVERLAY_FILE);
-	if (!d->upper_path || !d->overlay_path)
+	d->patch_path = str_fmt("%s/%s", sb->dir.path, PATCH_FILE);
+	if (!d->upper_path || !d->overlay_path || !d->patch_path)
 		return err_set(err, ENOMEM, "cannot describe the machine: out of memory");
 	if (sb->source.kind == SOURCE_DISK) {
 		bool own = sb->source.writable;
@@ -398,6 +416,13 @@ static int set_disks(const struct sandbox *sb, struct disks *d, struct vm_config
 			upper = add_disk(d, SANDBOX_DISK_UPPER);
 			add_images(&d->file, NULL, d->upper_images, &upper->images);
 		}
+	}
+	if (has_patch(sb)) {
+		struct vm_disk *patch = add_disk(d, SANDBOX_DISK_PATCH);
+
+		d->patch = (struct vm_image){d->patch_path, (char *)(uintptr_t) "raw", false};
+		patch->images = (struct wire_list){&d->patch, 1};
+		patch->read_only = true;
 	}
 	c->disks = (struct wire_list){d->disk, d->n};
 	return 0;
@@ -438,7 +463,8 @@ static int make_config(const struct sandbox *sb, struct err *err)
 	int r = sandbox_command_resolve(spec, &sb->image.config, NULL, 0, &command, err);
 
 	if (r == 0)
-		r = sandbox_bootstrap(spec, sb->record.name, &sb->source, &command, &boot, err);
+		r = sandbox_bootstrap(spec, sb->record.name, &sb->source, &command, has_patch(sb),
+				      &boot, err);
 	if (r == 0)
 		r = set_disks(sb, &disks, &c, err);
 	if (r < 0)
@@ -497,7 +523,7 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 	sb->startup = take_fd(&startup_rd);
 	sb->owner = take_fd(&owner_wr);
 	/* While the machine comes up: nothing runs in it before we say so. */
-	return image_check(sb->hold, &sb->image, err);
+	return sb->hold < 0 ? 0 : image_check(sb->hold, &sb->image, err);
 }
 
 int sandbox_report_fd(const struct sandbox *sb)
@@ -525,6 +551,9 @@ static int take_report(struct sandbox *sb, struct err *err)
 		sb->ready = true;
 		r = 1;
 		sb->machine.ready_ms = MAX((now_ns() - sb->began) / 1000000, UINT64_C(1));
+		/* They are in the root now. */
+		if (root_stays(sb))
+			(void)unlinkat(sb->dir.fd, PATCH_FILE, 0);
 		log_debug("walls around msb-vm:\n%s", sb->machine.jail ? sb->machine.jail : "");
 	} else if (report.ok) {
 		r = err_set(err, ESHUTDOWN, "the machine was shut down");

@@ -27,8 +27,8 @@ enum source_kind { SOURCE_IMAGE, SOURCE_DIRECTORY, SOURCE_DISK };
 
 struct sandbox_source {
 	enum source_kind kind;
-	char *text; /* as it was asked for, with absolute paths: means the same anywhere */
-	char *path; /* absolute; NULL for images */
+	char *text;	    /* as it was asked for, with absolute paths: means the same anywhere */
+	char *path;	    /* absolute; NULL for images */
 	const char *format; /* static, of a disk */
 	char *fstype;	    /* NULL: told by what is on it */
 	unsigned partition; /* 0: the whole disk, or the first partition that fits */

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "image/image.h"
+#include "sandbox/patch.h"
 #include "sandbox/source.h"
 #include "wire/cbor.h"
 
@@ -44,6 +45,8 @@ void sandbox_spec_done(struct sandbox_spec *s)
 	free(s->jail);
 	free(s->log_level);
 	free(s->root_file);
+	free(s->shell);
+	sandbox_patches_done(s);
 	strv_done(&s->env);
 	memset(s, 0, sizeof(*s));
 }
@@ -303,6 +306,8 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 		r = check_text("the user", s->user, err);
 	if (r == 0)
 		r = check_text("the working directory", s->workdir, err);
+	if (r == 0 && s->shell && (!s->shell[0] || strchr(s->shell, '\n')))
+		r = err_set(err, ERR_USAGE, "the shell \"%s\" is not a program's name", s->shell);
 	if (r == 0 && s->hostname)
 		r = check_hostname(s->hostname, err);
 	if (r < 0)

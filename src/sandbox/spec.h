@@ -17,6 +17,7 @@
 #include "base/str.h"
 
 struct image_config;
+struct sandbox_patch;
 
 #define SANDBOX_NAME_MAX       128 /* bytes; the peer's limit */
 #define SANDBOX_HOSTNAME_MAX   64  /* __NEW_UTS_LEN of Linux */
@@ -53,6 +54,9 @@ struct sandbox_spec {
 	uint64_t root_size; /* bytes */
 	char *root_file;    /* of SANDBOX_ROOT_FILE: a disk with options (source.h), absolute */
 	bool root_asked;    /* for one of these, rather than getting the default */
+	char *shell;	    /* NULL: /bin/sh */
+	struct sandbox_patch *patches; /* patch.h; of a sandbox's making, not kept */
+	size_t npatches;
 	struct sandbox_rlimit rlimits[SANDBOX_RLIMITS_MAX];
 	size_t nrlimits;
 };

@@ -240,8 +240,8 @@ int qcow2_map_run(struct qcow2 *q, uint64_t off, uint64_t max, struct qcow2_map 
 		/* What is wrong with the next cluster is said when it is its turn. */
 		if (qcow2_map(q, off + m->len, &next) < 0 || next.kind != m->kind)
 			break;
-		if (m->kind == QCOW2_IS_DATA && (next.host != m->host + m->len ||
-						 (next.entry ^ m->entry) & QCOW2_COPIED))
+		if (m->kind == QCOW2_IS_DATA &&
+		    (next.host != m->host + m->len || (next.entry ^ m->entry) & QCOW2_COPIED))
 			break;
 		m->len += next.len;
 	}
@@ -482,8 +482,9 @@ static int check_features(const struct header *h, bool read_only, struct err *er
 	if (read_only)
 		return 0;
 	if (f & INCOMPAT_DIRTY) {
-		err_set(err, ERR_CORRUPT, "the image was not closed properly, so that its "
-					  "reference counts may be wrong");
+		err_set(err, ERR_CORRUPT,
+			"the image was not closed properly, so that its "
+			"reference counts may be wrong");
 		return err_hint(err, "%s, or use it without rw", repair);
 	}
 	if (f & INCOMPAT_EXTENDED_L2) {
@@ -612,8 +613,8 @@ static int read_header(struct qcow2 *q, struct header *h, struct err *err)
 	}
 	q->version = be32toh(h->version);
 	if (q->version != 2 && q->version != 3)
-		return err_set(err, ERR_UNSUPPORTED, "it is of version %u of qcow2; we know 2 and 3",
-			       q->version);
+		return err_set(err, ERR_UNSUPPORTED,
+			       "it is of version %u of qcow2; we know 2 and 3", q->version);
 	if (q->version == 2) {
 		memset((uint8_t *)h + HEADER_V2, 0, sizeof(*h) - HEADER_V2);
 		h->refcount_order = htobe32(4);

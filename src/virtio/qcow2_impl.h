@@ -64,7 +64,7 @@ struct qcow2 {
 	bool l1_dirty, corrupt;
 	uint64_t *reftable, reftable_off;
 	uint32_t reftable_n;
-	uint64_t hint; /* no cluster before it is known to be free */
+	uint64_t hint;	 /* no cluster before it is known to be free */
 	uint8_t *bounce; /* one cluster, for whoever holds the lock exclusively */
 	struct qcow2_free frees[QCOW2_FREES_MAX];
 	unsigned nfrees;

@@ -184,8 +184,7 @@ static void grow_to(struct qcow2 *q, uint64_t end)
 /* Does [off, off + len) touch the header, the L1 table or that of the reference counts? */
 static bool in_tables(const struct qcow2 *q, uint64_t off, uint64_t len)
 {
-	return off < q->cluster ||
-	       (off < q->l1_off + q->l1_n * 8ull && q->l1_off < off + len) ||
+	return off < q->cluster || (off < q->l1_off + q->l1_n * 8ull && q->l1_off < off + len) ||
 	       (off < q->reftable_off + q->reftable_n * 8ull && q->reftable_off < off + len);
 }
 
@@ -296,7 +295,8 @@ static int alloc_cluster(struct qcow2 *q, uint64_t *ret)
 			return r;
 		if (n == 0)
 			break;
-		/* Nothing can be in use behind the end; someone who says so would have us search. */
+		/* Nothing can be in use behind the end; someone who says so would have us search.
+		 */
 		if (c >= end && seen >= SCAN_MAX)
 			return -EIO;
 		c = seen == SCAN_MAX && c < end ? end : c + 1;
@@ -480,8 +480,8 @@ static int fill_around(struct qcow2 *q, uint64_t off, uint64_t host, size_t in, 
 }
 
 /* Give the cluster of @off a place of its own and write @n bytes, which stay inside of it. */
-static int write_new(struct qcow2 *q, const struct qcow2_map *old, struct iovec *iov,
-		     unsigned niov, uint64_t off, size_t n)
+static int write_new(struct qcow2 *q, const struct qcow2_map *old, struct iovec *iov, unsigned niov,
+		     uint64_t off, size_t n)
 {
 	size_t in = off & (q->cluster - 1);
 	uint64_t table, host = old->entry & QCOW2_OFFSET, end;
@@ -496,8 +496,7 @@ static int write_new(struct qcow2 *q, const struct qcow2_map *old, struct iovec 
 	if (r < 0)
 		return r;
 	/* Behind the end of the file are zeros already. */
-	if (n < q->cluster &&
-	    (kept || host < end || q->backing || old->kind != QCOW2_IS_BACKING))
+	if (n < q->cluster && (kept || host < end || q->backing || old->kind != QCOW2_IS_BACKING))
 		r = fill_around(q, off, host, in, n);
 	if (r == 0)
 		r = iov_transfer(q->fd, iov, niov, host + in, true);

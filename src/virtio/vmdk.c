@@ -155,8 +155,9 @@ int vmdk_parse(const void *text, size_t len, struct vmdk *ret, struct err *err)
 	int r = 0;
 
 	if (len >= 4 && (memcmp(text, "KDMV", 4) == 0 || memcmp(text, "COWD", 4) == 0)) {
-		err_set(err, ERR_UNSUPPORTED, "it is a sparse VMDK disk; only flat ones are "
-					      "supported");
+		err_set(err, ERR_UNSUPPORTED,
+			"it is a sparse VMDK disk; only flat ones are "
+			"supported");
 		return err_hint(err, "%s", convert);
 	}
 	if (len < strlen(magic) || strncasecmp(text, magic, strlen(magic)) != 0)
@@ -188,9 +189,8 @@ int vmdk_parse(const void *text, size_t len, struct vmdk *ret, struct err *err)
 	return 0;
 }
 
-static int open_extents(const struct vmdk *v, int dirfd, bool read_only,
-			vmdk_lock_fn *lock, void *arg, struct blk_extent *e,
-			size_t *n, struct err *err)
+static int open_extents(const struct vmdk *v, int dirfd, bool read_only, vmdk_lock_fn *lock,
+			void *arg, struct blk_extent *e, size_t *n, struct err *err)
 {
 	uint64_t start = 0;
 

@@ -540,6 +540,7 @@ static const struct wire_field bootstrap_fields[] = {
 	ON(struct msg_bootstrap, handoff_init, handoff),
 	OS(struct msg_bootstrap, unix_time_nanos, WIRE_U64),
 	OS(struct msg_bootstrap, tmp_size_mib, WIRE_U32),
+	TS(struct msg_bootstrap, patch),
 };
 TABLE(bootstrap, struct msg_bootstrap, "bootstrap");
 

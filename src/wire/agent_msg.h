@@ -393,6 +393,7 @@ struct msg_bootstrap {
 	bool has_unix_time_nanos;
 	uint64_t unix_time_nanos; /* the host's clock when it wrote this message */
 	bool has_tmp_size_mib;
+	char *patch;	       /* the disk of wire/patch.h, if the root is to be changed */
 	uint32_t tmp_size_mib; /* size of the tmpfs on /tmp; 0 is none, absent clamp(memory/4, 1,
 				  512) */
 };
