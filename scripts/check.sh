@@ -58,4 +58,5 @@ step "tests"
 exec tests/run.py --logs "$logs" \
     cmd layers scripts/check-layers -- cmd lint scripts/lint.sh -- cmd programs tests/programs.sh -- \
     cmd images python3 tests/image/oracle.py build/tests/imgtool -- \
+    cmd disks python3 tests/virtio/disks.py build-asan/tests/disktool -- \
     unit build build-asan build-tsan -- fuzz build-fuzz -- e2e

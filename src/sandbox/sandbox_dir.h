@@ -4,7 +4,9 @@
  *
  *	lock            flock()ed by whoever runs the sandbox; owned (io_own()) by its msb-vm
  *	agent.sock      the relay's socket, while it runs
- *	upper.ext4      the writable disk, unless that is in memory
+ *	upper.ext4      the writable disk, unless that is in memory or the user's
+ *	overlay.qcow2   what was written to a disk image that is the root; .base: what that was
+ *	patch.img       changes to the root that are still to be made
  *	config.json     what a kept sandbox is; its presence is what keeps the directory
  *	ephemeral.json  the same of one that is thrown away, for listings
  *	machine.json    what became of its machine, the one that runs or the last

@@ -37,7 +37,7 @@ class Missing(Case):
         self.refused(self.run_in("no-such-image", "true", options=["--pull", "never"]), 125, "no-such-image")
 
     def test_invalid_reference(self):
-        for name in ("UPPER", "a//b", "x:y:z", "", " ", "../../etc"):
+        for name in ("UPPER", "a//b", "x:y:z", "", " ", "a/../b"):
             done = self.run_in(name, "true")
             self.assertEqual(done.code, 125, f"{name!r}: {done}")
 
