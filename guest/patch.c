@@ -21,7 +21,7 @@
 #include "boot.h"
 #include "wire/patch.h"
 
-enum { CHUNK = 256 << 10, REMOVE_DEPTH_MAX = 512 };
+enum { CHUNK = 256 << 10, REMOVE_DEPTH_MAX = 512, PROFILE_MAX = 1 << 20 };
 
 static bool scripts_there;
 
@@ -29,7 +29,7 @@ struct reader {
 	int fd;
 	uint8_t *chunk;
 	char path[PATCH_PATH_MAX + 1], target[PATCH_PATH_MAX + 1];
-	bool scripts;
+	bool scripts, again;
 };
 
 bool patch_scripts(void)
@@ -104,6 +104,14 @@ static int remove_at(int dir, const char *name, unsigned depth)
 	return unlinkat(dir, name, AT_REMOVEDIR) < 0 ? -errno : 0;
 }
 
+/* Whatever is there goes, if it may. */
+static int clear_path(const char *path, struct err *err)
+{
+	int r = remove_at(AT_FDCWD, path, 0);
+
+	return r < 0 ? err_set(err, r, "cannot replace %.300s: %s", path, err_name(r)) : 0;
+}
+
 static int make_file(struct reader *p, const struct patch_step *s, struct err *err)
 {
 	const struct timespec times[2] = {
@@ -134,7 +142,8 @@ static int make_file(struct reader *p, const struct patch_step *s, struct err *e
 
 static int make_directory(struct reader *p, const struct patch_step *s, struct err *err)
 {
-	if (mkdir(p->path, 0700) < 0 || chmod(p->path, le32toh(s->mode) & 07777) < 0)
+	if ((mkdir(p->path, 0700) < 0 && (errno != EEXIST || !p->again)) ||
+	    chmod(p->path, le32toh(s->mode) & 07777) < 0)
 		return cannot("copy to", p->path, err);
 	return 0;
 }
@@ -169,15 +178,17 @@ static int step(struct reader *p, const struct patch_step *s, struct err *err)
 	case PATCH_REPLACE:
 		p->scripts |=
 			!strncmp(p->path, PATCH_SCRIPTS_DIR "/", sizeof(PATCH_SCRIPTS_DIR "/") - 1);
-		r = remove_at(AT_FDCWD, p->path, 0);
-		if (r < 0)
-			return err_set(err, r, "cannot replace %.300s: %s", p->path, err_name(r));
-		return make_file(p, s, err);
+		r = clear_path(p->path, err);
+		return r < 0 ? r : make_file(p, s, err);
 	case PATCH_FILE:
-		return make_file(p, s, err);
+		r = p->again ? clear_path(p->path, err) : 0;
+		return r < 0 ? r : make_file(p, s, err);
 	case PATCH_DIRECTORY:
 		return make_directory(p, s, err);
 	case PATCH_LINK:
+		r = p->again ? clear_path(p->path, err) : 0;
+		if (r < 0)
+			return r;
 		return symlink(p->target, p->path) < 0 ? cannot("copy to", p->path, err) : 0;
 	case PATCH_MKDIR:
 		return ensure_directory(p, err);
@@ -194,22 +205,59 @@ static void mend_profile(void)
 				   "*:" PATCH_SCRIPTS_DIR ":*) ;;\n"
 				   "*) PATH=" PATCH_SCRIPTS_DIR ":$PATH; export PATH ;;\n"
 				   "esac\n";
+	cleanup_buf struct buf b = BUF_INIT;
 	cleanup_close int fd = -1;
 
 	(void)mkdir("/etc", 0755);
+	if (io_read_file("/etc/profile", PROFILE_MAX, &b, NULL) == 0 && buf_size(&b) &&
+	    memmem(buf_ptr(&b), buf_size(&b), text, sizeof(text) - 1))
+		return;
 	fd = open("/etc/profile", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0644);
 	if (fd < 0 || io_write_full(fd, text, sizeof(text) - 1) < 0)
 		boot_log("cannot add the scripts to /etc/profile: %s", strerror(errno));
 }
 
+/* On the disk before anything that it speaks of can be. */
+static int mark(const uint8_t id[16], char how, struct err *err)
+{
+	cleanup_close int fd = -1;
+	char text[17];
+
+	(void)mkdir("/.msb", 0755);
+	fd = open(PATCH_MARK, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	memcpy(text, id, 16);
+	text[16] = how;
+	if (fd < 0 || write(fd, text, sizeof(text)) != sizeof(text) || fsync(fd) < 0)
+		return cannot("write", PATCH_MARK, err);
+	return 0;
+}
+
+/* 1: it is all done already. */
+static int begin(struct reader *p, const uint8_t id[16], struct err *err)
+{
+	cleanup_close int fd = open(PATCH_MARK, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	char text[17];
+
+	if (fd >= 0 && read(fd, text, sizeof(text)) == sizeof(text) && !memcmp(text, id, 16)) {
+		if (text[16] == PATCH_DONE)
+			return 1;
+		p->again = true;
+	}
+	return mark(id, PATCH_BEGUN, err);
+}
+
 static int apply(struct reader *p, struct err *err)
 {
-	char magic[PATCH_MAGIC_SIZE];
+	struct patch_head head;
 	struct patch_step s;
-	int r = take(p, magic, sizeof(magic), err);
+	int r = take(p, &head, sizeof(head), err);
 
-	if (r == 0 && memcmp(magic, PATCH_MAGIC, sizeof(magic)) != 0)
+	if (r == 0 && memcmp(head.magic, PATCH_MAGIC, sizeof(head.magic)) != 0)
 		r = err_set(err, ERR_CORRUPT, "the patches begin with something else");
+	if (r == 0)
+		r = begin(p, head.id, err);
+	if (r != 0)
+		return r < 0 ? r : 0;
 	while (r == 0) {
 		uint32_t path, target;
 
@@ -230,7 +278,9 @@ static int apply(struct reader *p, struct err *err)
 			return err_set(err, ERR_CORRUPT, "the patches hold a relative path");
 		r = step(p, &s, err);
 	}
-	return r;
+	if (r == 0 && p->scripts)
+		mend_profile();
+	return r < 0 ? r : mark(head.id, PATCH_DONE, err);
 }
 
 int patch_apply(const char *spec, struct err *err)
@@ -251,8 +301,6 @@ int patch_apply(const char *spec, struct err *err)
 	if (r == 0)
 		r = apply(p, err);
 	umask(mask);
-	if (r == 0 && p->scripts)
-		mend_profile();
 	close_fd(p->fd);
 	free(p->chunk);
 	free(p);

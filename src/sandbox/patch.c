@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -378,8 +379,13 @@ static int put_script(struct writer *w, const struct sandbox_spec *s, const stru
 static int put_all(struct writer *w, const struct sandbox_spec *s, struct err *err)
 {
 	struct stat st = {.st_mode = 0755};
-	int r = put(w, PATCH_MAGIC, PATCH_MAGIC_SIZE, err);
+	struct patch_head head;
+	int r;
 
+	memcpy(head.magic, PATCH_MAGIC, sizeof(head.magic));
+	if (getrandom(head.id, sizeof(head.id), 0) != sizeof(head.id))
+		return err_errno(err, "cannot get random numbers");
+	r = put(w, &head, sizeof(head), err);
 	for (size_t i = 0; i < s->npatches && r == 0; i++) {
 		const struct sandbox_patch *p = &s->patches[i];
 

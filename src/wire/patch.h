@@ -3,9 +3,9 @@
  * A patch: what is to be done to a root before its first command, as the contents of a small disk
  * that the host writes and the agent reads once, front to back.
  *
- * A magic number, then steps in the order in which they are done: a struct patch_step, its path,
- * the target of a link, contents; PATCH_END is the last one. Integers are little-endian. Paths are
- * absolute, any bytes but NUL.
+ * A struct patch_head, then steps in the order in which they are done: a struct patch_step, its
+ * path, the target of a link, contents; PATCH_END is the last one. Integers are little-endian.
+ * Paths are absolute, any bytes but NUL.
  */
 #ifndef WIRE_PATCH_H
 #define WIRE_PATCH_H
@@ -17,6 +17,21 @@
 #define PATCH_PATH_MAX	 4095u
 /* Where scripts go; it is on the PATH of every command when it is there. */
 #define PATCH_SCRIPTS_DIR "/.msb/scripts"
+
+/*
+ * Where the agent writes down how far it got: the head's id, and a letter. A machine that is killed
+ * meets the same patch once more; what is done is not done again, and what was begun is done over,
+ * in place of what the first try left.
+ */
+#define PATCH_MARK  "/.msb/patched"
+#define PATCH_BEGUN 'b'
+#define PATCH_DONE  'd'
+
+struct patch_head {
+	char magic[PATCH_MAGIC_SIZE];
+	uint8_t id[16]; /* random */
+};
+_Static_assert(sizeof(struct patch_head) == 24, "patch head layout");
 
 enum patch_op {
 	PATCH_END,

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Changes to a root before the first command: copies, directories, removals, scripts."""
+import contextlib
 import os
 import socket
+import threading
+import time
 
 import roots
 from harness import Case
@@ -85,6 +88,32 @@ class Patches(Case):
             self.assertEqual(self.sh("one; cat /a", "-n", "box"), "1\naaa\n")
             self.ok(self.msb("rm", "box"))
         self.nothing_left()
+
+    def test_once(self):
+        """A machine that is killed just after its start meets the patch again."""
+        self.own_home()
+        patch, saved = os.path.join(self.home, "sandboxes/box/patch.img"), self.path("saved")
+
+        def save():
+            for _ in range(10000):
+                with contextlib.suppress(FileNotFoundError):
+                    return os.link(patch, saved)
+                time.sleep(.005)
+        thread = threading.Thread(target=save)
+        thread.start()
+        self.sh("echo changed > /a; one", "-n", "box", "--copy", self.src + "/a:/a", "--copy", self.src + ":/s",
+                "--script", "one=echo 1")
+        thread.join()
+        self.assertFalse(os.path.exists(patch))
+        os.link(saved, patch)
+        self.assertEqual(self.sh("cat /a; one; cat /s/a", "-n", "box"), "changed\n1\naaa\n")
+        # Killed on the way: what had been begun is done over.
+        os.link(saved, patch)
+        self.sh("printf b | dd of=/.msb/patched bs=1 seek=16 conv=notrunc 2>/dev/null; rm /s/sub/b", "-n", "box")
+        os.link(saved, patch)
+        self.assertEqual(self.sh("cat /a; one; wc -c < /s/sub/b; grep -c 'scripts of' /etc/profile", "-n", "box"),
+                         "aaa\n1\n300000\n1\n")
+        self.ok(self.msb("rm", "box"))
 
 
 class Scripts(Case):
