@@ -53,6 +53,7 @@ struct sandbox {
 	char *vm, *kernel, *agentd;
 	bool reused, ready, ending;
 	struct proc proc;
+	int hold;    /* keeps the store's files in place until the machine has them open */
 	int owner;   /* closing it tells msb-vm that we have gone */
 	int startup; /* reports come here */
 	struct buf reports;
@@ -122,6 +123,29 @@ static int find_image(struct sandbox *sb, const char *ref, struct err *err)
 	return sb->hold < 0 ? sb->hold : 0;
 }
 
+/*
+ * Nothing but us knows of the image that comes of a directory, and another start that finds the
+ * directory changed may give it up before we hold it.
+ */
+static int find_directory(struct sandbox *sb, struct err *err)
+{
+	enum { TRIES = 5 };
+
+	for (int i = 0; i < TRIES; i++) {
+		int r;
+
+		image_info_done(&sb->image);
+		r = image_from_directory(sb->store, sb->source.path, NULL, &sb->image, err);
+		if (r < 0)
+			return r;
+		sb->hold = image_hold(sb->store, &sb->image, err);
+		if (sb->hold != -ERR_NOT_FOUND)
+			return MIN(sb->hold, 0);
+		err_clear(err);
+	}
+	return err_set(err, EAGAIN, "the directory %s keeps changing", sb->source.path);
+}
+
 /* The root: an image, or what becomes one; a disk is found by msb-vm. */
 static int find_root(struct sandbox *sb, struct err *err)
 {
@@ -138,10 +162,7 @@ static int find_root(struct sandbox *sb, struct err *err)
 		}
 		return r;
 	case SOURCE_DIRECTORY:
-		r = image_from_directory(sb->store, src->path, NULL, &sb->image, err);
-		if (r == 0)
-			r = sb->hold = image_hold(sb->store, &sb->image, err);
-		return MIN(r, 0);
+		return find_directory(sb, err);
 	default:
 		if (!spec->root_asked)
 			return 0;
