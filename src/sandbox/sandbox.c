@@ -683,6 +683,13 @@ static int end_machine(struct sandbox *sb, struct err *err)
 	if ((!sb->record.ephemeral || writes_outside(sb)) && sb->ready) {
 		proc_kill(&sb->proc, SIGTERM);
 		r = proc_wait(&sb->proc, SANDBOX_STOP_TIMEOUT_MS);
+		/* Killed: by somebody's wish. By another signal: it has closed no disk. */
+		if (r > 128 && r != 128 + SIGKILL)
+			return err_set(
+				err, ERR_GUEST,
+				"the sandbox's process (msb-vm) died of signal %d on its way "
+				"out; what was written last may be missing",
+				r - 128);
 		if (r != -ETIMEDOUT)
 			return 0;
 		err_set(err, ETIMEDOUT, "sandbox \"%s\" did not stop in %d seconds and was killed",

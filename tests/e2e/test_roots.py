@@ -64,7 +64,8 @@ class Disks(Roots):
         raw, qcow2 = self.disk(), self.disk("c.qcow2", "-c", "-O", "qcow2")
         for path in (raw, qcow2):
             # No sync: an orderly end is enough.
-            self.sh("echo kept > /kept; dd if=/dev/zero of=/zeros bs=1M count=4 2>/dev/null", image=path + ":rw")
+            done = self.run_in(path + ":rw", "sh", "-c", "echo kept > /kept; dd if=/dev/zero of=/zeros bs=1M count=4 2>/dev/null")
+            self.assertEqual(self.ok(done).messages, "")
         roots.run("qemu-img", "check", qcow2)
         out = self.path("out.raw")
         roots.run("qemu-img", "convert", "-O", "raw", qcow2, out)
@@ -110,6 +111,15 @@ class Disks(Roots):
         self.sh("echo mine > /mine", "-n", "box", image=path)
         self.assertEqual(self.sh("cat /mine", "-n", "box", image=path), "mine\n")
         overlay = os.path.join(self.home, "sandboxes/box/overlay.qcow2")
+        roots.run("qemu-img", "check", overlay)
+        # msb gone in the middle of things: msb-vm ends by itself, and closes its books.
+        child = self.start("run", "-n", "box", path, "--", "sh", "-c",
+                           "dd if=/dev/urandom of=/x bs=64k count=40 2>/dev/null; sync;"
+                           "dd if=/dev/urandom of=/y bs=64k count=40 oflag=direct 2>/dev/null; echo up; read x")
+        self.assertEqual(child.stdout.readline(), b"up\n")
+        child.kill()
+        child.wait()
+        until(lambda: not machines_of(self.home), "the machine stays")
         roots.run("qemu-img", "check", overlay)
         # What it rests on changes: it would be garbage.
         os.utime(path)
