@@ -28,6 +28,7 @@
 #include "base/io.h"
 #include "base/str.h"
 #include "image/catalog.h"
+#include "image/limits.h"
 #include "image/merge.h"
 
 #define TAR_BLOCK 512u
@@ -648,7 +649,16 @@ static int register_image(struct conversion *c, const struct digest *diff_id,
 	r = store_temp_publish(&temp, STORE_IMAGES, name, err);
 	if (r == 0)
 		r = store_sync_dir(c->store, STORE_IMAGES, err);
-	return r < 0 ? r : catalog_add(c->store, img, info, res.meta_blocks, err);
+	if (r == 0)
+		r = store_begin(c->store, err);
+	if (r < 0)
+		return r;
+	r = catalog_add(c->store, img, info, &res, err);
+	if (r >= 0)
+		r = store_commit(c->store, err);
+	if (r < 0)
+		store_rollback(c->store);
+	return r;
 }
 
 static int convert(struct conversion *c, char id[IMAGE_DIGEST_LEN + 1], struct err *err)
@@ -702,10 +712,9 @@ int image_from_directory(struct store *s, const char *path, const struct image_l
 	struct digest name;
 	int r;
 
-	if (limits)
-		c.limits = *limits;
-	image_limits_default(&c.limits);
-	r = digest_of(path, strlen(path), &name, err);
+	r = image_limits_of(s, limits, &c.limits, err);
+	if (r == 0)
+		r = digest_of(path, strlen(path), &name, err);
 	if (r < 0)
 		return r;
 	snprintf(c.cache, sizeof(c.cache), "directory-%.32s", digest_hex(&name, hex));

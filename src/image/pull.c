@@ -24,6 +24,7 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "image/limits.h"
 #include "image/load.h"
 #include "image/reference.h"
 #include "image/source.h"
@@ -322,7 +323,7 @@ static int load(struct pull *p, const char *name, const char *architecture, stru
 	const char *tags[] = {name, NULL};
 	const struct image_load_options o = {
 		.tags = tags,
-		.limits = p->o->limits,
+		.limits = &p->limits,
 		.architecture = architecture,
 		.parallel = IMAGE_PULL_PARALLEL,
 		.progress = p->o->progress ? report : NULL,
@@ -394,11 +395,10 @@ int image_pull(struct store *s, const char *ref, const struct image_pull_options
 
 	if (r >= 0)
 		r = registries_config_read(store_home(s), &config, err);
+	if (r >= 0)
+		r = image_limits_of(s, o->limits, &p.limits, err);
 	if (r < 0)
 		return r;
-	if (o->limits)
-		p.limits = *o->limits;
-	image_limits_default(&p.limits);
 	reference_format(&parsed, name);
 	pthread_mutex_init(&p.lock, NULL);
 	r = pull(&p, &parsed, name, &config, ret, err);

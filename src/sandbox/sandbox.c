@@ -53,7 +53,6 @@ struct sandbox {
 	char *vm, *kernel, *agentd;
 	bool reused, ready, ending;
 	struct proc proc;
-	int hold;    /* keeps the store's files in place until the machine has them open */
 	int owner;   /* closing it tells msb-vm that we have gone */
 	int startup; /* reports come here */
 	struct buf reports;
