@@ -24,7 +24,9 @@
 #include "machine/machine.h"
 #include "test.h"
 #include "villain/cases.h"
+#include "virtio/balloon.h"
 #include "virtio/blk.h"
+#include "virtio/rng.h"
 #include "virtio/vsock.h"
 
 enum {
@@ -324,7 +326,7 @@ static uint64_t memory_for(const struct instance *i)
 	struct sysinfo si;
 
 	/* Only what a case touches is ever taken from the host. */
-	if (i->target == EACH_QUEUE && sysinfo(&si) == 0 &&
+	if ((i->target == EACH_QUEUE || i->target == BALLOON) && sysinfo(&si) == 0 &&
 	    ((uint64_t)si.totalram * si.mem_unit >> 20) > LARGE_MIB)
 		return (uint64_t)LARGE_MIB << 20;
 	return (uint64_t)SMALL_MIB << 20;
@@ -333,6 +335,7 @@ static uint64_t memory_for(const struct instance *i)
 static void world_init(struct world *w, const struct instance *i)
 {
 	const char *build = getenv("MSB_BUILD");
+	struct virtio_device *dev;
 	struct err err = ERR_INIT;
 	int p[2];
 
@@ -356,6 +359,10 @@ static void world_init(struct world *w, const struct instance *i)
 		fail_msg("%s", err.msg);
 	add_disks(w);
 	add_vsock(w);
+	assert_int_equal(rng_device_new(&dev, NULL), 0);
+	add(w, dev);
+	assert_int_equal(balloon_device_new(&dev, NULL), 0);
+	add(w, dev);
 	/* A new device: here. */
 }
 
@@ -473,7 +480,8 @@ static void add_test(const struct row *row, enum villain_target target, const ch
 {
 	static const char *const all[] = {
 		[MACHINE] = "machine", [EACH_DEVICE] = "registers", [EACH_QUEUE] = "queue",
-		[BLK] = "disks",       [VSOCK] = "sockets",
+		[BLK] = "disks",       [VSOCK] = "sockets",	    [RNG] = "random",
+		[BALLOON] = "balloon",
 	};
 	struct instance *i = &instances[ntests];
 
@@ -509,6 +517,8 @@ int main(int argc, char **argv)
 	} targets[] = {
 		VILLAIN_QUEUES(ON_QUEUE) VILLAIN_DEVICES(ON_DEVICE){BLK, ""},
 		{VSOCK, ""},
+		{RNG, ""},
+		{BALLOON, ""},
 		{MACHINE, ""},
 	};
 

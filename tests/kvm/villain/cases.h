@@ -20,7 +20,7 @@ enum {
 };
 #define VILLAIN_GREETING "villain"
 
-enum villain_target { MACHINE, EACH_DEVICE, EACH_QUEUE, BLK, VSOCK };
+enum villain_target { MACHINE, EACH_DEVICE, EACH_QUEUE, BLK, VSOCK, RNG, BALLOON };
 
 enum villain_fate {
 	WORKS,	  /* no device breaks, all work on without or with a reset */
@@ -37,12 +37,18 @@ enum villain_fate {
 	QUEUE(blk, 2, 0, 0)                                                                        \
 	QUEUE(readonly, 2, 1, 0)                                                                   \
 	QUEUE(vsock_rx, 19, 0, 0)                                                                  \
-	QUEUE(vsock_tx, 19, 0, 1)
+	QUEUE(vsock_tx, 19, 0, 1)                                                                  \
+	QUEUE(rng, 4, 0, 0)                                                                        \
+	QUEUE(inflate, 5, 0, 0)                                                                    \
+	QUEUE(deflate, 5, 0, 1)                                                                    \
+	QUEUE(reporting, 5, 0, 2)
 
 #define VILLAIN_DEVICES(DEVICE)                                                                    \
 	DEVICE(blk, 2, 0, 0)                                                                       \
 	DEVICE(readonly, 2, 1, 0)                                                                  \
-	DEVICE(vsock, 19, 0, 1)
+	DEVICE(vsock, 19, 0, 1)                                                                    \
+	DEVICE(rng, 4, 0, 0)                                                                       \
+	DEVICE(balloon, 5, 0, 0)
 
 #define OUTSIDE	 "buffer outside guest memory"
 #define TABLE	 "indirect table outside guest memory"
@@ -53,6 +59,9 @@ enum villain_fate {
 #define JUMPED	 "available index jumped"
 #define ENTRY	 "available entry out of range"
 #define HEADLESS "request without a header or a status byte"
+#define PLACE	 "request without a place for random numbers"
+#define PAGE	 "page outside guest memory"
+#define ODD	 "page numbers of an odd length"
 
 #define VILLAIN_CASES(CASE)                                                                        \
 	/* descriptors */                                                                          \
@@ -157,6 +166,33 @@ enum villain_fate {
 	CASE(vsock_reset_with_connections, VSOCK, 1, WORKS, "")                                    \
 	CASE(vsock_random_packets, VSOCK, 1, SURVIVES, "")                                         \
 	CASE(vsock_toctou_header, VSOCK, 2, WORKS, "")                                             \
+	/* random numbers */                                                                       \
+	CASE(rng_readable, RNG, 1, BREAKS, PLACE)                                                  \
+	CASE(rng_readable_in_front, RNG, 1, BREAKS, PLACE)                                         \
+	CASE(rng_nothing, RNG, 1, BREAKS, PLACE)                                                   \
+	CASE(rng_nothing_often, RNG, 1, BREAKS, PLACE)                                             \
+	CASE(rng_over_4g_indirect, RNG, 1, BREAKS, "chain longer than 4 GiB")                      \
+	CASE(rng_shapes, RNG, 1, WORKS, "")                                                        \
+	CASE(rng_greedy, RNG, 1, WORKS, "")                                                        \
+	CASE(rng_storm, RNG, 1, WORKS, "")                                                         \
+	CASE(rng_reset_in_flight, RNG, 4, WORKS, "")                                               \
+	/* the balloon */                                                                          \
+	CASE(balloon_outside, BALLOON, 1, BREAKS, PAGE)                                            \
+	CASE(balloon_outside_after_good, BALLOON, 1, BREAKS, PAGE)                                 \
+	CASE(balloon_across_the_end, BALLOON, 1, BREAKS, PAGE)                                     \
+	CASE(balloon_odd_lengths, BALLOON, 1, BREAKS, ODD)                                         \
+	CASE(balloon_too_many, BALLOON, 1, BREAKS, "more pages than a request may name")           \
+	CASE(balloon_shapes, BALLOON, 1, WORKS, "")                                                \
+	CASE(balloon_many, BALLOON, 1, WORKS, "")                                                  \
+	CASE(balloon_config, BALLOON, 1, WORKS, "")                                                \
+	CASE(balloon_report_shapes, BALLOON, 1, WORKS, "")                                         \
+	CASE(balloon_rings, BALLOON, 1, SURVIVES, "")                                              \
+	CASE(balloon_report_rings, BALLOON, 1, SURVIVES, "")                                       \
+	CASE(balloon_storm, BALLOON, 4, WORKS, "")                                                 \
+	CASE(balloon_reset_in_flight, BALLOON, 4, WORKS, "")                                       \
+	CASE(balloon_toctou, BALLOON, 2, SURVIVES, "")                                             \
+	CASE(balloon_code, BALLOON, 1, ANYHOW, "")                                                 \
+	CASE(balloon_report_everything, BALLOON, 1, ANYHOW, "")                                    \
 	/* the machine */                                                                          \
 	CASE(ports_unassigned, MACHINE, 1, WORKS, "")                                              \
 	CASE(memory_unassigned, MACHINE, 1, WORKS, "")                                             \

@@ -4,10 +4,17 @@
 
 enum { DEVICES = 8 };
 
-static struct ring rings[DEVICES][QUEUES];
+/* Where cases let devices write at random: nothing else of ours is in reach. */
+static struct {
+	_Alignas(PAGE_SIZE) uint8_t before[2 * PAGE_SIZE];
+	struct ring rings[DEVICES][QUEUES];
+	_Alignas(PAGE_SIZE) struct desc table[TABLE_MAX];
+	_Alignas(PAGE_SIZE) uint8_t buffer[BUFFER_SIZE];
+} land;
+struct desc *const table = land.table;
+uint8_t *const buffer = land.buffer;
 static struct dev devs[DEVICES];
-struct desc table[TABLE_MAX];
-uint8_t buffer[8 << 20];
+static uint16_t sizes[DEVICES][QUEUES];
 /* Each receive buffer, headers of requests, status bytes: not where cases play. */
 static uint8_t receive[RING][512];
 static struct blk_request header;
@@ -24,12 +31,22 @@ static void look(unsigned i)
 		return;
 	d->at = WINDOWS + i * WINDOW_STRIDE;
 	d->id = get(d, DEVICE_ID);
-	d->ring = rings[i];
+	d->ring = land.rings[i];
 	for (d->nqueues = 0; d->nqueues < QUEUES; d->nqueues++) {
+		uint32_t max;
+
 		set(d, QUEUE_SEL, d->nqueues);
-		if (!get(d, QUEUE_NUM_MAX))
+		max = get(d, QUEUE_NUM_MAX);
+		if (!max)
 			break;
+		sizes[i][d->nqueues] = (uint16_t)(max < RING ? max : RING);
 	}
+}
+
+/* Not kept in the ring, whose pages a case may lose. */
+unsigned ring_size(const struct ring *r)
+{
+	return sizes[0][r - &land.rings[0][0]];
 }
 
 struct dev *find_dev(uint32_t id, unsigned nth)
@@ -87,7 +104,7 @@ bool queue_good(struct dev *d, unsigned q)
 {
 	struct ring *r = &d->ring[q];
 
-	return queue_ready(d, q, RING, (uintptr_t)r->desc, (uintptr_t)&r->avail,
+	return queue_ready(d, q, ring_size(r), (uintptr_t)r->desc, (uintptr_t)&r->avail,
 			   (uintptr_t)&r->used);
 }
 
@@ -103,7 +120,7 @@ void bring_up(struct dev *d, uint32_t features)
 
 void publish(struct ring *r, uint16_t head)
 {
-	r->avail.ring[r->avail.idx % RING] = head;
+	r->avail.ring[r->avail.idx % ring_size(r)] = head;
 	__atomic_store_n(&r->avail.idx, (uint16_t)(r->avail.idx + 1), __ATOMIC_SEQ_CST);
 }
 
@@ -151,7 +168,7 @@ uint32_t wait_used(struct dev *d, struct ring *r)
 {
 	while (used_index(r) == r->seen)
 		check(!is_broken(d), "the device broke");
-	return r->used.ring[r->seen++ % RING].len;
+	return r->used.ring[r->seen++ % ring_size(r)].len;
 }
 
 /* ---- disks ---- */
@@ -288,6 +305,48 @@ void vsock_verify(struct dev *d)
 	check(vsock_send(d, &p, 0), "a reset breaks the device");
 }
 
+/* ---- random numbers, and the balloon ---- */
+
+uint32_t give(struct dev *d, unsigned q, struct desc desc)
+{
+	struct ring *r = &d->ring[q];
+
+	r->desc[0] = desc;
+	publish(r, 0);
+	notify(d, q);
+	return wait_used(d, r);
+}
+
+void rng_verify(struct dev *d)
+{
+	static uint8_t numbers[64];
+	unsigned ones = 0;
+
+	__builtin_memset(numbers, 0, sizeof(numbers));
+	check(give(d, 0, (struct desc){(uintptr_t)numbers, sizeof(numbers), WRITE, 0}) ==
+		      sizeof(numbers),
+	      "less random numbers than there is place for");
+	for (unsigned i = 0; i < sizeof(numbers) * 8; i++)
+		ones += numbers[i / 8] >> i % 8 & 1;
+	check(ones > 150 && ones < 362, "the random numbers are not random");
+}
+
+/* A page is lost when it is inflated or reported, and there again when it is touched. */
+void balloon_verify(struct dev *d)
+{
+	static _Alignas(PAGE_SIZE) uint8_t page[2][PAGE_SIZE];
+	static uint32_t number;
+
+	__builtin_memset(page, 0x55, sizeof(page));
+	number = (uint32_t)((uintptr_t)page[0] / PAGE_SIZE);
+	(void)give(d, INFLATE, (struct desc){(uintptr_t)&number, 4, 0, 0});
+	check(page[0][7] == 0 && page[1][7] == 0x55, "another page was inflated");
+	(void)give(d, DEFLATE, (struct desc){(uintptr_t)&number, 4, 0, 0});
+	page[0][7] = 1;
+	(void)give(d, REPORTING, (struct desc){(uintptr_t)page[1], PAGE_SIZE, WRITE, 0});
+	check(page[0][7] == 1 && page[1][7] == 0, "another page was reported");
+}
+
 void verify_all(void)
 {
 	for (unsigned i = 0; i < DEVICES; i++) {
@@ -301,6 +360,10 @@ void verify_all(void)
 			blk_verify(d);
 		else if (d->id == 19)
 			vsock_verify(d);
+		else if (d->id == 4)
+			rng_verify(d);
+		else if (d->id == 5)
+			balloon_verify(d);
 		check(!is_broken(d), "a device is broken in the end");
 		reset(d);
 	}

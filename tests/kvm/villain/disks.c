@@ -27,7 +27,7 @@ void case_blk_types(void)
 	expect(BLK_FLUSH, UINT64_MAX, 0, BLK_OK);
 	expect(BLK_GET_ID, UINT64_MAX, 20, BLK_OK);
 	expect(BLK_GET_ID, 0, 1, BLK_OK);
-	expect(BLK_GET_ID, 0, sizeof(buffer), BLK_OK);
+	expect(BLK_GET_ID, 0, BUFFER_SIZE, BLK_OK);
 }
 
 void case_blk_beyond_the_end(void)
@@ -39,7 +39,7 @@ void case_blk_beyond_the_end(void)
 
 	for (size_t i = 0; i < COUNT(sectors); i++) {
 		expect(BLK_IN, sectors[i], 512, BLK_IOERR);
-		expect(BLK_IN, sectors[i], sizeof(buffer), BLK_IOERR);
+		expect(BLK_IN, sectors[i], BUFFER_SIZE, BLK_IOERR);
 		expect(BLK_OUT, sectors[i], 512, BLK_IOERR);
 	}
 	expect(BLK_IN, end - 1, 512, BLK_OK);
@@ -169,7 +169,7 @@ void case_blk_ranges(void)
 	expect(BLK_ZEROES, 0, 15, BLK_IOERR);
 	expect(BLK_ZEROES, 0, 17, BLK_IOERR);
 	expect(BLK_ZEROES, 0, 272, BLK_IOERR);
-	expect(BLK_ZEROES, 0, sizeof(buffer), BLK_IOERR);
+	expect(BLK_ZEROES, 0, BUFFER_SIZE, BLK_IOERR);
 	blk_verify(dev);
 }
 

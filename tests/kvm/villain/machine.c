@@ -309,15 +309,20 @@ void case_halt_with_requests_in_flight(void)
 /* A device that is broken does not keep its worker busy. */
 void case_broken_and_halted(void)
 {
-	for (unsigned nth = 0; nth < 2; nth++) {
-		struct dev *d = find_dev(nth ? 19 : 2, 0);
+	const struct {
+		uint32_t id;
+		unsigned queue;
+	} on[] = {{2, 0}, {19, TX}, {4, 0}, {5, INFLATE}};
+
+	for (size_t i = 0; i < COUNT(on); i++) {
+		struct dev *d = find_dev(on[i].id, 0);
 
 		bring_up(d, F_INDIRECT);
-		d->ring[nth].avail.idx = 0x8000;
-		notify(d, nth);
+		d->ring[on[i].queue].avail.idx = 0x8000;
+		notify(d, on[i].queue);
 		while (!is_broken(d))
 			pause();
-		notify(d, nth);
+		notify(d, on[i].queue);
 	}
 	last_words();
 	halt();

@@ -255,7 +255,12 @@ static void find_memory(uint64_t params)
 
 static const struct target *find_target(enum villain_target kind, const char *on)
 {
-	static const struct target blk = {"blk", 2, 0, 0}, vsock = {"vsock", 19, 0, TX};
+	static const struct target alone[] = {
+		[BLK] = {"blk", 2, 0, 0},
+		[VSOCK] = {"vsock", 19, 0, TX},
+		[RNG] = {"rng", 4, 0, 0},
+		[BALLOON] = {"balloon", 5, 0, INFLATE},
+	};
 
 	for (size_t i = 0; kind == EACH_QUEUE && i < COUNT(queues); i++) {
 		if (str_eq(queues[i].name, on))
@@ -265,7 +270,7 @@ static const struct target *find_target(enum villain_target kind, const char *on
 		if (str_eq(devices[i].name, on))
 			return &devices[i];
 	}
-	return kind == BLK ? &blk : kind == VSOCK ? &vsock : NULL;
+	return kind < COUNT(alone) && alone[kind].name ? &alone[kind] : NULL;
 }
 
 /* A broken device says so, does nothing, and nothing but a reset heals it. */
@@ -275,10 +280,13 @@ static void check_broken(void)
 	uint16_t used = ring->used.idx;
 
 	check(status & NEEDS_RESET, "the device does not say that it needs a reset");
-	/*
-	 * The one place to change when a device tells of it with an interrupt (2.1.2): then bit 1
-	 * of InterruptStatus is set here.
-	 */
+	/* The interrupt for it comes after, and is there until it is acknowledged (2.1.2). */
+	for (unsigned i = 0; i < 100000 && !(get(dev, INTERRUPT_STATUS) & INT_CONFIG); i++)
+		pause();
+	set(dev, INTERRUPT_ACK, ~(uint32_t)INT_CONFIG);
+	check(get(dev, INTERRUPT_STATUS) & INT_CONFIG, "nobody is told that the device broke");
+	set(dev, INTERRUPT_ACK, INT_CONFIG);
+	check(!(get(dev, INTERRUPT_STATUS) & INT_CONFIG), "what was acknowledged is still there");
 	set(dev, STATUS, status & ~(uint32_t)NEEDS_RESET);
 	set(dev, STATUS, status | DRIVER_OK);
 	for (unsigned q = 0; q < dev->nqueues; q++) {

@@ -7,7 +7,11 @@
 /* In the direction that the device expects. */
 static uint16_t good_flags(void)
 {
-	return dev->id == 19 && target->queue == RX ? WRITE : 0;
+	bool in = dev->id == 19	 ? target->queue == RX
+		  : dev->id == 5 ? target->queue == REPORTING
+				 : dev->id == 4;
+
+	return in ? WRITE : 0;
 }
 
 static void one_buffer(uint64_t addr, uint32_t len)
@@ -73,7 +77,7 @@ void case_loop_of_empty(void)
 
 void case_next_out_of_range(void)
 {
-	two(small(NEXT, RING), small(0, 0));
+	two(small(NEXT, (uint16_t)ring_size(ring)), small(0, 0));
 }
 
 void case_next_all_ones(void)
@@ -174,7 +178,7 @@ void case_indirect_not_negotiated(void)
 static void available(uint16_t idx, uint16_t entry)
 {
 	ring->desc[0] = small(0, 0);
-	for (unsigned i = 0; i < RING; i++)
+	for (unsigned i = 0; i < ring_size(ring); i++)
 		ring->avail.ring[i] = entry;
 	ring->avail.idx = idx;
 	provoke();
@@ -183,7 +187,7 @@ static void available(uint16_t idx, uint16_t entry)
 
 void case_avail_jumps_forward(void)
 {
-	available(RING + 1, 0);
+	available((uint16_t)(ring_size(ring) + 1), 0);
 }
 
 void case_avail_jumps_back(void)
@@ -193,7 +197,7 @@ void case_avail_jumps_back(void)
 
 void case_avail_entry_out_of_range(void)
 {
-	available(1, RING);
+	available(1, (uint16_t)ring_size(ring));
 }
 
 void case_avail_entry_all_ones(void)
@@ -218,6 +222,7 @@ static bool ready_at(uint32_t size, uint64_t desc, uint64_t avail, uint64_t used
 void case_areas_refused(void)
 {
 	const uint64_t d = AT(ring->desc), a = AT(&ring->avail), u = AT(&ring->used);
+	const uint32_t n = ring_size(ring);
 	const struct {
 		uint32_t size;
 		uint64_t desc, avail, used;
@@ -230,26 +235,26 @@ void case_areas_refused(void)
 		{65536 + 8, d, a, u},
 		{UINT32_MAX, d, a, u},
 		/* misaligned */
-		{RING, d + 8, a, u},
-		{RING, d, a + 1, u},
-		{RING, d, a, u + 2},
+		{n, d + 8, a, u},
+		{n, d, a + 1, u},
+		{n, d, a, u + 2},
 		/* outside, across the end, wrapping */
-		{RING, low_end, a, u},
-		{RING, d, low_end, u},
-		{RING, d, a, low_end},
-		{RING, low_end - RING * 16 + 16, a, u},
-		{RING, d, low_end - RING * 2, u},
-		{RING, d, a, low_end - RING * 8},
-		{RING, UINT64_MAX - 15, a, u},
-		{RING, d, UINT64_MAX - 1, u},
-		{RING, d, a, UINT64_MAX - 3},
-		{RING, 1ull << 63, 1ull << 52, 1ull << 40},
+		{n, low_end, a, u},
+		{n, d, low_end, u},
+		{n, d, a, low_end},
+		{n, low_end - n * 16 + 16, a, u},
+		{n, d, low_end - n * 2, u},
+		{n, d, a, low_end - n * 8},
+		{n, UINT64_MAX - 15, a, u},
+		{n, d, UINT64_MAX - 1, u},
+		{n, d, a, UINT64_MAX - 3},
+		{n, 1ull << 63, 1ull << 52, 1ull << 40},
 		/* on devices and in the hole */
-		{RING, dev->at, a, u},
-		{RING, d, dev->at + QUEUE_NOTIFY, u},
-		{RING, d, a, dev->at + CONFIG},
-		{RING, d, a, HOLE - 64},
-		{RING, 0xfee00000, 0xfec00000, 0xfffff000},
+		{n, dev->at, a, u},
+		{n, d, dev->at + QUEUE_NOTIFY, u},
+		{n, d, a, dev->at + CONFIG},
+		{n, d, a, HOLE - 64},
+		{n, 0xfee00000, 0xfec00000, 0xfffff000},
 	};
 
 	for (size_t i = 0; i < COUNT(bad); i++)
@@ -282,15 +287,16 @@ void case_areas_on_top_of_each_other(void)
 
 void case_areas_at_end_of_memory(void)
 {
-	const uint64_t desc = low_end - RING * 16, avail = low_end - (6 + RING * 2),
-		       used = low_end - (8 + RING * 8);
+	const uint32_t n = ring_size(ring);
+	const uint64_t desc = low_end - n * 16, avail = low_end - (6 + n * 2),
+		       used = low_end - (8 + n * 8);
 
-	check(ready_at(RING, desc, AT(&ring->avail), AT(&ring->used)), "descriptors at the end");
-	check(ready_at(RING, AT(ring->desc), avail - avail % 2 - 2, AT(&ring->used)),
+	check(ready_at(n, desc, AT(&ring->avail), AT(&ring->used)), "descriptors at the end");
+	check(ready_at(n, AT(ring->desc), avail - avail % 2 - 2, AT(&ring->used)),
 	      "available ring at the end");
-	check(ready_at(RING, AT(ring->desc), AT(&ring->avail), used - used % 4),
+	check(ready_at(n, AT(ring->desc), AT(&ring->avail), used - used % 4),
 	      "used ring at the end");
-	check(ready_at(RING, desc, desc, desc), "all at the end");
+	check(ready_at(n, desc, desc, desc), "all at the end");
 	write16(desc + 2, 1);
 	provoke();
 	reset(dev);
@@ -330,7 +336,7 @@ void case_same_chain_many_times(void)
 	if (good_flags())
 		ring->desc[0] = small(0, 0);
 	for (unsigned turn = 0; turn < 20 && !is_broken(dev); turn++) {
-		for (unsigned i = 0; i < RING; i++)
+		for (unsigned i = 0; i < ring_size(ring); i++)
 			publish(ring, 0);
 		provoke();
 		if (!good_flags() && !settle(dev, ring))
@@ -410,10 +416,10 @@ static void change_avail(unsigned cpu)
 	while (!others_stop) {
 		uint16_t idx = ring->avail.idx;
 
-		ring->avail.ring[idx % RING] = UINT16_MAX;
+		ring->avail.ring[idx % ring_size(ring)] = UINT16_MAX;
 		ring->avail.idx = (uint16_t)(idx + 20000);
 		ring->avail.idx = idx;
-		ring->avail.ring[idx % RING] = 0;
+		ring->avail.ring[idx % ring_size(ring)] = 0;
 	}
 }
 

@@ -281,7 +281,7 @@ void case_vsock_random_packets(void)
 			p.type = (uint16_t)random32();
 		if (random32() % 16 == 0)
 			p.dst_port = random32();
-		send(p, p.len < sizeof(buffer) ? p.len : 100);
+		send(p, p.len < BUFFER_SIZE ? p.len : 100);
 		while (__atomic_load_n(&dev->ring[RX].used.idx, __ATOMIC_ACQUIRE) !=
 		       dev->ring[RX].seen)
 			(void)vsock_receive(dev);

@@ -121,6 +121,8 @@ enum {
 	FAILED = 128,
 };
 
+enum { INT_CONFIG = 2 }; /* of INTERRUPT_STATUS */
+
 enum { NEXT = 1, WRITE = 2, INDIRECT = 4 };
 #define F_INDIRECT  (1u << 28)
 #define F_EVENT_IDX (1u << 29)
@@ -166,11 +168,14 @@ struct target {
 };
 
 extern const struct target *target;
-extern struct dev *dev;	    /* the target's */
-extern struct ring *ring;   /* and its queue's */
-extern struct desc table[]; /* for indirect tables: TABLE_MAX */
-enum { TABLE_MAX = 1100 };
-extern uint8_t buffer[8 << 20]; /* to be read and written by devices */
+extern struct dev *dev;	  /* the target's */
+extern struct ring *ring; /* and its queue's */
+enum { TABLE_MAX = 1100, BUFFER_SIZE = 8 << 20, PAGE_SIZE = 4096 };
+extern struct desc *const table; /* for indirect tables: TABLE_MAX */
+extern uint8_t *const buffer;	 /* to be read and written by devices; begins a page */
+
+/* Entries that the device sees of a ring: RING, or as many as it can. */
+unsigned ring_size(const struct ring *r);
 
 struct dev *find_dev(uint32_t id, unsigned nth);
 
@@ -247,6 +252,15 @@ bool vsock_send(struct dev *d, const struct packet *p, uint32_t len);
 struct packet vsock_receive(struct dev *d);
 void vsock_connect_from(struct dev *d, uint32_t port);
 void vsock_verify(struct dev *d);
+
+/* ---- random numbers, and the balloon ---- */
+
+enum { INFLATE, DEFLATE, REPORTING };
+
+/* One buffer into a queue that has nothing under way, and its used length. */
+uint32_t give(struct dev *d, unsigned q, struct desc buffer);
+void rng_verify(struct dev *d);
+void balloon_verify(struct dev *d);
 
 /* Every device is reset, brought up and put to work. */
 void verify_all(void);
