@@ -21,6 +21,8 @@ void log_open(int fd, enum log_level level, const char *prefix)
 	log_fd = fd;
 	log_max = level;
 	log_prefix = prefix;
+	/* gmtime_r() does it on first use, which is too late in a thread that may open no file. */
+	tzset();
 }
 
 bool log_on(enum log_level level)

@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/uio.h>
 
+#include "base/log.h"
 #include "base/str.h"
 
 static const struct attempt *current;
@@ -283,6 +284,7 @@ static void device_work(void *arg)
 		CHECK(*(char *)mem == 0);
 	}
 	CHECK(getrandom(b, sizeof(b), 0) == sizeof(b));
+	log_warn("of a device");
 	mem = malloc(1 << 20);
 	CHECK(mem);
 	free(mem);
@@ -297,6 +299,8 @@ static void *vcpu_work(void *arg)
 	CHECK(jail_thread(JAIL_VCPU) == 0);
 	REFUSED(ioctl(-1, KVM_RUN, 0), EBADF);
 	CHECK(write(in->diskfd, &one, sizeof(one)) == sizeof(one));
+	/* The first line of this process: nothing may be left to find out for it. */
+	log_warn("of a vCPU");
 	mem = malloc(1 << 20);
 	CHECK(mem);
 	free(mem);
@@ -307,6 +311,7 @@ static void lists_suffice(struct inside *in)
 {
 	pthread_t t;
 
+	log_open(in->diskfd, LOG_WARN, NULL);
 	inside_enter(in, "kvm");
 	/* As an engine does, between jail_close() and jail_seal(). */
 	CHECK(pthread_create(&t, NULL, vcpu_work, in) == 0);
