@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <linux/virtio_mmio.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -41,6 +42,13 @@
 #include "machine/x86/registers.h"
 #include "virtio/mmio.h"
 
+/* A device's page of registers. */
+struct window {
+	struct virtio_mmio *t;
+	const char *name;
+	atomic_uint refused; /* queues, for the log */
+};
+
 struct engine {
 	struct machine *m;
 	struct kvm_vm vm;
@@ -49,7 +57,7 @@ struct engine {
 	struct uart *uart;
 	int uart_irq;
 	int acks; /* takes the acknowledgements that mean nothing; never read */
-	struct virtio_mmio *transports[MACHINE_DEVICES_MAX];
+	struct window windows[MACHINE_DEVICES_MAX];
 	struct x86_cpuid *cpuid;
 	struct vcpus *vcpus;
 	struct loop_source ended;
@@ -121,25 +129,36 @@ static int add_platform(struct engine *e, struct err *err)
 
 static void window_read(void *arg, uint64_t off, void *p, uint32_t len)
 {
-	virtio_mmio_read(arg, off, p, len);
+	const struct window *w = arg;
+
+	virtio_mmio_read(w->t, off, p, len);
 }
 
 static void window_write(void *arg, uint64_t off, const void *p, uint32_t len)
 {
-	virtio_mmio_write(arg, off, p, len);
+	struct window *w = arg;
+	int r = virtio_mmio_write(w->t, off, p, len);
+
+	if (r < 0 && log_allow(&w->refused))
+		log_warn("virtio-%s: the guest set up a queue that cannot work: %s", w->name,
+			 r == -EFAULT	? "outside guest memory"
+			 : r == -EINVAL ? "its size or alignment"
+					: err_name(r));
 }
 
 static int add_device(struct engine *e, unsigned index, struct err *err)
 {
 	const uint32_t ack_used = MMIO_ACK_USED;
 	uint64_t at = device_window(index);
-	struct bus_range window = {at, MMIO_SIZE, window_read, window_write, NULL};
+	struct window *w = &e->windows[index];
+	struct bus_range range = {at, MMIO_SIZE, window_read, window_write, w};
 	struct virtio_mmio *t;
-	int r = virtio_mmio_new(e->m->devices[index], &e->ram.map, &e->transports[index], err);
+	int r = virtio_mmio_new(e->m->devices[index], &e->ram.map, &w->t, err);
 
 	if (r < 0)
 		return r;
-	t = window.arg = e->transports[index];
+	t = w->t;
+	w->name = e->m->devices[index]->ops->name;
 	r = kvm_vm_irqfd(&e->vm, virtio_mmio_irq_fd(t), device_line(index), err);
 	for (uint32_t q = 0; r == 0 && q < virtio_mmio_queues(t); q++)
 		r = kvm_vm_ioeventfd(&e->vm, at + MMIO_QUEUE_NOTIFY, 4, &q,
@@ -148,7 +167,7 @@ static int add_device(struct engine *e, unsigned index, struct err *err)
 		r = kvm_vm_ioeventfd(&e->vm, at + MMIO_INTERRUPT_ACK, 4, &ack_used, e->acks, err);
 	if (r < 0)
 		return r;
-	if (bus_add(&e->mmio, &window) < 0)
+	if (bus_add(&e->mmio, &range) < 0)
 		return err_set(err, ENOSPC, "too many devices");
 	return 0;
 }
@@ -307,7 +326,7 @@ static void engine_kvm_stop(struct engine *e)
 	loop_del(&e->ended);
 	e->vcpus = vcpus_free(e->vcpus);
 	for (unsigned i = 0; i < e->m->ndevices; i++)
-		e->transports[i] = virtio_mmio_free(e->transports[i]);
+		e->windows[i].t = virtio_mmio_free(e->windows[i].t);
 	e->uart = uart_free(e->uart);
 }
 

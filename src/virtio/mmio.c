@@ -114,17 +114,19 @@ static struct virtqueue_state *selected(struct virtio_mmio *t)
 	return t->queue_sel < t->dev->nqueues ? &t->setup[t->queue_sel] : NULL;
 }
 
-static void set_ready(struct virtio_mmio *t, uint32_t v)
+/* -errno if the queue cannot work; one that runs already, or of a broken device, is no news. */
+static int set_ready(struct virtio_mmio *t, uint32_t v)
 {
 	struct virtqueue_state *s = selected(t);
+	int r = 0;
 
 	if (!s)
-		return;
+		return 0;
 	if (!v)
 		(void)virtio_queue_stop(t->dev, t->queue_sel, NULL);
 	else if (t->activated)
-		(void)virtio_queue_start(t->dev, t->queue_sel, s, t->kickfd[t->queue_sel],
-					 t->irqfd);
+		r = virtio_queue_start(t->dev, t->queue_sel, s, t->kickfd[t->queue_sel], t->irqfd);
+	return r == -EALREADY || r == -EPIPE ? 0 : r;
 }
 
 static uint32_t half(uint64_t v, uint32_t sel)
@@ -170,55 +172,55 @@ static uint32_t read_register(struct virtio_mmio *t, uint64_t off)
 	return 0;
 }
 
-static void write_register(struct virtio_mmio *t, uint64_t off, uint32_t v)
+static int write_register(struct virtio_mmio *t, uint64_t off, uint32_t v)
 {
 	struct virtqueue_state *s = selected(t);
 
 	switch (off) {
 	case VIRTIO_MMIO_DEVICE_FEATURES_SEL:
 		t->features_sel = v;
-		return;
+		return 0;
 	case VIRTIO_MMIO_DRIVER_FEATURES_SEL:
 		t->driver_features_sel = v;
-		return;
+		return 0;
 	case VIRTIO_MMIO_DRIVER_FEATURES:
 		if (!(t->status & VIRTIO_CONFIG_S_FEATURES_OK) && t->driver_features_sel < 2)
 			set_half(&t->driver_features, t->driver_features_sel, v);
-		return;
+		return 0;
 	case VIRTIO_MMIO_QUEUE_SEL:
 		t->queue_sel = v;
-		return;
+		return 0;
 	case VIRTIO_MMIO_QUEUE_READY:
-		set_ready(t, v);
-		return;
+		return set_ready(t, v);
 	case VIRTIO_MMIO_STATUS:
 		set_status(t, v);
-		return;
+		return 0;
 	case VIRTIO_MMIO_INTERRUPT_ACK:
 		if (v & VIRTIO_MMIO_INT_CONFIG)
 			atomic_store(&t->changed, false);
-		return;
+		return 0;
 	}
 	if (!s)
-		return;
+		return 0;
 	switch (off) {
 	case VIRTIO_MMIO_QUEUE_NUM:
 		/* More than QueueNumMax becomes 0, which the device refuses. */
 		s->size = v <= t->dev->queue_size_max ? (uint16_t)v : 0;
-		return;
+		return 0;
 	case VIRTIO_MMIO_QUEUE_DESC_LOW:
 	case VIRTIO_MMIO_QUEUE_DESC_HIGH:
 		set_half(&s->desc, off == VIRTIO_MMIO_QUEUE_DESC_HIGH, v);
-		return;
+		return 0;
 	case VIRTIO_MMIO_QUEUE_AVAIL_LOW:
 	case VIRTIO_MMIO_QUEUE_AVAIL_HIGH:
 		set_half(&s->avail, off == VIRTIO_MMIO_QUEUE_AVAIL_HIGH, v);
-		return;
+		return 0;
 	case VIRTIO_MMIO_QUEUE_USED_LOW:
 	case VIRTIO_MMIO_QUEUE_USED_HIGH:
 		set_half(&s->used, off == VIRTIO_MMIO_QUEUE_USED_HIGH, v);
-		return;
+		return 0;
 	}
+	return 0;
 }
 
 void virtio_mmio_read(struct virtio_mmio *t, uint64_t off, void *p, uint32_t len)
@@ -243,12 +245,13 @@ static void kick(const struct virtio_mmio *t, uint32_t queue)
 		(void)!write(t->kickfd[queue], &one, sizeof(one));
 }
 
-void virtio_mmio_write(struct virtio_mmio *t, uint64_t off, const void *p, uint32_t len)
+int virtio_mmio_write(struct virtio_mmio *t, uint64_t off, const void *p, uint32_t len)
 {
 	uint32_t v;
+	int r = 0;
 
 	if (off < VIRTIO_MMIO_CONFIG && (len != 4 || off % 4))
-		return;
+		return 0;
 	pthread_mutex_lock(&t->lock);
 	if (off >= VIRTIO_MMIO_CONFIG) {
 		(void)virtio_config_write(t->dev, off - VIRTIO_MMIO_CONFIG, p, len);
@@ -259,9 +262,10 @@ void virtio_mmio_write(struct virtio_mmio *t, uint64_t off, const void *p, uint3
 		if (off == VIRTIO_MMIO_QUEUE_NOTIFY)
 			kick(t, v);
 		else
-			write_register(t, off, v);
+			r = write_register(t, off, v);
 	}
 	pthread_mutex_unlock(&t->lock);
+	return r;
 }
 
 int virtio_mmio_irq_fd(const struct virtio_mmio *t)

@@ -33,7 +33,8 @@ int virtio_mmio_new(struct virtio_device *dev, const struct guest_memory *mem,
 
 /* An access of the guest. Widths and offsets that the device has not are ignored and read as 0. */
 void virtio_mmio_read(struct virtio_mmio *t, uint64_t off, void *p, uint32_t len);
-void virtio_mmio_write(struct virtio_mmio *t, uint64_t off, const void *p, uint32_t len);
+/* -errno when this was to start a queue that cannot work: for a log, the driver sees it itself. */
+int virtio_mmio_write(struct virtio_mmio *t, uint64_t off, const void *p, uint32_t len);
 
 int virtio_mmio_irq_fd(const struct virtio_mmio *t);
 unsigned virtio_mmio_queues(const struct virtio_mmio *t);

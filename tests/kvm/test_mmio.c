@@ -136,9 +136,9 @@ static uint32_t rd(struct fixture *f, uint64_t off)
 	return v;
 }
 
-static void wr(struct fixture *f, uint64_t off, uint32_t v)
+static int wr(struct fixture *f, uint64_t off, uint32_t v)
 {
-	virtio_mmio_write(f->t, off, &v, 4);
+	return virtio_mmio_write(f->t, off, &v, 4);
 }
 
 static void wr64(struct fixture *f, uint64_t low, uint64_t v)
@@ -294,7 +294,7 @@ static void test_registers_rewritten_while_running(void **state)
 	wr64(f, VIRTIO_MMIO_QUEUE_DESC_LOW, UINT64_MAX);
 	wr64(f, VIRTIO_MMIO_QUEUE_AVAIL_LOW, MEMORY - 1);
 	wr64(f, VIRTIO_MMIO_QUEUE_USED_LOW, 0xfffffffffffff000);
-	wr(f, VIRTIO_MMIO_QUEUE_READY, 1);
+	assert_int_equal(wr(f, VIRTIO_MMIO_QUEUE_READY, 1), 0);
 	wr(f, VIRTIO_MMIO_STATUS, STATUS_UP | VIRTIO_CONFIG_S_DRIVER_OK);
 	submit(f, 0);
 	assert_true(interrupted(f, 10000));
@@ -329,8 +329,8 @@ static void test_bad_queue_setups(void **state)
 		wr64(f, VIRTIO_MMIO_QUEUE_DESC_LOW, bad[i].desc);
 		wr64(f, VIRTIO_MMIO_QUEUE_AVAIL_LOW, bad[i].avail);
 		wr64(f, VIRTIO_MMIO_QUEUE_USED_LOW, bad[i].used);
-		wr(f, VIRTIO_MMIO_QUEUE_READY, 1);
-		if (rd(f, VIRTIO_MMIO_QUEUE_READY))
+		if (wr(f, VIRTIO_MMIO_QUEUE_READY, 1) != (i < 8 ? -EINVAL : -EFAULT) ||
+		    rd(f, VIRTIO_MMIO_QUEUE_READY))
 			fail_msg("set-up %zu was accepted", i);
 	}
 	assert_int_equal(f->e.started, 0);

@@ -18,7 +18,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "base/loop.h"
+#include "base/str.h"
 #include "machine/engine.h"
 #include "machine/kvm/vm.h"
 #include "machine/machine.h"
@@ -68,7 +70,7 @@ struct world {
 	struct vm_config config;
 	struct engine *engine;
 	char kernel[512], cmdline[256];
-	int disk, first, second;
+	int disk, first, second, log;
 	struct loop_source out;
 	struct loop_timer late, look;
 	char line[128];
@@ -354,6 +356,8 @@ static void world_init(struct world *w, const struct instance *i)
 	w->late.fn = on_late;
 	w->look.fn = on_look;
 	w->m.console = p[1];
+	w->log = make_file("", 0, 0);
+	log_open(w->log, LOG_WARN, NULL);
 	w->m.initramfs = io_memfd("initramfs", "x", 1, NULL);
 	if (kernel_image_read(w->kernel, &w->m.kernel, &err) < 0)
 		fail_msg("%s", err.msg);
@@ -384,6 +388,21 @@ static void check_files(const struct world *w)
 	check_file(w->second, pattern + CUT - 5, PATTERN - CUT + 5);
 }
 
+/* A queue that cannot work is told of, and not for ever. */
+static void check_log(const struct world *w)
+{
+	size_t max = (size_t)w->m.ndevices * (LOG_LIMIT + 1) * 200;
+	cleanup_free char *log = calloc(1, max + 1);
+	ssize_t n = pread(w->log, log, max, 0);
+
+	assert_in_range(n, 0, max - 1);
+	if (w->i->target == EACH_QUEUE &&
+	    (!w->i->row || str_eq(w->i->row->name, "areas_refused"))) {
+		assert_non_null(strstr(log, "set up a queue that cannot work: outside"));
+		assert_non_null(strstr(log, "set up a queue that cannot work: its size"));
+	}
+}
+
 static void world_done(struct world *w)
 {
 	w->engine = engine_kvm.free(w->engine);
@@ -392,6 +411,8 @@ static void world_done(struct world *w)
 	for (unsigned i = 0; i < w->m.ndevices; i++)
 		virtio_device_free(w->m.devices[i]);
 	check_files(w);
+	log_open(-1, LOG_OFF, NULL);
+	check_log(w);
 	loop_del(&w->out);
 	loop_timer_stop(&w->late);
 	loop_timer_stop(&w->look);
@@ -402,6 +423,7 @@ static void world_done(struct world *w)
 	close_fd(w->disk);
 	close_fd(w->first);
 	close_fd(w->second);
+	close_fd(w->log);
 	close_fd(w->m.console);
 	close_fd(w->m.initramfs);
 }
