@@ -312,7 +312,8 @@ int blk_device_new(struct blk_disk *disk, const struct blk_options *options,
 	if (disk->read_only)
 		p.features |= 1ull << VIRTIO_BLK_F_RO;
 	else
-		p.features |= 1ull << VIRTIO_BLK_F_DISCARD | 1ull << VIRTIO_BLK_F_WRITE_ZEROES;
+		p.features |= 1ull << VIRTIO_BLK_F_DISCARD |
+			      (disk->no_zeroes ? 0 : 1ull << VIRTIO_BLK_F_WRITE_ZEROES);
 	p.config = &b->config;
 	r = virtio_device_init(&b->dev, &p, err);
 	if (r < 0) {

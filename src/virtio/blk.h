@@ -26,6 +26,7 @@ struct blk_disk_ops {
 	int (*write)(struct blk_disk *d, struct iovec *iov, unsigned niov, uint64_t off);
 	int (*flush)(struct blk_disk *d);
 	int (*discard)(struct blk_disk *d, uint64_t off, uint64_t len);
+	/* Not by writing them: nothing bounds a range but the disk. */
 	int (*write_zeroes)(struct blk_disk *d, uint64_t off, uint64_t len, bool unmap);
 	void (*free)(struct blk_disk *d);
 };
@@ -34,6 +35,7 @@ struct blk_disk {
 	const struct blk_disk_ops *ops;
 	uint64_t size; /* bytes, a multiple of BLK_SECTOR */
 	bool read_only;
+	bool no_zeroes; /* write_zeroes cannot be had; drivers are not offered it */
 };
 
 struct blk_disk *blk_disk_free(struct blk_disk *d);

@@ -46,31 +46,18 @@ static int discard_range(int fd, uint64_t off, uint64_t len)
 	return r == -EOPNOTSUPP ? 0 : r;
 }
 
-static int write_zero_pages(int fd, uint64_t off, uint64_t len)
-{
-	static const uint8_t zeros[65536];
-
-	while (len) {
-		struct iovec iov = {(void *)(uintptr_t)zeros, MIN(len, sizeof(zeros))};
-		uint64_t part = iov.iov_len;
-		int r = transfer(fd, &iov, 1, off, true);
-
-		if (r < 0)
-			return r;
-		off += part;
-		len -= part;
-	}
-	return 0;
-}
-
 static int zero_range(int fd, uint64_t off, uint64_t len, bool unmap)
 {
 	int r = allocate(fd, unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE, off, len);
 
-	/* tmpfs knows holes only, some file systems neither. */
-	if (r == -EOPNOTSUPP && !unmap)
-		r = allocate(fd, FALLOC_FL_PUNCH_HOLE, off, len);
-	return r == -EOPNOTSUPP ? write_zero_pages(fd, off, len) : r;
+	/* tmpfs knows holes only. */
+	return r == -EOPNOTSUPP ? allocate(fd, FALLOC_FL_PUNCH_HOLE, off, len) : r;
+}
+
+/* Asked behind the end of the file, where there is nothing to make a hole into. */
+static bool has_holes(int fd, uint64_t size)
+{
+	return allocate(fd, FALLOC_FL_PUNCH_HOLE, (size + 4095) / 4096 * 4096, 4096) != -EOPNOTSUPP;
 }
 
 /* ---- pieces of files ---- */
@@ -247,7 +234,7 @@ int blk_extents_new(const struct blk_extent *extents, size_t n, uint64_t size,
 	d = malloc(sizeof(*d) + n * sizeof(extents[0]));
 	if (!d)
 		return err_set(err, ENOMEM, "cannot create a disk: out of memory");
-	d->disk = (struct blk_disk){&extents_ops, size, true};
+	d->disk = (struct blk_disk){.ops = &extents_ops, .size = size, .read_only = true};
 	d->own = false;
 	d->n = n;
 	if (n)
@@ -276,6 +263,9 @@ int blk_pieces_new(const struct blk_extent *extents, size_t n, uint64_t size, bo
 	if (!read_only) {
 		(*ret)->ops = &pieces_ops;
 		(*ret)->read_only = false;
+		for (size_t i = 0; i < n; i++)
+			(*ret)->no_zeroes |=
+				!has_holes(extents[i].fd, extents[i].offset + extents[i].length);
 	}
 	return 0;
 }
@@ -354,9 +344,10 @@ int blk_file_new(int fd, const struct blk_file_options *options, struct blk_disk
 	if (!d)
 		return err_set(err, ENOMEM, "cannot create a disk: out of memory");
 	d->disk = (struct blk_disk){
-		&file_ops,
-		(uint64_t)st.st_size / BLK_SECTOR * BLK_SECTOR,
-		options->read_only,
+		.ops = &file_ops,
+		.size = (uint64_t)st.st_size / BLK_SECTOR * BLK_SECTOR,
+		.read_only = options->read_only,
+		.no_zeroes = !options->read_only && !has_holes(fd, (uint64_t)st.st_size),
 	};
 	d->fd = fd;
 	d->no_flush = options->no_flush;

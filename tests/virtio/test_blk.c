@@ -5,6 +5,9 @@
 #include <fcntl.h>
 #include <linux/virtio_blk.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "driver.h"
@@ -14,6 +17,17 @@
 #define FEATURES                                                                                   \
 	(1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_INDIRECT_DESC |                        \
 	 1ull << VIRTIO_RING_F_EVENT_IDX)
+
+/* A file system without holes, when a test wants one. */
+static bool no_holes;
+
+int fallocate(int fd, int mode, off_t off, off_t len)
+{
+	if (!no_holes)
+		return (int)syscall(SYS_fallocate, fd, mode, off, len);
+	errno = EOPNOTSUPP;
+	return -1;
+}
 
 enum { HDR = 0x100000, DATA = 0x110000, STATUS = 0x200000 };
 
@@ -81,9 +95,17 @@ static int setup_ro(void **state)
 	return setup_with(state, true);
 }
 
+static int setup_no_holes(void **state)
+{
+	no_holes = true;
+	return setup_with(state, false);
+}
+
 static int teardown(void **state)
 {
 	struct fixture *f = *state;
+
+	no_holes = false;
 
 	virtio_device_free(f->dev);
 	drvq_done(&f->q);
@@ -217,6 +239,39 @@ static void read_only_disks_refuse_writes(void **state)
 	assert_int_equal(request(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, 16), VIRTIO_BLK_S_IOERR);
 	assert_int_equal(request(f, VIRTIO_BLK_T_FLUSH, 0, 0), VIRTIO_BLK_S_OK);
 	assert_int_equal(request(f, VIRTIO_BLK_T_IN, 0, 512), VIRTIO_BLK_S_OK);
+}
+
+/* Zeros that must be written are the driver's to write: a stop would wait for all of them. */
+static void zeroes_are_never_written(void **state)
+{
+	struct fixture *f = *state;
+	struct virtio_blk_discard_write_zeroes *z = drv_at(&f->d, DATA);
+	char word[7] = "", *data = drv_at(&f->d, DATA);
+
+	assert_true(f->dev->offered & 1ull << VIRTIO_BLK_F_DISCARD);
+	assert_false(f->dev->offered & 1ull << VIRTIO_BLK_F_WRITE_ZEROES);
+	memcpy(data, "written", 7);
+	assert_int_equal(request(f, VIRTIO_BLK_T_OUT, 0, 512), VIRTIO_BLK_S_OK);
+	for (uint32_t unmap = 0; unmap < 2; unmap++) {
+		*z = (struct virtio_blk_discard_write_zeroes){0, DISK / 512, unmap};
+		assert_int_equal(request(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, 16), VIRTIO_BLK_S_UNSUPP);
+	}
+	*z = (struct virtio_blk_discard_write_zeroes){0, DISK / 512, 0};
+	assert_int_equal(request(f, VIRTIO_BLK_T_DISCARD, 0, 16), VIRTIO_BLK_S_OK);
+	assert_int_equal(pread(f->fd, word, 7, 0), 7);
+	assert_memory_equal(word, "written", 7);
+}
+
+/* That a file is asked for holes leaves no trace in it. */
+static void zeroes_are_offered_with_holes(void **state)
+{
+	struct fixture *f = *state;
+	struct stat st;
+
+	assert_true(f->dev->offered & 1ull << VIRTIO_BLK_F_WRITE_ZEROES);
+	assert_int_equal(fstat(f->fd, &st), 0);
+	assert_int_equal(st.st_size, DISK);
+	assert_int_equal(st.st_blocks, 0);
 }
 
 /* The whole request in one-byte buffers: nothing may depend on how it is cut (2.7.4.3). */
@@ -532,6 +587,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WITH(setup, random_requests_match_a_model),
 		WITH(setup, bad_requests_get_an_error),
+		WITH(setup_no_holes, zeroes_are_never_written),
+		WITH(setup, zeroes_are_offered_with_holes),
 		WITH(setup_ro, read_only_disks_refuse_writes),
 		WITH(setup, framing_means_nothing),
 		WITH(setup, nonsense_breaks_the_device_until_reset),
