@@ -27,11 +27,11 @@ struct console {
 	char words[LINE];
 };
 
-static int open_log(struct console *c)
+static int open_log(struct console *c, int flags)
 {
 	struct stat st;
 
-	c->logfd = open(c->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	c->logfd = open(c->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | flags, 0600);
 	if (c->logfd < 0)
 		return -errno;
 	c->written = fstat(c->logfd, &st) == 0 ? (size_t)st.st_size : 0;
@@ -43,9 +43,8 @@ static void rotate(struct console *c)
 	cleanup_free char *old = str_fmt("%s.1", c->path);
 
 	c->logfd = close_fd(c->logfd);
-	if (old)
-		(void)rename(c->path, old);
-	(void)open_log(c);
+	/* Rather lose the old one than the ceiling. */
+	(void)open_log(c, old && rename(c->path, old) == 0 ? 0 : O_TRUNC);
 }
 
 static bool tells_why(const char *line)
@@ -83,9 +82,11 @@ static bool read_some(struct console *c)
 	watch_lines(c, b, (size_t)n);
 	if (c->written + (size_t)n > CONSOLE_LOG_MAX)
 		rotate(c);
-	/* A full disk costs log lines, never the sandbox. */
-	if (c->logfd >= 0 && io_write_full(c->logfd, b, (size_t)n) == 0)
-		c->written += (size_t)n;
+	/* A full disk costs log lines, never the sandbox. What was written in part counts as well.
+	 */
+	if (c->logfd >= 0)
+		(void)io_write_full(c->logfd, b, (size_t)n);
+	c->written += (size_t)n;
 	return true;
 }
 
@@ -120,7 +121,7 @@ int console_new(struct console **ret, struct loop *loop, const char *dir, int *r
 	c->logfd = c->source.fd = -1;
 	c->source.fn = on_readable;
 	c->path = str_fmt("%s/logs/kernel.log", dir);
-	r = c->path ? open_log(c) : -ENOMEM;
+	r = c->path ? open_log(c, 0) : -ENOMEM;
 	if (r < 0) {
 		err_set(err, r, "cannot open %s/logs/kernel.log: %s", dir, err_name(r));
 		goto fail;

@@ -3,7 +3,10 @@
  * The guest's console: what its kernel prints goes to logs/kernel.log.
  *
  * The guest decides how much it prints, so the log has a ceiling: at CONSOLE_LOG_MAX bytes the
- * file becomes kernel.log.1 and a new one begins. Belongs to the thread of its loop.
+ * file becomes kernel.log.1 and a new one begins, which leaves the newest of all in two files of at
+ * most that size. There is no limit to the rate: each byte costs the guest a way out of its virtual
+ * machine, and none of our memory, as it waits when the pipe is full. Belongs to the thread of its
+ * loop.
  */
 #ifndef MACHINE_CONSOLE_H
 #define MACHINE_CONSOLE_H

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The parts of msb-vm that need no guest: messages, initramfs, console log. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -16,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/str.h"
 #include "machine/console.h"
 #include "machine/initramfs.h"
 #include "machine/vm_config.h"
@@ -194,6 +196,85 @@ static void test_console_rotates_and_remembers(void **state)
 	io_remove_tree(dir, NULL);
 }
 
+/* The bytes in @dir/logs, and how many files they are in. */
+static size_t logged(const char *dir, unsigned *ret_files)
+{
+	cleanup_free char *path = str_fmt("%s/logs", dir);
+	cleanup_dir DIR *d = opendir(path);
+	struct dirent *de;
+	struct stat st;
+	size_t sum = 0;
+
+	assert_non_null(d);
+	*ret_files = 0;
+	while ((de = readdir(d))) {
+		assert_int_equal(fstatat(dirfd(d), de->d_name, &st, 0), 0);
+		if (S_ISREG(st.st_mode)) {
+			sum += (size_t)st.st_size;
+			++*ret_files;
+		}
+	}
+	return sum;
+}
+
+/*
+ * Megabytes of everything a guest can print, from a log that an earlier machine has nearly filled:
+ * at no time more than two files of the ceiling's size, and the last words are in the newer one.
+ */
+static void flood(const char *dir, unsigned files)
+{
+	cleanup_free char *path = str_fmt("%s/logs/kernel.log", dir), *block = malloc(65536);
+	char tail[8] = "";
+	struct console *c;
+	struct loop *l;
+	struct stat st;
+	int fd, log;
+	unsigned n;
+
+	log = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(ftruncate(log, CONSOLE_LOG_MAX - 10), 0);
+	close_fd(log);
+	assert_int_equal(loop_new(&l, NULL), 0);
+	assert_int_equal(console_new(&c, l, dir, &fd, NULL), 0);
+	for (size_t i = 0; i < 4 * CONSOLE_LOG_MAX; i += 65536) {
+		for (unsigned k = 0; k < 65536; k++)
+			block[k] = (char)(i >> 20 & 1 ? 'x' : i >> 20 & 2 ? '\n' : (int)(k * 13));
+		assert_int_equal(io_write_full(fd, block, 65536), 0);
+		console_drain(c);
+		assert_true(logged(dir, &n) <= files * CONSOLE_LOG_MAX);
+		assert_int_equal(n, files);
+		assert_int_equal(stat(path, &st), 0);
+		assert_true((size_t)st.st_size <= CONSOLE_LOG_MAX);
+	}
+	assert_int_equal(io_write_full(fd, "the end", 7), 0);
+	close_fd(fd);
+	console_drain(c);
+	assert_int_equal(stat(path, &st), 0);
+	log = open(path, O_RDONLY | O_CLOEXEC);
+	assert_int_equal(pread(log, tail, 7, st.st_size - 7), 7);
+	assert_string_equal(tail, "the end");
+	close_fd(log);
+	console_free(c);
+	loop_free(l);
+}
+
+static void test_console_keeps_its_ceiling(void **state)
+{
+	char dir[] = "/tmp/msb-console-XXXXXX", path[128];
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/logs", dir);
+	assert_int_equal(mkdir(path, 0700), 0);
+	flood(dir, 2);
+	/* Where the old log cannot be kept, it is given up. */
+	snprintf(path, sizeof(path), "%s/logs/kernel.log.1", dir);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(mkdir(path, 0700), 0);
+	flood(dir, 1);
+	io_remove_tree(dir, NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -203,6 +284,7 @@ int main(void)
 		cmocka_unit_test(test_initramfs_padding),
 		cmocka_unit_test(test_initramfs_wants_a_program),
 		cmocka_unit_test(test_console_rotates_and_remembers),
+		cmocka_unit_test(test_console_keeps_its_ceiling),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
