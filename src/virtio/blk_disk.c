@@ -55,9 +55,13 @@ static int zero_range(int fd, uint64_t off, uint64_t len, bool unmap)
 }
 
 /* Asked behind the end of the file, where there is nothing to make a hole into. */
-static bool has_holes(int fd, uint64_t size)
+static bool has_holes(int fd)
 {
-	return allocate(fd, FALLOC_FL_PUNCH_HOLE, (size + 4095) / 4096 * 4096, 4096) != -EOPNOTSUPP;
+	struct stat st;
+
+	return fstat(fd, &st) == 0 &&
+	       allocate(fd, FALLOC_FL_PUNCH_HOLE, ((uint64_t)st.st_size + 4095) / 4096 * 4096,
+			4096) != -EOPNOTSUPP;
 }
 
 /* ---- pieces of files ---- */
@@ -264,8 +268,7 @@ int blk_pieces_new(const struct blk_extent *extents, size_t n, uint64_t size, bo
 		(*ret)->ops = &pieces_ops;
 		(*ret)->read_only = false;
 		for (size_t i = 0; i < n; i++)
-			(*ret)->no_zeroes |=
-				!has_holes(extents[i].fd, extents[i].offset + extents[i].length);
+			(*ret)->no_zeroes |= !has_holes(extents[i].fd);
 	}
 	return 0;
 }
@@ -347,7 +350,7 @@ int blk_file_new(int fd, const struct blk_file_options *options, struct blk_disk
 		.ops = &file_ops,
 		.size = (uint64_t)st.st_size / BLK_SECTOR * BLK_SECTOR,
 		.read_only = options->read_only,
-		.no_zeroes = !options->read_only && !has_holes(fd, (uint64_t)st.st_size),
+		.no_zeroes = !options->read_only && !has_holes(fd),
 	};
 	d->fd = fd;
 	d->no_flush = options->no_flush;
