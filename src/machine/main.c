@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -85,6 +86,11 @@ int main(int argc, char **argv)
 	if (argc == 5 && str_eq(argv[1], "--try-jail"))
 		return try_jail(argv + 2);
 	block_signals();
+	/*
+	 * With an arena a thread, the C library opens files of /proc and /sys to see how many there
+	 * may be and how they shrink, whenever it likes: the jail takes that for an attack.
+	 */
+	mallopt(M_ARENA_MAX, 1);
 	for (int fd = VM_FD_CONFIG; fd <= VM_FD_LOG; fd++)
 		(void)io_set_cloexec(fd, true);
 	r = read_config(&config, &err);
