@@ -4,27 +4,33 @@
 
     tests/run.py unit BUILD_DIR...   the cmocka programs of a build directory, each test counted
     tests/run.py fuzz BUILD_DIR      every fuzz target: its seeds, then --seconds of new inputs
-    tests/run.py e2e [NAME...]       end-to-end tests against $MSB on the engine $MSB_ENGINE
+    tests/run.py e2e [VARIABLE=VALUE...] [NAME...]
+                                     end-to-end tests against $MSB on the engine $MSB_ENGINE
     tests/run.py cmd NAME COMMAND... one command; exit code 77 means skipped
+    tests/run.py run NAME COMMAND... a command that does what this one does: its tests count here
 
 Several of these may follow each other, separated by "--". Each test runs in its own process group
 under a deadline. Output of a test goes to --logs; of a failed one the end is shown.
 """
 import argparse
 import concurrent.futures
+import functools
 import glob
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
+import traceback
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 E2E = os.path.join(ROOT, "tests", "e2e")
+sys.path.insert(0, E2E)
 SKIP_CODE = 77
 SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1:abort_on_error=0",
@@ -34,11 +40,33 @@ SANITIZERS = {
 
 
 class Test:
-    """One process to run. `tap`: its output is TAP and holds many tests."""
+    """One process to run: a program's, or a fork of this one that calls a function.
+    `tap`: its output is TAP and holds many tests."""
 
-    def __init__(self, name, argv, env=None, deadline=120, tap=False, alone=False):
-        self.name, self.argv, self.env = name, argv, env or {}
+    def __init__(self, name, what, env=None, deadline=120, tap=False, alone=False):
+        self.name, self.what, self.env = name, what, env or {}
         self.deadline, self.tap, self.alone = deadline, tap, alone
+
+    def become(self, out):
+        """In the new process: does not return."""
+        code = 1
+        try:
+            os.setsid()
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+            os.chdir(ROOT)
+            os.environ.update(self.env)
+            if callable(self.what):
+                code = self.what()
+            else:
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+                os.execvp(self.what[0], self.what)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
 
 
 class Result:
@@ -78,8 +106,8 @@ def fuzz_tests(build, seconds):
         yield Test(f"fuzz/{name}", argv, SANITIZERS, seconds + 120)
 
 
-def e2e_tests(names):
-    sys.path.insert(0, E2E)
+def e2e_tests(words):
+    import harness
 
     def walk(suite):
         for t in suite:
@@ -88,14 +116,18 @@ def e2e_tests(names):
             else:
                 yield t
 
+    settings = [w for w in words if re.match("[A-Z_]+=", w)]
+    names = [w for w in words if w not in settings]
+    label = "/".join(["e2e"] + settings)
     loader = unittest.TestLoader()
     for t in walk(loader.discover(E2E, pattern="test_*.py", top_level_dir=E2E)):
         name = t.id()
         if names and not any(re.search(n, name) for n in names):
             continue
         method = getattr(t, t._testMethodName)
-        argv = [sys.executable, os.path.join(E2E, "harness.py"), name]
-        yield Test("e2e/" + name, argv, deadline=getattr(method, "deadline", 300),
+        # A fork and not a program of its own: where all is emulated, Python takes seconds to start.
+        yield Test(f"{label}/{name}", functools.partial(harness.run_single, [name]),
+                   dict(s.split("=", 1) for s in settings), deadline=getattr(method, "deadline", 300),
                    alone=getattr(method, "alone", False))
 
 
@@ -109,27 +141,45 @@ class Runner:
     def start(self, test):
         log = os.path.join(self.logs, re.sub(r"[^\w.-]+", "_", test.name) + ".log")
         began = time.monotonic()
-        late = False
-        if not os.path.exists(test.argv[0]) and os.sep in test.argv[0]:
-            self.report(test, 1, False, test.argv[0] + " is not there\n", 0, log)
-            return
         with open(log, "wb") as out:
-            child = subprocess.Popen(test.argv, stdin=subprocess.DEVNULL, stdout=out,
-                                     stderr=subprocess.STDOUT, env=dict(os.environ, **test.env),
-                                     cwd=ROOT, start_new_session=True)
-            try:
-                code = child.wait(test.deadline)
-            except subprocess.TimeoutExpired:
-                late = True
-            # Whatever the test started and left in its group goes with it.
-            try:
-                os.killpg(child.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            if late:
-                code = child.wait()
+            with self.lock:  # nobody else prints, so that the child has nothing of it in its buffers
+                pid = os.fork()
+                if not pid:
+                    test.become(out)
+        ended = os.pidfd_open(pid)
+        late = not select.select([ended], [], [], test.deadline)[0]
+        os.close(ended)
+        # Whatever the test started and left in its group goes with it.
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         text = open(log, errors="replace").read()
         self.report(test, code, late, text, time.monotonic() - began, log)
+
+    def run_of_tests(self, test):
+        """A command whose lines are like ours: pass them on, and count as its last one says."""
+        log = os.path.join(self.logs, test.name + ".log")
+        began = time.monotonic()
+        last = ""
+        with open(log, "wb") as out, subprocess.Popen(
+                test.what, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, cwd=ROOT) as child:
+            for raw in child.stdout:
+                out.write(raw)
+                out.flush()
+                last = raw.decode(errors="replace").rstrip("\n")
+                with self.lock:
+                    print(re.sub(r"^(ok|FAILED|skipped)( +[\d.]+s  )", rf"\1\2{test.name}/", last), flush=True)
+        counts = re.fullmatch(r"(\d+) passed, (\d+) failed, (\d+) skipped", last)
+        r = Result()
+        if counts:
+            r.passed, r.failed, r.skipped = map(int, counts.groups())
+        if counts and bool(child.returncode) == bool(r.failed or not r.passed):
+            self.result.add(r)
+        else:
+            self.report(test, child.returncode or 1, False, last + "\n", time.monotonic() - began, log)
 
     def report(self, test, code, late, text, seconds, log):
         r, lines = Result(), []
@@ -194,8 +244,8 @@ def main():
             group.append(word)
     if not groups:
         parser.error("nothing to run")
-    # What needs no virtual machine first, all of it side by side.
-    plain, machines = [], []
+    # What needs no virtual machine first, all of it side by side; runs of their own beside it all.
+    plain, machines, runs = [], [], []
     for kind, *rest in groups:
         if kind == "unit":
             plain += [t for build in rest for t in unit_tests(build)]
@@ -203,13 +253,18 @@ def main():
             plain += fuzz_tests(rest[0], args.seconds)
         elif kind == "cmd":
             plain.append(Test(rest[0], rest[1:], deadline=600))
+        elif kind == "run":
+            runs.append(Test(rest[0], rest[1:]))
         elif kind == "e2e":
             machines += e2e_tests(rest)
         else:
             parser.error(f"unknown kind {kind}")
+    runner.jobs = max(1, runner.jobs - len(runs))
+    beside = [threading.Thread(target=runner.run_of_tests, args=[t]) for t in runs]
+    for thread in beside:
+        thread.start()
     runner.run(plain)
     if machines:
-        sys.path.insert(0, E2E)
         import harness
         try:
             with harness.prepared() as env:
@@ -218,6 +273,8 @@ def main():
         except harness.NotReady as why:
             print(f"FAILED   {'':8}  e2e: {why}")
             runner.result.failed += 1
+    for thread in beside:
+        thread.join()
     print(runner.result)
     return 1 if runner.result.failed or not runner.result.passed else 0
 

@@ -3,7 +3,8 @@
 """What the end-to-end tests share.
 
 Environment: MSB is the program under test (default build/msb), MSB_ENGINE the engine (default
-qemu), MSB_CACHE where slow inputs are kept between runs. A run has one store with the images
+qemu), MSB_CPUS how many CPUs a sandbox gets where a test does not say (default: the product's),
+MSB_CACHE where slow inputs are kept between runs. A run has one store with the images
 `busybox` and `python` loaded (MSB_TEST_HOME); a test that changes a store makes one of its own.
 
     tests/e2e/harness.py TEST...    run single tests, by module.Class.test; 77 when all skipped
@@ -77,7 +78,7 @@ def busybox_image(path):
                       Env=["PATH=/bin:/usr/bin", "FROM_IMAGE=yes"], WorkingDir="/work")
 
 
-def python_image(path):
+def python_image():
     """Debian with Python, made from packages; kept between runs because it takes minutes."""
     recipe = repr(MMDEBSTRAP).encode() + open(oci.__file__, "rb").read()
     key = hashlib.sha256(recipe).hexdigest()[:16]
@@ -108,7 +109,7 @@ def prepared():
         home = os.path.join(top, "home")
         env = {"MSB_TEST_TOP": top, "MSB_TEST_HOME": home,
                "MSB_TEST_BUSYBOX": busybox_image(os.path.join(top, "busybox.tar")),
-               "MSB_TEST_PYTHON": python_image(top)}
+               "MSB_TEST_PYTHON": python_image()}
         for archive in (env["MSB_TEST_BUSYBOX"], env["MSB_TEST_PYTHON"]):
             made = subprocess.run([MSB, "load", "-i", archive], env=environment(home), text=True,
                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -253,8 +254,11 @@ class Case(unittest.TestCase):
 
     def argv(self, *args):
         args = list(args)
-        if args and args[0] == "run" and "--engine" not in args:
+        ours = args[:args.index("--")] if "--" in args else args
+        if args and args[0] == "run" and "--engine" not in ours:
             args[1:1] = ["--engine", ENGINE]
+        if args and args[0] == "run" and "MSB_CPUS" in os.environ and "-c" not in ours:
+            args[1:1] = ["-c", os.environ["MSB_CPUS"]]
         return [MSB] + args
 
     def start(self, *args, env=None, **how):

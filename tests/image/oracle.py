@@ -662,7 +662,7 @@ def debian(work):
     sys.path.insert(0, os.path.join(os.path.dirname(HERE), "e2e"))
     import harness
     path = os.path.join(work, "oci-debian")
-    with tarfile.open(harness.python_image(work)) as t:
+    with tarfile.open(harness.python_image()) as t:
         t.extractall(path)
     with open(os.path.join(path, "index.json"), "r+") as f:
         index = json.load(f)
