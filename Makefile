@@ -33,7 +33,7 @@ check:
 	scripts/check.sh
 
 check-kvm: all
-	scripts/deps.sh build run test
+	scripts/deps.sh run test box
 	scripts/check-kvm.sh
 
 quickstart:

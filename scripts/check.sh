@@ -7,7 +7,7 @@ logs=build/test-logs
 step() { printf '==> %s (%ds)\n' "$*" "$SECONDS"; }
 
 step "packages"
-scripts/deps.sh build run test
+scripts/deps.sh build run test box
 mkdir -p "$logs"
 
 step "guest kernel (in the background)"
@@ -55,7 +55,7 @@ wait $kernel || { tail -20 "$logs/kernel.log"; echo "0 passed, 1 failed, 0 skipp
 cp -f --remove-destination build/vmlinux build-asan/vmlinux
 
 step "tests"
-exec tests/run.py --logs "$logs" \
+exec tests/run.py --logs "$logs" run kvm scripts/check-kvm.sh -- \
     cmd layers scripts/check-layers -- cmd lint scripts/lint.sh -- cmd programs tests/programs.sh -- \
     cmd images python3 tests/image/oracle.py build/tests/imgtool -- \
     cmd disks python3 tests/virtio/disks.py build-asan/tests/disktool -- \

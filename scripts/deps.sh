@@ -4,6 +4,7 @@
 #   build   compile the programs, the guest agent and the guest kernel
 #   run     boot sandboxes and make images from the distribution's packages
 #   test    unit tests with both compilers, fuzzing, end-to-end tests
+#   box     the nested machine with a KVM of its own, tests/box (it fetches its kernel itself)
 #   bench   what the benchmarks compare with
 #
 # As root it installs what is missing; otherwise it prints the one line to run and fails.
@@ -15,6 +16,7 @@ build='gcc libc6-dev make meson ninja-build pkg-config musl-tools linux-libc-dev
 run='qemu-system-x86 e2fsprogs mmdebstrap uidmap ca-certificates'
 test='clang libclang-rt-14-dev clang-format clang-tidy python3 erofs-utils busybox-static skopeo umoci
     mount docker-registry openssl apache2-utils qemu-utils fdisk'
+box='qemu-system-x86 qemu-system-common zstd xz-utils e2fsprogs busybox-static python3 perl-base'
 bench='python3 e2fsprogs binutils erofs-utils umoci skopeo docker-registry'
 
 want=
@@ -23,8 +25,9 @@ for group in "$@"; do
     build) want="$want $build" ;;
     run) want="$want $run" ;;
     test) want="$want $test" ;;
+    box) want="$want $box" ;;
     bench) want="$want $bench" ;;
-    *) echo "deps: unknown group \"$group\"; groups: build run test bench" >&2; exit 2 ;;
+    *) echo "deps: unknown group \"$group\"; groups: build run test box bench" >&2; exit 2 ;;
     esac
 done
 
