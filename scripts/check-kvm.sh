@@ -32,7 +32,7 @@ if [ $# = 0 ]; then
 else
     set -- e2e "$@"
 fi
-tests/box/box -m 8000 -t 3300 -r "$results" -- sh -c '
+tests/box/box -m 8000 -t 2700 -r "$results" -- sh -c '
     mkdir -p /mnt/scratch/cache/test-images
     cp "$1"/test-images/* /mnt/scratch/cache/test-images/
     shift

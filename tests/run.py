@@ -170,8 +170,10 @@ class Runner:
                 out.write(raw)
                 out.flush()
                 last = raw.decode(errors="replace").rstrip("\n")
+                line = re.sub(r"^(ok|FAILED|skipped)( +[\d.]+s  )", rf"\1\2{test.name}/", last)
+                line = re.sub(r"^(?=\d+ passed, )", f"         {test.name}: ", line)
                 with self.lock:
-                    print(re.sub(r"^(ok|FAILED|skipped)( +[\d.]+s  )", rf"\1\2{test.name}/", last), flush=True)
+                    print(line, flush=True)
         counts = re.fullmatch(r"(\d+) passed, (\d+) failed, (\d+) skipped", last)
         r = Result()
         if counts:
