@@ -8,8 +8,8 @@ needed() { readelf -dW "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'; }
 
 for lib in $(needed msb-vm); do
     case $lib in
-    libc.so.6 | ld-linux-* | libjansson.so.4) ;;
-    *) bad "msb-vm links $lib; besides libc it may link jansson (for QMP) alone" ;;
+    libc.so.6 | ld-linux-* | libjansson.so.4 | libz.so.1 | libzstd.so.1) ;;
+    *) bad "msb-vm links $lib; besides libc it may link jansson (for QMP), zlib and zstd (for qcow2)" ;;
     esac
 done
 # TLS and HTTP of strangers stay out of the program that holds the store.
