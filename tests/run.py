@@ -60,7 +60,9 @@ class Test:
             if callable(self.what):
                 code = self.what()
             else:
+                # Python ignores these, and what it runs would inherit that.
                 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+                signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
                 os.execvp(self.what[0], self.what)
         except BaseException:
             traceback.print_exc()
