@@ -370,7 +370,10 @@ void case_balloon_toctou(void)
 	stop_others();
 }
 
-/* The page we run on, and all others of this program. */
+/*
+ * The page we run on, and all others of this program. What comes back is zeros, or what the file of
+ * the kernel has there: nothing to return to in either case.
+ */
 void case_balloon_code(void)
 {
 	const uint32_t first = page_of(AT(case_balloon_code));
@@ -380,6 +383,8 @@ void case_balloon_code(void)
 		list()[i] = first - 16 + i;
 	last_words();
 	inflate(32);
+	for (;;)
+		__asm__ volatile("hlt");
 }
 
 void case_balloon_report_everything(void)
