@@ -304,3 +304,10 @@ int strv_env_set(struct strv *s, const char *assignment)
 	}
 	return strv_add(s, assignment);
 }
+
+void str_list_free(char **v)
+{
+	for (char **p = v; p && *p; p++)
+		free(*p);
+	free(v);
+}

@@ -58,4 +58,7 @@ static inline void strv_done_fn(struct strv *s)
 }
 #define cleanup_strv __attribute__((cleanup(strv_done_fn)))
 
+/* A NULL-terminated list of strings, all on the heap; NULL is fine. */
+void str_list_free(char **v);
+
 #endif

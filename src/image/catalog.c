@@ -26,18 +26,11 @@ static int no_memory(struct err *err)
 	return err_set(err, ENOMEM, "out of memory");
 }
 
-static void list_free(char **v)
-{
-	for (char **p = v; p && *p; p++)
-		free(*p);
-	free(v);
-}
-
 void image_info_done(struct image_info *i)
 {
 	free(i->id);
 	free(i->manifest_digest);
-	list_free(i->references);
+	str_list_free(i->references);
 	free(i->config_json);
 	oci_config_done(&i->config);
 	for (size_t k = 0; k < i->layer_count; k++)

@@ -33,13 +33,6 @@ void image_limits_default(struct image_limits *l)
 	l->xattr_bytes = l->xattr_bytes ? l->xattr_bytes : d.xattr_bytes;
 }
 
-static void list_free(char **v)
-{
-	for (char **p = v; p && *p; p++)
-		free(*p);
-	free(v);
-}
-
 void oci_config_done(struct image_config *c)
 {
 	char **lists[] = {c->entrypoint, c->cmd,    c->env,  c->exposed,
@@ -48,7 +41,7 @@ void oci_config_done(struct image_config *c)
 			 c->variant, c->os,	 c->created,	 c->author};
 
 	for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
-		list_free(lists[i]);
+		str_list_free(lists[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
 		free(texts[i]);
 	*c = (struct image_config){0};

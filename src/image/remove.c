@@ -25,23 +25,16 @@ static int no_memory(struct err *err)
 	return err_set(err, ENOMEM, "out of memory");
 }
 
-static void list_free(char **v)
-{
-	for (char **p = v; p && *p; p++)
-		free(*p);
-	free(v);
-}
-
 void image_removed_done(struct image_removed *r)
 {
-	list_free(r->untagged);
+	str_list_free(r->untagged);
 	free(r->id);
 	*r = (struct image_removed){0};
 }
 
 void image_pruned_done(struct image_pruned *r)
 {
-	list_free(r->images);
+	str_list_free(r->images);
 	*r = (struct image_pruned){0};
 }
 

@@ -104,10 +104,11 @@ static const char *inflate(const struct balloon *b, const struct virtqueue_chain
 }
 
 /* What is wrong with the request, or NULL. */
-static const char *serve(struct virtio_queue *q, const struct virtqueue_chain *c)
+static const char *serve(struct virtio_queue *q, const struct virtqueue_chain *c, uint32_t *written)
 {
 	const struct balloon *b = to_balloon(q->dev);
 
+	*written = 0;
 	switch (q->index) {
 	case INFLATE:
 		return inflate(b, c);
@@ -122,37 +123,7 @@ static const char *serve(struct virtio_queue *q, const struct virtqueue_chain *c
 
 static bool balloon_process(struct virtio_queue *q)
 {
-	struct balloon *b = to_balloon(q->dev);
-	unsigned done = 0;
-
-	virtqueue_disable_kick(&q->vq);
-	for (;;) {
-		struct virtqueue_chain c;
-		int r = done < SLICE ? virtqueue_pop(&q->vq, &c, b->iov, VIRTQUEUE_CHAIN_MAX) : 0;
-		const char *wrong;
-
-		if (r < 0) {
-			virtio_queue_broken(q, q->vq.why);
-			return false;
-		}
-		if (r == 0) {
-			if (done)
-				virtio_queue_notify(q);
-			if (done >= SLICE)
-				return true;
-			if (!virtqueue_enable_kick(&q->vq))
-				return false;
-			virtqueue_disable_kick(&q->vq);
-			continue;
-		}
-		wrong = serve(q, &c);
-		if (wrong) {
-			virtio_queue_broken(q, wrong);
-			return false;
-		}
-		virtqueue_push(&q->vq, c.head, 0);
-		done++;
-	}
+	return virtio_queue_serve(q, to_balloon(q->dev)->iov, SLICE, UINT64_MAX, serve);
 }
 
 /* The driver says how many pages it has taken. */

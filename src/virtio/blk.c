@@ -23,8 +23,6 @@ enum {
 	 */
 	SLICE = 64,
 	SLICE_BYTES = 4 << 20,
-	/* Interrupt at least this often while more requests wait. */
-	NOTIFY_EVERY = 16,
 	/* Header and status take two buffers of a 128-entry ring; the shape QEMU offers too. */
 	SEG_MAX = 126,
 	/* With SEG_MAX this bounds a request, and so the time it takes, to 126 MiB. */
@@ -203,45 +201,22 @@ static void serve(struct blk *b, const struct virtqueue_chain *c,
 	iov_write(c->write, c->nwrite, rq.in_len, &status, 1);
 }
 
+static const char *blk_serve(struct virtio_queue *q, const struct virtqueue_chain *c,
+			     uint32_t *written)
+{
+	struct virtio_blk_outhdr hdr;
+
+	if (c->read_len < sizeof(hdr) || !c->write_len)
+		return "request without a header or a status byte";
+	iov_read(c->read, c->nread, 0, &hdr, sizeof(hdr));
+	serve(to_blk(q->dev), c, &hdr);
+	*written = c->write_len > REQUEST_MAX ? 0 : c->write_len;
+	return NULL;
+}
+
 static bool blk_process(struct virtio_queue *q)
 {
-	struct blk *b = to_blk(q->dev);
-	struct iovec *iov = b->iov[q->index];
-	uint64_t bytes = 0;
-	unsigned done = 0;
-
-	virtqueue_disable_kick(&q->vq);
-	for (;;) {
-		struct virtio_blk_outhdr hdr;
-		struct virtqueue_chain c;
-		bool full = done >= SLICE || bytes >= SLICE_BYTES;
-		int r = full ? 0 : virtqueue_pop(&q->vq, &c, iov, VIRTQUEUE_CHAIN_MAX);
-
-		if (r < 0) {
-			virtio_queue_broken(q, q->vq.why);
-			return false;
-		}
-		if (r == 0) {
-			if (done)
-				virtio_queue_notify(q);
-			if (full)
-				return true;
-			if (!virtqueue_enable_kick(&q->vq))
-				return false;
-			virtqueue_disable_kick(&q->vq);
-			continue;
-		}
-		if (c.read_len < sizeof(hdr) || !c.write_len) {
-			virtio_queue_broken(q, "request without a header or a status byte");
-			return false;
-		}
-		iov_read(c.read, c.nread, 0, &hdr, sizeof(hdr));
-		serve(b, &c, &hdr);
-		bytes += (uint64_t)c.read_len + c.write_len;
-		virtqueue_push(&q->vq, c.head, c.write_len > REQUEST_MAX ? 0 : c.write_len);
-		if (++done % NOTIFY_EVERY == 0)
-			virtio_queue_notify(q);
-	}
+	return virtio_queue_serve(q, to_blk(q->dev)->iov[q->index], SLICE, SLICE_BYTES, blk_serve);
 }
 
 static void blk_free(struct virtio_device *dev)

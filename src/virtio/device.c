@@ -464,3 +464,45 @@ struct virtio_device *virtio_device_free(struct virtio_device *dev)
 	dev->ops->free(dev);
 	return NULL;
 }
+
+bool virtio_queue_serve(struct virtio_queue *q, struct iovec iov[VIRTQUEUE_CHAIN_MAX],
+			unsigned requests, uint64_t bytes, virtio_serve_fn *serve)
+{
+	/* Interrupt at least this often while more requests wait. */
+	enum { NOTIFY_EVERY = 16 };
+	uint64_t moved = 0;
+	unsigned done = 0;
+
+	virtqueue_disable_kick(&q->vq);
+	for (;;) {
+		struct virtqueue_chain c;
+		const bool full = done >= requests || moved >= bytes;
+		int r = full ? 0 : virtqueue_pop(&q->vq, &c, iov, VIRTQUEUE_CHAIN_MAX);
+		uint32_t written = 0;
+		const char *wrong;
+
+		if (r < 0) {
+			virtio_queue_broken(q, q->vq.why);
+			return false;
+		}
+		if (r == 0) {
+			if (done)
+				virtio_queue_notify(q);
+			if (full)
+				return true;
+			if (!virtqueue_enable_kick(&q->vq))
+				return false;
+			virtqueue_disable_kick(&q->vq);
+			continue;
+		}
+		wrong = serve(q, &c, &written);
+		if (wrong) {
+			virtio_queue_broken(q, wrong);
+			return false;
+		}
+		moved += (uint64_t)c.read_len + c.write_len;
+		virtqueue_push(&q->vq, c.head, written);
+		if (++done % NOTIFY_EVERY == 0)
+			virtio_queue_notify(q);
+	}
+}

@@ -232,4 +232,14 @@ void virtio_queue_schedule(struct virtio_queue *q);
 /* On the queue's worker: the driver broke the rules. */
 void virtio_queue_broken(struct virtio_queue *q, const char *why);
 
+/*
+ * process() of a device that serves one request after the other: take chains, have each served, and
+ * give it back with *@written. @serve returns what is wrong with the request, or NULL. At most
+ * @requests, or as many as pass @bytes together, in one call: a stop waits for no more.
+ */
+typedef const char *virtio_serve_fn(struct virtio_queue *q, const struct virtqueue_chain *c,
+				    uint32_t *written);
+bool virtio_queue_serve(struct virtio_queue *q, struct iovec iov[VIRTQUEUE_CHAIN_MAX],
+			unsigned requests, uint64_t bytes, virtio_serve_fn *serve);
+
 #endif

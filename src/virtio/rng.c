@@ -42,45 +42,22 @@ static uint32_t fill(const struct virtqueue_chain *c)
 	return done;
 }
 
+static const char *rng_serve(struct virtio_queue *q, const struct virtqueue_chain *c,
+			     uint32_t *written)
+{
+	(void)q;
+	if (c->nread || !c->write_len)
+		return "request without a place for random numbers, or with something to read";
+	/* At least one byte is owed (5.4.6.2). */
+	*written = fill(c);
+	return *written ? NULL : "the host gives no random numbers";
+}
+
 static bool rng_process(struct virtio_queue *q)
 {
 	struct rng *g = container_of(q->dev, struct rng, dev);
-	unsigned done = 0;
 
-	virtqueue_disable_kick(&q->vq);
-	for (;;) {
-		struct virtqueue_chain c;
-		int r = done < SLICE ? virtqueue_pop(&q->vq, &c, g->iov, VIRTQUEUE_CHAIN_MAX) : 0;
-		uint32_t written;
-
-		if (r < 0) {
-			virtio_queue_broken(q, q->vq.why);
-			return false;
-		}
-		if (r == 0) {
-			if (done)
-				virtio_queue_notify(q);
-			if (done >= SLICE)
-				return true;
-			if (!virtqueue_enable_kick(&q->vq))
-				return false;
-			virtqueue_disable_kick(&q->vq);
-			continue;
-		}
-		if (c.nread || !c.write_len) {
-			virtio_queue_broken(q, "request without a place for random numbers, or "
-					       "with something to read");
-			return false;
-		}
-		/* At least one byte is owed (5.4.6.2). */
-		written = fill(&c);
-		if (!written) {
-			virtio_queue_broken(q, "the host gives no random numbers");
-			return false;
-		}
-		virtqueue_push(&q->vq, c.head, written);
-		done++;
-	}
+	return virtio_queue_serve(q, g->iov, SLICE, UINT64_MAX, rng_serve);
 }
 
 static void rng_free(struct virtio_device *dev)
