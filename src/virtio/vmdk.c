@@ -167,12 +167,15 @@ int vmdk_parse(const void *text, size_t len, struct vmdk *ret, struct err *err)
 		len--;
 	if (len > VMDK_DESCRIPTOR_MAX || memchr(text, 0, len))
 		return err_set(err, ERR_CORRUPT, "its VMDK descriptor is no text, or too long");
-	copy = strndup(text, len);
+	/* Not by strndup(), which sanitizers let read no text that ends with its memory. */
+	copy = malloc(len + 1);
 	v.extents = calloc(VMDK_EXTENTS_MAX, sizeof(*v.extents));
 	if (!copy || !v.extents) {
 		free(v.extents);
 		return err_set(err, ENOMEM, "out of memory");
 	}
+	memcpy(copy, text, len);
+	copy[len] = '\0';
 	rest = copy;
 	for (unsigned number = 1; rest && r == 0; number++) {
 		char *line = strsep(&rest, "\n");
