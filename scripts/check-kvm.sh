@@ -10,7 +10,7 @@ cache=${MSB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/msb}
 results=build/test-logs/kvm
 # Registries, the store and kinds of roots (test_pull*, test_store, test_roots, test_patches) know
 # nothing of engines.
-one='test_run test_terminal test_failures test_machine test_memory test_walls test_image'
+one='test_run. test_terminal test_failures test_machine test_memory test_walls test_image'
 # With several CPUs: streams are all interrupts and wake-ups among them; the rest begins and ends
 # machines in the ways there are. Images and terminals are the same however many CPUs there are.
 two='Streams ExitCodes Together Signals Killed'
