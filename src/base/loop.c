@@ -3,9 +3,11 @@
 
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,13 +21,6 @@ enum {
 struct slot {
 	struct loop_source *source;
 	uint32_t generation;
-};
-
-struct call {
-	void (*fn)(void *arg);
-	void *arg;
-	bool done;
-	struct call *next;
 };
 
 struct loop {
@@ -43,7 +38,7 @@ struct loop {
 	/* Guards calls; `called` is signalled when one is done. */
 	pthread_mutex_t lock;
 	pthread_cond_t called;
-	struct call *calls, **calls_tail;
+	struct loop_call *calls, **calls_tail;
 };
 
 uint64_t now_ns(void)
@@ -249,7 +244,7 @@ static void run_timers(struct loop *l)
 static void run_calls(struct loop *l)
 {
 	uint64_t n;
-	struct call *c;
+	struct loop_call *c;
 
 	(void)!read(l->wakefd, &n, sizeof(n));
 	pthread_mutex_lock(&l->lock);
@@ -329,28 +324,46 @@ void loop_quit(struct loop *l, int result)
 	l->result = result;
 }
 
+void loop_post(struct loop *l, struct loop_call *c, void (*fn)(void *arg), void *arg)
+{
+	uint64_t one = 1;
+
+	*c = (struct loop_call){.fn = fn, .arg = arg};
+	pthread_mutex_lock(&l->lock);
+	*l->calls_tail = c;
+	l->calls_tail = &c->next;
+	pthread_mutex_unlock(&l->lock);
+	(void)!write(l->wakefd, &one, sizeof(one));
+}
+
+void loop_wait(struct loop *l, struct loop_call *c)
+{
+	pthread_mutex_lock(&l->lock);
+	while (!c->done)
+		pthread_cond_wait(&l->called, &l->lock);
+	pthread_mutex_unlock(&l->lock);
+}
+
 void loop_call(struct loop *l, void (*fn)(void *arg), void *arg)
 {
-	struct call c = {.fn = fn, .arg = arg};
-	uint64_t one = 1;
+	struct loop_call c;
 
 	if (atomic_load_explicit(&l->running, memory_order_acquire) &&
 	    pthread_equal(l->thread, pthread_self())) {
 		fn(arg);
 		return;
 	}
-	pthread_mutex_lock(&l->lock);
-	*l->calls_tail = &c;
-	l->calls_tail = &c.next;
-	(void)!write(l->wakefd, &one, sizeof(one));
-	while (!c.done)
-		pthread_cond_wait(&l->called, &l->lock);
-	pthread_mutex_unlock(&l->lock);
+	loop_post(l, &c, fn, arg);
+	loop_wait(l, &c);
 }
 
 static void *worker_main(void *arg)
 {
-	loop_run(arg);
+	struct worker *w = arg;
+
+	/* By itself: for another thread the C library goes through /proc. */
+	(void)prctl(PR_SET_NAME, w->name);
+	loop_run(w->loop);
 	return NULL;
 }
 
@@ -361,15 +374,15 @@ int worker_start(struct worker *w, const char *name, struct err *err)
 
 	if (r < 0)
 		return r;
+	snprintf(w->name, sizeof(w->name), "%s", name);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&w->thread, NULL, worker_main, w->loop);
+	r = pthread_create(&w->thread, NULL, worker_main, w);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (r) {
 		w->loop = loop_free(w->loop);
 		return err_set(err, r, "cannot start thread %s: %s", name, err_name(r));
 	}
-	pthread_setname_np(w->thread, name);
 	w->started = true;
 	return 0;
 }

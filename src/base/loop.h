@@ -82,6 +82,20 @@ int loop_turn(struct loop *l, int timeout_ms);
  */
 void loop_call(struct loop *l, void (*fn)(void *arg), void *arg);
 
+/*
+ * The same in two halves, so that several threads can be at it at once: ask, and wait. What is
+ * asked of a loop is done in order. The call belongs to the loop until loop_wait() has returned.
+ */
+struct loop_call {
+	/* private */
+	void (*fn)(void *arg);
+	void *arg;
+	bool done;
+	struct loop_call *next;
+};
+void loop_post(struct loop *l, struct loop_call *c, void (*fn)(void *arg), void *arg);
+void loop_wait(struct loop *l, struct loop_call *c);
+
 uint64_t now_ns(void);
 
 /* A thread that runs a loop. */
@@ -89,9 +103,13 @@ struct worker {
 	struct loop *loop;
 	pthread_t thread;
 	bool started;
+	char name[16];
 };
 
-/* @name is shown by ps and top (15 bytes). Signals are blocked in the thread. */
+/*
+ * @name is shown by ps and top (15 bytes). Signals are blocked in the thread. @w stays where it is
+ * until worker_stop().
+ */
 int worker_start(struct worker *w, const char *name, struct err *err);
 /* Quit the loop, join the thread, free the loop. Harmless on one that never started. */
 void worker_stop(struct worker *w);

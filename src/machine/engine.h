@@ -22,6 +22,8 @@ struct engine_ops {
 	bool own_balloon; /* brings a balloon of its own: none of the machine's devices is one */
 	/* Boot. On failure everything the engine had made is gone again. */
 	int (*start)(struct engine **ret, struct machine *m, struct err *err);
+	/* Let the guest go, which has run nothing yet. NULL: start() did. */
+	void (*run)(struct engine *e);
 	/* The guest's agent is ready: the boot is over. May be NULL. */
 	void (*ready)(struct engine *e);
 	/*

@@ -292,17 +292,16 @@ static void on_end(struct loop_source *s, uint32_t events)
 	machine_ended(e->m, ends[end.kind], end.why);
 }
 
-static int run(struct engine *e, struct err *err)
+static int create_vcpus(struct engine *e, struct err *err)
 {
 	const struct vcpus_params p = {
 		.vm = &e->vm,
 		.ports = &e->ports,
 		.mmio = &e->mmio,
-		.n = e->m->config->cpus,
 		.set_up = set_up_vcpu,
 		.arg = e,
 	};
-	int r = vcpus_new(&e->vcpus, &p, err);
+	int r = vcpus_create(e->vcpus, &p, err);
 
 	machine_mark(e->m, "vCPUs");
 	if (r < 0)
@@ -311,8 +310,12 @@ static int run(struct engine *e, struct err *err)
 	r = loop_add(e->m->loop, &e->ended, EPOLLIN);
 	if (r < 0)
 		return err_set(err, r, "cannot watch the vCPUs: %s", err_name(r));
-	vcpus_resume(e->vcpus);
 	return 0;
+}
+
+static void engine_kvm_run(struct engine *e)
+{
+	vcpus_resume(e->vcpus);
 }
 
 static void engine_kvm_ready(struct engine *e)
@@ -360,7 +363,10 @@ static int engine_kvm_start(struct engine **ret, struct machine *m, struct err *
 		.acks = -1,
 		.ended = {.fn = on_end, .fd = -1},
 	};
-	r = create_vm(e, err);
+	/* First: while its thread is confined, the rest is made. */
+	r = vcpus_new(&e->vcpus, m->config->cpus, err);
+	if (r == 0)
+		r = create_vm(e, err);
 	machine_mark(m, "VM");
 	if (r == 0)
 		r = x86_cpuid_new(&e->cpuid, e->vm.dev, m->config->cpus, err);
@@ -374,7 +380,7 @@ static int engine_kvm_start(struct engine **ret, struct machine *m, struct err *
 		r = add_device(e, i, err);
 	machine_mark(m, "device windows");
 	if (r == 0)
-		r = run(e, err);
+		r = create_vcpus(e, err);
 	if (r < 0) {
 		engine_kvm_free(e);
 		return r;
@@ -386,6 +392,7 @@ static int engine_kvm_start(struct engine **ret, struct machine *m, struct err *
 const struct engine_ops engine_kvm = {
 	.name = "kvm",
 	.start = engine_kvm_start,
+	.run = engine_kvm_run,
 	.ready = engine_kvm_ready,
 	.stop = engine_kvm_stop,
 	.free = engine_kvm_free,

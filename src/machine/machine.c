@@ -317,7 +317,12 @@ static void on_broken(struct virtio_device *dev, const char *why, void *arg)
 
 static int add_vsock(struct run *r, int *ret_control, struct err *err)
 {
-	const struct vsock_options options = {.guest_cid = MACHINE_GUEST_CID};
+	const struct vsock_options options = {
+		.guest_cid = MACHINE_GUEST_CID,
+		.accept = accept_control,
+		.port = AGENT_CONTROL_PORT,
+		.arg = r,
+	};
 	int p[2], e;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, p) < 0)
@@ -328,10 +333,6 @@ static int add_vsock(struct run *r, int *ret_control, struct err *err)
 	if (e < 0)
 		return e;
 	r->m.devices[r->m.ndevices++] = r->vsock;
-	e = vsock_listen(r->vsock, AGENT_CONTROL_PORT, accept_control, r);
-	if (e < 0)
-		return err_set(err, e, "cannot listen on vsock port %d: %s", AGENT_CONTROL_PORT,
-			       err_name(e));
 	return 0;
 }
 
@@ -403,10 +404,16 @@ static int confine(struct run *r, struct err *err)
 		for (unsigned q = 0; q < d->nqueues; q++) {
 			struct loop *l = virtio_queue_loop(d, q);
 
-			if (q == 0 || l != virtio_queue_loop(d, q - 1))
-				jail_loop(&r->jail, l);
+			if (q && l == virtio_queue_loop(d, q - 1))
+				continue;
+			e = jail_loop(&r->jail, l);
+			if (e < 0)
+				return err_set(err, e, "cannot confine a device: %s", err_name(e));
 		}
 	}
+	/* An engine that can hold the guest back is made meanwhile. */
+	if (!r->ops->run)
+		jail_wait(&r->jail);
 	jail_describe(&r->jail, &walls);
 	line = buf_cstr(&walls);
 	for (line = line ? strtok_r(line, "\n", &rest) : NULL; line;
@@ -491,16 +498,20 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 	*stage = "engine";
 	loop_timer_in(r->m.loop, &r->deadline, READY_TIMEOUT);
 	e = r->ops->start(&r->engine, &r->m, err);
-	if (e == 0) {
-		jail_seal(&r->jail);
-		log_marks(&r->m);
-	}
-	return e;
+	if (e < 0)
+		return e;
+	jail_seal(&r->jail);
+	machine_mark(&r->m, "seal");
+	if (r->ops->run)
+		r->ops->run(r->engine);
+	log_marks(&r->m);
+	return 0;
 }
 
 /* No guest, and everybody has got what it left for them. */
 static void wind_up(struct run *r)
 {
+	jail_wait(&r->jail);
 	if (r->engine)
 		r->ops->stop(r->engine);
 	/* The devices deliver what they hold before the relay's clients are cut off. */

@@ -551,6 +551,9 @@ int vsock_device_new(const struct vsock_options *options, struct virtio_device *
 	v->buffer_size = buffer;
 	v->max_connections = max;
 	v->next_port = PORT_FIRST;
+	if (options->accept)
+		v->listener[0] =
+			(struct vsock_listener){true, options->port, options->accept, options->arg};
 	TAILQ_INIT(&v->all);
 	TAILQ_INIT(&v->active);
 	p.config = &v->config;

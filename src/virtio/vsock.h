@@ -23,23 +23,27 @@
 /* Listens on every port that nobody listens on. */
 #define VSOCK_PORT_ANY UINT32_MAX
 
-struct vsock_options {
-	uint32_t guest_cid;	  /* 0 means VSOCK_CID_FIRST */
-	unsigned max_connections; /* 0 means 1024 */
-	/* How much the guest may send ahead of the host's reader, per connection; 0 means 256 KiB.
-	 */
-	uint32_t buffer_size;
-};
-
-int vsock_device_new(const struct vsock_options *options, struct virtio_device **ret,
-		     struct err *err);
-
 /*
  * The guest connects from its @guest_port to @host_port. Return a stream socket, which the device
  * then owns, or -errno to refuse. The socket may be a blocking one.
  */
 typedef int vsock_accept_fn(struct virtio_device *dev, uint32_t guest_port, uint32_t host_port,
 			    void *arg);
+
+struct vsock_options {
+	uint32_t guest_cid;	  /* 0 means VSOCK_CID_FIRST */
+	unsigned max_connections; /* 0 means 1024 */
+	/* How much the guest may send ahead of the host's reader, per connection; 0 means 256 KiB.
+	 */
+	uint32_t buffer_size;
+	/* As by vsock_listen(), without waiting for the device's thread; NULL for none. */
+	vsock_accept_fn *accept;
+	uint32_t port;
+	void *arg;
+};
+
+int vsock_device_new(const struct vsock_options *options, struct virtio_device **ret,
+		     struct err *err);
 
 /* -EADDRINUSE when the port is taken, -ENOSPC beyond 64 listeners. */
 int vsock_listen(struct virtio_device *dev, uint32_t port, vsock_accept_fn *fn, void *arg);

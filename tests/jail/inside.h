@@ -119,7 +119,8 @@ static inline void inside_close(struct inside *in)
 	CHECK(jail_close(&in->jail, initramfs, 2 << 20, &name, &err) == 0);
 	CHECK(!in->jail.rooted || !str_eq(in->jail.params.engine, "qemu") ||
 	      (name && access(name, R_OK) == 0));
-	jail_loop(&in->jail, in->worker.loop);
+	assert_int_equal(jail_loop(&in->jail, in->worker.loop), 0);
+	jail_wait(&in->jail);
 	close(initramfs);
 }
 

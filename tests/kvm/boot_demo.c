@@ -130,6 +130,7 @@ int main(int argc, char **argv)
 	if (kernel_image_read(argv[1], &m.kernel, &err) < 0 ||
 	    engine_kvm.start(&engine, &m, &err) < 0)
 		return fail(&err);
+	engine_kvm.run(engine);
 	booted = now_ns();
 	fprintf(stderr, "started in %" PRIu64 " us\n", (booted - begin) / 1000);
 	loop_run(m.loop);

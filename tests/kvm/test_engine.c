@@ -180,6 +180,7 @@ static void start(struct world *w)
 
 	if (engine_kvm.start(&w->engine, &w->m, &err) < 0)
 		fail_msg("%s", err.msg);
+	engine_kvm.run(w->engine);
 }
 
 static void run(struct world *w)
@@ -404,6 +405,7 @@ static void sweep(void **state, int error)
 			if (error == EBUSY && faults.failed == KVM_CREATE_VM)
 				assert_non_null(strstr(err.hint, "another hypervisor"));
 		} else {
+			engine_kvm.run(w.engine);
 			loop_run(w.m.loop);
 			assert_int_equal(w.how, MACHINE_SHUTDOWN);
 		}

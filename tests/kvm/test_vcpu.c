@@ -530,13 +530,14 @@ static void test_creation_fails(void **state)
 	p.vm = &t.vm;
 	p.ports = &t.ports;
 	p.mmio = &t.mmio;
-	p.n = 4;
-	assert_int_equal(vcpus_new(&v, &p, &err), -EPERM);
-	assert_null(v);
-	p.n = 0;
-	assert_int_equal(vcpus_new(&v, &p, &err), -ERR_LIMIT);
-	p.n = 100000;
-	assert_int_equal(vcpus_new(&v, &p, &err), -ERR_LIMIT);
+	assert_int_equal(vcpus_new(&v, 4, &err), 0);
+	assert_int_equal(vcpus_create(v, &p, &err), -EPERM);
+	v = vcpus_free(v);
+	/* Threads only. */
+	assert_int_equal(vcpus_new(&v, 2, &err), 0);
+	v = vcpus_free(v);
+	assert_int_equal(vcpus_new(&v, 0, &err), -ERR_LIMIT);
+	assert_int_equal(vcpus_new(&v, 100000, &err), -ERR_LIMIT);
 	assert_true(err.hint[0] != '\0');
 	tiny_done(&t);
 }

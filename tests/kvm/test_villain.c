@@ -486,6 +486,7 @@ static void run_case(void **state)
 	world_init(&w, *state);
 	if (engine_kvm.start(&w.engine, &w.m, &err) < 0)
 		fail_msg("%s", err.msg);
+	engine_kvm.run(w.engine);
 	loop_timer_in(w.m.loop, &w.late, DEADLINE_MS * 1000000ull);
 	loop_run(w.m.loop);
 	world_done(&w);

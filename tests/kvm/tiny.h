@@ -59,14 +59,13 @@ static inline void tiny_create(struct tiny *t, unsigned cpus)
 		.vm = &t->vm,
 		.ports = &t->ports,
 		.mmio = &t->mmio,
-		.n = cpus,
 		.set_up = tiny_set_up,
 		.arg = t,
 	};
 	struct err err = ERR_INIT;
 
 	assert_int_equal(x86_cpuid_new(&t->cpuid, t->vm.dev, cpus, &err), 0);
-	if (vcpus_new(&t->vcpus, &p, &err) < 0)
+	if (vcpus_new(&t->vcpus, cpus, &err) < 0 || vcpus_create(t->vcpus, &p, &err) < 0)
 		fail_msg("%s", err.msg);
 }
 

@@ -169,27 +169,31 @@ void jail_begin(struct jail *j, const struct jail_params *params)
 
 /* ---- close ---- */
 
+/* What became of a thread's own walls: 0 or -errno each. */
+struct walls {
+	int net, landlock, capabilities, filter;
+};
+
 /*
  * Everything but the filter that a thread can only do for itself. Landlock, for which no_new_privs
  * is enough, comes first; it may be refused where the number of layers is used up.
  */
-static void confine_thread(struct jail *j)
+static void confine_thread(const struct jail *j, struct walls *w)
 {
-	int r = jail_landlock_enter(j);
-
-	if (r < 0)
-		jail_degrade(j, JAIL_LANDLOCK, "%s", err_name(r));
-	r = jail_drop();
-	if (r < 0)
-		jail_degrade(j, JAIL_CAPABILITIES, "%s", err_name(r));
+	w->landlock = jail_landlock_enter(j);
+	w->capabilities = jail_drop();
 }
 
-static void filter_thread(struct jail *j, enum jail_role role)
+static void note(struct jail *j, const struct walls *w)
 {
-	int r = jail_filter(role);
-
-	if (r < 0)
-		jail_degrade(j, JAIL_SECCOMP, "%s", err_name(r));
+	if (w->net < 0)
+		jail_degrade(j, JAIL_NAMESPACES, "a device's thread, net: %s", err_name(w->net));
+	if (w->landlock < 0)
+		jail_degrade(j, JAIL_LANDLOCK, "%s", err_name(w->landlock));
+	if (w->capabilities < 0)
+		jail_degrade(j, JAIL_CAPABILITIES, "%s", err_name(w->capabilities));
+	if (w->filter < 0)
+		jail_degrade(j, JAIL_SECCOMP, "%s", err_name(w->filter));
 }
 
 /* Whether filters can be had, without the time that one takes. */
@@ -235,6 +239,7 @@ int jail_close(struct jail *j, int initramfs, uint64_t file_max, const char **re
 {
 	bool child = str_eq(j->params.engine, "qemu");
 	struct jail_place places[JAIL_PLACES_MAX + 1];
+	struct walls w = {0};
 	unsigned n;
 	int r;
 
@@ -259,35 +264,65 @@ int jail_close(struct jail *j, int initramfs, uint64_t file_max, const char **re
 		jail_hold(j, JAIL_CAPABILITIES, "none, bounding set empty");
 	else
 		jail_hold(j, JAIL_CAPABILITIES, "none");
-	confine_thread(j);
+	confine_thread(j, &w);
 	jail_hold(j, JAIL_SECCOMP, "lists for devices, vCPUs, control");
 	/* An engine of our own gets lists for each of its threads before the guest runs. */
 	if (child)
-		filter_thread(j, JAIL_CHILD);
+		w.filter = jail_filter(JAIL_CHILD);
 	else
 		check_filters(j);
+	note(j, &w);
 	filtered = j->step[JAIL_SECCOMP].held;
 	return 0;
 }
 
 /* ---- threads ---- */
 
+struct jail_pending {
+	const struct jail *jail;
+	struct loop *loop;
+	struct loop_call call;
+	struct walls walls;
+	struct jail_pending *next;
+};
+
 static void confine_device(void *arg)
 {
-	struct jail *j = arg;
-	int r = jail_enter_net(j);
+	struct jail_pending *p = arg;
 
-	if (r < 0)
-		jail_degrade(j, JAIL_NAMESPACES, "a device's thread, net: %s", err_name(r));
-	confine_thread(j);
+	p->walls.net = jail_enter_net(p->jail);
+	confine_thread(p->jail, &p->walls);
 	if (filtered)
-		filter_thread(j, JAIL_DEVICE);
+		p->walls.filter = jail_filter(JAIL_DEVICE);
 }
 
-void jail_loop(struct jail *j, struct loop *loop)
+int jail_loop(struct jail *j, struct loop *loop)
 {
-	if (j->params.on)
-		loop_call(loop, confine_device, j);
+	struct jail_pending *p;
+
+	if (!j->params.on)
+		return 0;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	p->jail = j;
+	p->loop = loop;
+	p->next = j->pending;
+	j->pending = p;
+	loop_post(loop, &p->call, confine_device, p);
+	return 0;
+}
+
+void jail_wait(struct jail *j)
+{
+	struct jail_pending *p;
+
+	while ((p = j->pending)) {
+		loop_wait(p->loop, &p->call);
+		note(j, &p->walls);
+		j->pending = p->next;
+		free(p);
+	}
 }
 
 int jail_thread(enum jail_role role)
@@ -302,10 +337,14 @@ bool jail_filters(void)
 
 void jail_seal(struct jail *j)
 {
+	struct walls w = {0};
+
+	jail_wait(j);
 	j->ruleset = close_fd(j->ruleset);
 	j->net = close_fd(j->net);
 	if (filtered)
-		filter_thread(j, JAIL_CONTROL);
+		w.filter = jail_filter(JAIL_CONTROL);
+	note(j, &w);
 }
 
 /* ---- the end ---- */

@@ -27,7 +27,7 @@
  *	                Still works: an engine's start; kernel.log and its rotation; disk I/O.
  *	                No longer: opening files elsewhere, mounting, tracing, signals, new threads
  *	                and processes out of device threads.
- *	jail_seal()   the engine has started
+ *	jail_seal()   the engine has started; one that can has the guest wait for this
  *	  seccomp       the control thread's list.
  *	                Still works: relay, QMP, vhost-user, rotation, killing QEMU through its
  *	                pidfd, removing the sandbox's directory.
@@ -93,13 +93,14 @@ struct jail {
 	unsigned missing; /* those that we could not have, the last of them because of... */
 	int missing_why;
 	pthread_t net_maker;
-	bool net_making; /* that thread is to be joined */
-	int net;	 /* the net namespace, until all threads are in; or -errno */
-	bool bounded;	 /* the bounding set is empty */
-	int ruleset;	 /* Landlock's, until jail_close() is through */
-	int dir_parent;	 /* a detached mount of what the sandbox's directory is in */
-	bool rooted;	 /* the root is our own */
-	char qemu[512];	 /* absolute path of $MSB_QEMU, if it is one */
+	bool net_making;	      /* that thread is to be joined */
+	int net;		      /* the net namespace, until all threads are in; or -errno */
+	bool bounded;		      /* the bounding set is empty */
+	int ruleset;		      /* Landlock's, until jail_close() is through */
+	int dir_parent;		      /* a detached mount of what the sandbox's directory is in */
+	bool rooted;		      /* the root is our own */
+	char qemu[512];		      /* absolute path of $MSB_QEMU, if it is one */
+	struct jail_pending *pending; /* loops whose threads are being confined */
 };
 
 #define JAIL_INIT                                                                                  \
@@ -117,8 +118,13 @@ void jail_begin(struct jail *j, const struct jail_params *params);
 int jail_close(struct jail *j, int initramfs, uint64_t file_max, const char **ret_initramfs,
 	       struct err *err);
 
-/* Confine the thread of @loop, which runs already, as a device's. After jail_close(), once. */
-void jail_loop(struct jail *j, struct loop *loop);
+/*
+ * Have the thread of @loop, which runs already, confine itself as a device's. After jail_close(),
+ * once. It is confined once it does anything else that it is called for, all of them after
+ * jail_wait(), before which no loop may be freed. -ENOMEM.
+ */
+int jail_loop(struct jail *j, struct loop *loop);
+void jail_wait(struct jail *j);
 
 /*
  * Confine the calling thread, one that an engine started after jail_close(): call it first thing.
@@ -129,7 +135,7 @@ int jail_thread(enum jail_role role);
 /* Do system call filters hold, so that children can expect to be able to make their own? */
 bool jail_filters(void);
 
-/* The engine has started: confine the main thread. */
+/* The engine has started: wait for the devices' threads, then confine the main one. */
 void jail_seal(struct jail *j);
 
 /* Remove the sandbox's directory and what is in it; works inside and outside of the jail. */

@@ -183,8 +183,7 @@ static int guest_loop(struct kvm_vm *vm, uint64_t *ret_ns, struct err *err)
 	struct marks marks = {.n = 0};
 	struct bus ports = {0};
 	const struct bus_range mark = {MARK, 1, no_mark, on_mark, &marks};
-	struct vcpus_params params = {
-		.vm = vm, .ports = &ports, .mmio = &nothing, .n = 1, .set_up = enter};
+	struct vcpus_params params = {.vm = vm, .ports = &ports, .mmio = &nothing, .set_up = enter};
 	struct x86_cpuid *cpuid = NULL;
 	struct vcpus *v = NULL;
 	void *memory =
@@ -201,7 +200,9 @@ static int guest_loop(struct kvm_vm *vm, uint64_t *ret_ns, struct err *err)
 		r = x86_cpuid_new(&cpuid, vm->dev, 1, err);
 	params.arg = cpuid;
 	if (r == 0)
-		r = vcpus_new(&v, &params, err);
+		r = vcpus_new(&v, 1, err);
+	if (r == 0)
+		r = vcpus_create(v, &params, err);
 	if (r == 0)
 		r = run_guest(v, &marks, ret_ns, err);
 	vcpus_free(v);

@@ -56,7 +56,8 @@ struct vcpus {
 /* With the lock held. */
 static void kick(struct vcpu *c)
 {
-	__atomic_store_n(&c->run->immediate_exit, 1, __ATOMIC_RELEASE);
+	if (c->run)
+		__atomic_store_n(&c->run->immediate_exit, 1, __ATOMIC_RELEASE);
 	if (c->started)
 		pthread_kill(c->thread, KICK_SIGNAL);
 }
@@ -281,7 +282,8 @@ static bool may_run(struct vcpu *c)
 		g->parked--;
 	}
 	go = !g->quit;
-	__atomic_store_n(&c->run->immediate_exit, 0, __ATOMIC_RELAXED);
+	if (go)
+		__atomic_store_n(&c->run->immediate_exit, 0, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&g->lock);
 	return go;
 }
@@ -369,47 +371,37 @@ static int create(struct vcpu *c, const struct vcpus_params *p, struct err *err)
 	run = mmap(NULL, p->vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd, 0);
 	if (run == MAP_FAILED)
 		return err_errno(err, "cannot map vCPU %u", c->index);
+	pthread_mutex_lock(&c->group->lock);
 	c->run = run;
+	pthread_mutex_unlock(&c->group->lock);
 	return p->set_up ? p->set_up(p->arg, c->index, c->fd, err) : 0;
 }
 
-static int check_count(const struct vcpus_params *p, struct err *err)
+static int too_many(unsigned n, unsigned limit, struct err *err)
 {
-	int max = kvm_call(p->vm->dev, KVM_CHECK_EXTENSION, (void *)(uintptr_t)KVM_CAP_MAX_VCPUS);
-	unsigned limit = max > 0 ? MIN((unsigned)max, (unsigned)VCPUS_MAX) : VCPUS_MAX;
-
-	if (p->n >= 1 && p->n <= limit)
-		return 0;
-	err_set(err, ERR_LIMIT, "%u vCPUs: KVM takes 1 to %u on this host", p->n, limit);
+	err_set(err, ERR_LIMIT, "%u vCPUs: KVM takes 1 to %u on this host", n, limit);
 	return err_hint(err, "give the sandbox fewer CPUs");
 }
 
-int vcpus_new(struct vcpus **ret, const struct vcpus_params *p, struct err *err)
+int vcpus_new(struct vcpus **ret, unsigned n, struct err *err)
 {
 	struct vcpus *g;
-	int r = check_count(p, err);
+	int r = 0;
 
-	if (r < 0)
-		return r;
-	g = calloc(1, sizeof(*g) + p->n * sizeof(g->vcpu[0]));
+	if (n < 1 || n > VCPUS_MAX)
+		return too_many(n, VCPUS_MAX, err);
+	g = calloc(1, sizeof(*g) + n * sizeof(g->vcpu[0]));
 	if (!g)
 		return err_set(err, ENOMEM, "cannot create vCPUs: out of memory");
-	g->vm = p->vm;
-	g->ports = p->ports;
-	g->mmio = p->mmio;
 	pthread_mutex_init(&g->lock, NULL);
 	pthread_cond_init(&g->changed, NULL);
+	g->n = n;
+	for (unsigned i = 0; i < n; i++)
+		g->vcpu[i] = (struct vcpu){.group = g, .index = i, .fd = -1};
 	g->endfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (g->endfd < 0)
 		r = err_errno(err, "cannot create vCPUs");
-	while (r == 0 && g->n < p->n) {
-		struct vcpu *c = &g->vcpu[g->n];
-
-		*c = (struct vcpu){.group = g, .index = g->n, .fd = -1};
-		g->n++;
-		r = create(c, p, err);
-	}
-	for (unsigned i = 0; r == 0 && i < g->n; i++)
+	for (unsigned i = 0; r == 0 && i < n; i++)
 		r = start_thread(&g->vcpu[i], err);
 	if (r < 0) {
 		vcpus_free(g);
@@ -417,6 +409,22 @@ int vcpus_new(struct vcpus **ret, const struct vcpus_params *p, struct err *err)
 	}
 	*ret = g;
 	return 0;
+}
+
+int vcpus_create(struct vcpus *g, const struct vcpus_params *p, struct err *err)
+{
+	int max = kvm_call(p->vm->dev, KVM_CHECK_EXTENSION, (void *)(uintptr_t)KVM_CAP_MAX_VCPUS);
+	int r = 0;
+
+	if (max > 0 && g->n > (unsigned)max)
+		return too_many(g->n, (unsigned)max, err);
+	/* The threads look at none of this before the lock says that they may run. */
+	g->vm = p->vm;
+	g->ports = p->ports;
+	g->mmio = p->mmio;
+	for (unsigned i = 0; r == 0 && i < g->n; i++)
+		r = create(&g->vcpu[i], p, err);
+	return r;
 }
 
 struct vcpus *vcpus_free(struct vcpus *g)
@@ -427,8 +435,7 @@ struct vcpus *vcpus_free(struct vcpus *g)
 	g->target = ENDED;
 	g->quit = true;
 	for (unsigned i = 0; i < g->n; i++) {
-		if (g->vcpu[i].run)
-			kick(&g->vcpu[i]);
+		kick(&g->vcpu[i]);
 	}
 	pthread_cond_broadcast(&g->changed);
 	pthread_mutex_unlock(&g->lock);

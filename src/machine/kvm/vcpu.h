@@ -20,8 +20,8 @@
  * What ends the machine (reset, triple fault, all CPUs halted for good, an error) is written down
  * once, stops the other vCPUs, and makes an eventfd readable. Nobody else is called.
  *
- * Threads: new, pause, resume and free belong to one thread, which is none of the vCPUs'. The other
- * calls may come from any.
+ * Threads: new, create, pause, resume and free belong to one thread, which is none of the vCPUs'.
+ *The other calls may come from any.
  */
 #ifndef MACHINE_KVM_VCPU_H
 #define MACHINE_KVM_VCPU_H
@@ -54,14 +54,17 @@ struct vcpus_end {
 struct vcpus_params {
 	struct kvm_vm *vm;
 	const struct bus *ports, *mmio;
-	unsigned n;
 	/* On the caller's thread, for each vCPU in turn, before any runs. */
 	int (*set_up)(void *arg, unsigned index, int vcpu_fd, struct err *err);
 	void *arg;
 };
 
-/* Create them, paused. What the params point to must outlive the vCPUs. */
-int vcpus_new(struct vcpus **ret, const struct vcpus_params *p, struct err *err);
+/*
+ * The threads of @n vCPUs that are to be, which confine themselves (jail.h) while the caller makes
+ * the machine. Then the vCPUs, paused; what the params point to must outlive them.
+ */
+int vcpus_new(struct vcpus **ret, unsigned n, struct err *err);
+int vcpus_create(struct vcpus *g, const struct vcpus_params *p, struct err *err);
 
 /* Harmless when they are in that state or have ended. A pause returns when no vCPU runs. */
 void vcpus_pause(struct vcpus *g);
