@@ -385,10 +385,8 @@ static char *kernel_cmdline(const struct vm_config *c)
 /* Everything is open and nothing has run yet; see machine/jail/jail.h. */
 static int confine(struct run *r, struct err *err)
 {
-	cleanup_buf struct buf walls = BUF_INIT;
 	uint64_t largest = MAX(r->m.config->memory, r->largest);
 	struct stat st;
-	char *rest = NULL, *line;
 	int e;
 
 	for (size_t i = 0; i < r->backing.n; i++) {
@@ -414,12 +412,20 @@ static int confine(struct run *r, struct err *err)
 	/* An engine that can hold the guest back is made meanwhile. */
 	if (!r->ops->run)
 		jail_wait(&r->jail);
-	jail_describe(&r->jail, &walls);
+	return 0;
+}
+
+/* Once every thread's walls stand, or do not. */
+static void log_walls(const struct jail *j)
+{
+	cleanup_buf struct buf walls = BUF_INIT;
+	char *rest = NULL, *line;
+
+	jail_describe(j, &walls);
 	line = buf_cstr(&walls);
 	for (line = line ? strtok_r(line, "\n", &rest) : NULL; line;
 	     line = strtok_r(NULL, "\n", &rest))
 		log_info("jail: %s", line);
-	return 0;
 }
 
 /* How long each part of the start took, in us, from msb's word to start us. */
@@ -501,6 +507,7 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 	if (e < 0)
 		return e;
 	jail_seal(&r->jail);
+	log_walls(&r->jail);
 	machine_mark(&r->m, "seal");
 	if (r->ops->run)
 		r->ops->run(r->engine);

@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -372,6 +374,40 @@ static void a_call_on_the_own_thread_just_runs(void **state)
 	assert_int_equal(sum, 2);
 }
 
+static void meet(void *arg)
+{
+	pthread_barrier_wait(arg);
+}
+
+static void name_of(void *arg)
+{
+	(void)prctl(PR_GET_NAME, arg);
+}
+
+/* None returns before all are at it. */
+static void calls_run_side_by_side(void **state)
+{
+	struct worker w[3] = {0};
+	struct loop_call c[3], after;
+	pthread_barrier_t all;
+	char name[17] = "";
+
+	(void)state;
+	pthread_barrier_init(&all, NULL, 3);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(worker_start(&w[i], "a name of 18 bytes", NULL), 0);
+		loop_post(w[i].loop, &c[i], meet, &all);
+	}
+	loop_post(w[2].loop, &after, name_of, name);
+	loop_wait(w[2].loop, &after);
+	assert_string_equal(name, "a name of 18 by");
+	for (int i = 0; i < 3; i++) {
+		loop_wait(w[i].loop, &c[i]);
+		worker_stop(&w[i]);
+	}
+	pthread_barrier_destroy(&all);
+}
+
 static sigset_t worker_mask;
 
 static void get_mask(void *arg)
@@ -430,6 +466,7 @@ int main(void)
 		cmocka_unit_test(calls_run_on_the_loops_thread),
 		cmocka_unit_test(calls_from_many_threads),
 		cmocka_unit_test(a_call_on_the_own_thread_just_runs),
+		cmocka_unit_test(calls_run_side_by_side),
 		cmocka_unit_test(signals_are_blocked_in_a_worker),
 		cmocka_unit_test(no_descriptors_is_an_error),
 	};
