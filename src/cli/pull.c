@@ -14,6 +14,7 @@
 #include "image/reference.h"
 #include "sandbox/artifacts.h"
 #include "sandbox/sandbox_dir.h"
+#include "sandbox/source.h"
 #include "store/store.h"
 
 int pull_policy_parse(const char *text, enum pull_policy *ret, struct err *err)
@@ -82,6 +83,9 @@ int cli_pull_for_run(struct store *s, const char *image, const char *name, enum 
 	struct reference ref;
 
 	if (policy == PULL_NEVER || reference_parse(image, &ref, NULL) < 0)
+		return 0;
+	/* The name of a disk here: whoever forgot the "./" is told so, and no registry is asked. */
+	if (sandbox_source_format(image) && access(image, F_OK) == 0)
 		return 0;
 	/* Not ours to judge here: whatever is wrong with it comes out when it is used. */
 	if (policy == PULL_MISSING && image_find(s, image, &info, NULL) != -ERR_NOT_FOUND)
