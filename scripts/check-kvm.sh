@@ -11,10 +11,13 @@ results=build/test-logs/kvm
 # Registries, the store and kinds of roots (test_pull*, test_store, test_roots, test_patches) know
 # nothing of engines.
 one='test_run. test_terminal test_failures test_machine test_memory test_walls test_image'
-# With several CPUs: streams are all interrupts and wake-ups among them; the rest begins and ends
-# machines in the ways there are. Images and terminals are the same however many CPUs there are.
-two='Streams ExitCodes Together Signals Killed'
-four='Streams ExitCodes Together'
+# With several CPUs: what begins and ends machines, and streams that are short. The box has one CPU,
+# and a CPU of a sandbox that spins for another's lock there uses up its turn in full (the emulator
+# takes a microsecond for each PAUSE, and does not tell KVM of it): 64 MiB take minutes.
+short='Streams.test_hello Streams.test_python Streams.test_every Streams.test_stdout Streams.test_output
+    Streams.test_the_last Streams.test_empty Streams.test_no_trailing'
+two="$short ExitCodes Together Signals Killed"
+four="$short ExitCodes.test_of Together.test_several"
 
 skip() {
     echo "no tests of the kvm engine: $*"
