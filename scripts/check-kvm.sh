@@ -11,13 +11,13 @@ results=build/test-logs/kvm
 # Registries, the store and kinds of roots (test_pull*, test_store, test_roots, test_patches) know
 # nothing of engines.
 one='test_run. test_terminal test_failures test_machine test_memory test_walls test_image'
-# With several CPUs: what begins and ends machines, and streams that are short. The box has one CPU,
+# With several CPUs: all that runs in a machine, but only streams that are short. The box has one CPU,
 # and a CPU of a sandbox that spins for another's lock there uses up its turn in full (the emulator
 # takes a microsecond for each PAUSE, and does not tell KVM of it): 64 MiB take minutes.
 short='Streams.test_hello Streams.test_python Streams.test_every Streams.test_stdout Streams.test_output
     Streams.test_the_last Streams.test_empty Streams.test_no_trailing'
-two="$short ExitCodes Together Signals Killed"
-four="$short ExitCodes.test_of Together.test_several"
+four="$short ExitCodes Together Signals test_run.Surroundings"
+two="$four Killed Terminals"
 
 skip() {
     echo "no tests of the kvm engine: $*"
