@@ -3,7 +3,7 @@
 #   make               build/msb, build/msb-vm, build/guest/agentd, build/vmlinux
 #   make quickstart    install what is missing, build, make an image, run Python in a virtual machine
 #   make check         everything that CI checks
-#   make check-kvm     the end-to-end tests on the kvm engine, in a nested machine (slow)
+#   make check-kvm     the tests on the kvm engine, in a nested machine with one, two and four CPUs (slow)
 #   make bench         the figures of docs/benchmarks.md on this machine
 #   make fuzz          every fuzz target for FUZZ_SECONDS
 #   make install       PREFIX=/usr/local DESTDIR=
@@ -35,6 +35,7 @@ check:
 check-kvm: all
 	scripts/deps.sh run test box
 	scripts/check-kvm.sh
+	scripts/check-kvm.sh cpus
 
 quickstart:
 	scripts/quickstart.sh
