@@ -43,7 +43,7 @@ elif [ "$1" != e2e ]; then
     set -- e2e "$@"
 fi
 in_box() {
-    tests/box/box -m 8000 -t 2000 --stall 420 -r "$results" -- sh -c '
+    tests/box/box -m 8000 -t 2000 --stall 600 -r "$results" -- sh -c '
         mkdir -p /mnt/scratch/cache/test-images
         cp "$1"/test-images/* /mnt/scratch/cache/test-images/
         shift
