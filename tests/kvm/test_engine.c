@@ -29,7 +29,7 @@
  * counted; KVM_RUN is the vCPUs'.
  */
 static struct {
-	bool nervous;	      /* each call fails with EINTR, then with EAGAIN, before it is made */
+	_Atomic bool nervous; /* each call fails with EINTR, then with EAGAIN, before it is made */
 	unsigned calls, fail; /* the call with this number, from 1, fails for good */
 	int error;
 	unsigned long failed; /* what it was */
