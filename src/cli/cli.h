@@ -41,7 +41,8 @@ struct verb {
 	const char *details; /* more for --help; NULL: nothing */
 	const struct opt *opts;
 	size_t nopts;
-	const struct verb *subs; /* verbs below this one; then run is NULL */
+	const struct opt_set *shared; /* more, for the same target; NULL: none */
+	const struct verb *subs;      /* verbs below this one; then run is NULL */
 	size_t nsubs;
 	int (*run)(struct cli *cli, int argc, char **argv);
 	size_t operands; /* more of them start the rest; SIZE_MAX: only `--` does */

@@ -93,6 +93,8 @@ static void help_verb(const struct cli *cli, const struct verb *v)
 			printf("  %-14s%s\n", v->subs[i].name, v->subs[i].summary);
 	}
 	print_options("Options", v->opts, v->nopts);
+	if (v->shared)
+		print_options("Options of the sandbox", v->shared->opts, v->shared->n);
 	print_options("Global options", globals, ARRAY_SIZE(globals));
 }
 
@@ -107,16 +109,20 @@ static void help_all(void)
 	printf("\n`msb COMMAND --help` says more about a command.\n");
 }
 
+static void tree_opts(const struct opt *o, size_t n, unsigned depth)
+{
+	for (; n--; o++)
+		printf("%*s--%s%s%s\n", (int)depth * 4, "", o->name, o->arg ? " " : "",
+		       o->arg ? o->arg : "");
+}
+
 static void tree_verb(const struct verb *v, unsigned depth)
 {
 	printf("%*s%s%s%s %s\n", (int)depth * 4, "", v->name, v->alias ? "|" : "",
 	       v->alias ? v->alias : "", v->args);
-	for (size_t i = 0; i < v->nopts; i++) {
-		const struct opt *o = &v->opts[i];
-
-		printf("%*s--%s%s%s\n", (int)depth * 4 + 4, "", o->name, o->arg ? " " : "",
-		       o->arg ? o->arg : "");
-	}
+	tree_opts(v->opts, v->nopts, depth + 1);
+	if (v->shared)
+		tree_opts(v->shared->opts, v->shared->n, depth + 1);
 	for (size_t i = 0; i < v->nsubs; i++)
 		tree_verb(&v->subs[i], depth + 1);
 }
@@ -138,6 +144,7 @@ int cli_parse(struct cli *cli, void *target, int argc, char **argv, struct opt_w
 	const struct opt_table tables[] = {
 		{v->opts, v->nopts, target},
 		{globals, ARRAY_SIZE(globals), cli},
+		{v->shared ? v->shared->opts : NULL, v->shared ? v->shared->n : 0, target},
 	};
 	struct err err = ERR_INIT;
 

@@ -25,6 +25,12 @@ struct opt {
 	int number; /* for set() */
 };
 
+/* A table that several verbs share. */
+struct opt_set {
+	const struct opt *opts;
+	size_t n;
+};
+
 struct opt_table {
 	const struct opt *opts;
 	size_t n;

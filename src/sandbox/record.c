@@ -44,11 +44,42 @@ static const struct {
 	{"log_level", offsetof(struct sandbox_spec, log_level)},
 	{"root_file", offsetof(struct sandbox_spec, root_file)},
 	{"shell", offsetof(struct sandbox_spec, shell)},
+	{"security", offsetof(struct sandbox_spec, security)},
+	{"init", offsetof(struct sandbox_spec, init)},
+};
+
+/* Its numbers that are in the record only if they are not 0, and their ceilings. */
+static const struct {
+	const char *key;
+	size_t offset;
+	json_int_t max;
+	bool wide; /* 64 bits */
+} numbers[] = {
+	{"max_cpus", offsetof(struct sandbox_spec, max_cpus), SANDBOX_CPUS_MAX, false},
+	{"max_memory", offsetof(struct sandbox_spec, max_memory), SANDBOX_MEMORY_MAX, true},
+	{"max_duration_ms", offsetof(struct sandbox_spec, max_duration_ms), INT64_MAX, true},
+	{"idle_timeout_ms", offsetof(struct sandbox_spec, idle_timeout_ms), INT64_MAX, true},
+};
+
+/* Its lists that are in the record only if they are not empty; "K=V" each if @pairs. */
+static const struct {
+	const char *key;
+	size_t offset;
+	bool pairs;
+} lists[] = {
+	{"labels", offsetof(struct sandbox_spec, labels), true},
+	{"init_args", offsetof(struct sandbox_spec, init_args), false},
+	{"init_env", offsetof(struct sandbox_spec, init_env), true},
 };
 
 static char **text_at(const struct sandbox_spec *s, size_t i)
 {
 	return (char **)((uintptr_t)s + texts[i].offset);
+}
+
+static struct strv *list_at(const struct sandbox_spec *s, size_t i)
+{
+	return (struct strv *)((uintptr_t)s + lists[i].offset);
 }
 
 static const char *const roots[] = {
@@ -68,9 +99,35 @@ static uint64_t limit_in(json_int_t v)
 	return v < 0 ? UINT64_MAX : (uint64_t)v;
 }
 
+static json_t *list_out(const struct strv *list)
+{
+	json_t *o = json_array();
+
+	for (size_t i = 0; i < list->n; i++)
+		json_array_append_new(o, json_stringn_nocheck(list->v[i], strlen(list->v[i])));
+	return o;
+}
+
+static int list_in(const json_t *o, bool pairs, struct strv *ret)
+{
+	json_t *item;
+	size_t i;
+
+	json_array_foreach(o, i, item)
+	{
+		const char *text = json_string_value(item);
+
+		if (!text || (pairs && !strchr(text, '=')))
+			return -ERR_CORRUPT;
+		if ((pairs ? strv_env_set(ret, text) : strv_add(ret, text)) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 json_t *record_config(const struct sandbox_spec *s)
 {
-	json_t *o = json_object(), *env = json_array(), *limits = json_array();
+	json_t *o = json_object(), *limits = json_array();
 
 	json_object_set_new(o, "cpus", json_integer(s->cpus));
 	json_object_set_new(o, "memory", json_integer((json_int_t)s->memory));
@@ -83,8 +140,17 @@ json_t *record_config(const struct sandbox_spec *s)
 			json_object_set_new(o, texts[i].key,
 					    json_stringn_nocheck(text, strlen(text)));
 	}
-	for (size_t i = 0; i < s->env.n; i++)
-		json_array_append_new(env, json_stringn_nocheck(s->env.v[i], strlen(s->env.v[i])));
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+		const char *at = (const char *)s + numbers[i].offset;
+		uint64_t n = numbers[i].wide ? *(const uint64_t *)at : *(const uint32_t *)at;
+
+		if (n)
+			json_object_set_new(o, numbers[i].key, json_integer((json_int_t)n));
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+		if (list_at(s, i)->n)
+			json_object_set_new(o, lists[i].key, list_out(list_at(s, i)));
+	}
 	for (size_t i = 0; i < s->nrlimits; i++) {
 		const struct sandbox_rlimit *l = &s->rlimits[i];
 
@@ -92,7 +158,7 @@ json_t *record_config(const struct sandbox_spec *s)
 				      json_pack("{s:s,s:I,s:I}", "resource", l->resource, "soft",
 						limit_out(l->soft), "hard", limit_out(l->hard)));
 	}
-	json_object_set_new(o, "env", env);
+	json_object_set_new(o, "env", list_out(&s->env));
 	json_object_set_new(o, "rlimits", limits);
 	return o;
 }
@@ -127,6 +193,7 @@ static int spec_from_json(const json_t *o, struct sandbox_spec *s)
 	const char *root = "";
 	json_t *env = NULL, *limits = NULL, *item;
 	size_t i;
+	int r;
 
 	if (json_unpack((json_t *)(uintptr_t)o, "{s:I,s:I,s:s,s:I,s:o,s:o}", "cpus", &cpus,
 			"memory", &memory, "root_disk", &root, "root_size", &size, "env", &env,
@@ -150,15 +217,22 @@ static int spec_from_json(const json_t *o, struct sandbox_spec *s)
 	}
 	if ((s->root == SANDBOX_ROOT_FILE) != !!s->root_file)
 		return -ERR_CORRUPT;
-	json_array_foreach(env, i, item)
-	{
-		const char *text = json_string_value(item);
+	for (i = 0; i < ARRAY_SIZE(numbers); i++) {
+		json_int_t n = json_integer_value(json_object_get(o, numbers[i].key));
+		char *at = (char *)s + numbers[i].offset;
 
-		if (!text || !strchr(text, '='))
+		if (n < 0 || n > numbers[i].max)
 			return -ERR_CORRUPT;
-		if (strv_env_set(&s->env, text) < 0)
-			return -ENOMEM;
+		if (numbers[i].wide)
+			*(uint64_t *)at = (uint64_t)n;
+		else
+			*(uint32_t *)at = (uint32_t)n;
 	}
+	r = list_in(env, true, &s->env);
+	for (i = 0; i < ARRAY_SIZE(lists) && r == 0; i++)
+		r = list_in(json_object_get(o, lists[i].key), lists[i].pairs, list_at(s, i));
+	if (r < 0)
+		return r;
 	json_array_foreach(limits, i, item)
 	{
 		const char *name = "";

@@ -46,8 +46,13 @@ void sandbox_spec_done(struct sandbox_spec *s)
 	free(s->log_level);
 	free(s->root_file);
 	free(s->shell);
+	free(s->security);
+	free(s->init);
 	sandbox_patches_done(s);
 	strv_done(&s->env);
+	strv_done(&s->labels);
+	strv_done(&s->init_args);
+	strv_done(&s->init_env);
 	memset(s, 0, sizeof(*s));
 }
 
@@ -57,32 +62,120 @@ static bool env_name_ok(const char *text, size_t n)
 	return n > 0 && !memchr(text, '=', n);
 }
 
-int sandbox_spec_env(struct sandbox_spec *s, const char *text, struct err *err)
+/* @opt is how it is said. */
+static int add_env(struct strv *env, const char *text, const char *opt, struct err *err)
 {
 	size_t key = strcspn(text, "=");
 	int r;
 
 	if (!env_name_ok(text, key)) {
 		err_set(err, ERR_USAGE, "environment variable \"%s\" has no name", text);
-		return err_hint(err, "write it like -e NAME=value, or -e NAME for the value here");
+		return err_hint(err, "write it like %s NAME=value, or %s NAME for the value here",
+				opt, opt);
 	}
 	if (text[key] == '=') {
-		r = strv_env_set(&s->env, text);
+		r = strv_env_set(env, text);
 	} else {
 		const char *value = getenv(text);
 		cleanup_free char *both = NULL;
 
 		if (!value) {
 			err_set(err, ERR_USAGE, "environment variable %s is not set here", text);
-			return err_hint(err, "give it a value: -e %s=value", text);
+			return err_hint(err, "give it a value: %s %s=value", opt, text);
 		}
 		both = str_fmt("%s=%s", text, value);
-		r = both ? strv_env_set(&s->env, both) : -ENOMEM;
+		r = both ? strv_env_set(env, both) : -ENOMEM;
 	}
 	return r < 0 ? err_set(err, r, "cannot keep the environment: %s", err_name(r)) : 0;
 }
 
-int sandbox_spec_cpus(struct sandbox_spec *s, const char *text, struct err *err)
+int sandbox_spec_env(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return add_env(&s->env, text, "-e", err);
+}
+
+int sandbox_spec_init_env(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return add_env(&s->init_env, text, "--init-env", err);
+}
+
+int sandbox_spec_init_arg(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return strv_add(&s->init_args, text) < 0
+		       ? err_set(err, ENOMEM, "cannot keep the init's argument: out of memory")
+		       : 0;
+}
+
+static int set_text(char **at, const char *text, struct err *err)
+{
+	char *copy = strdup(text);
+
+	if (!copy)
+		return err_set(err, ENOMEM, "out of memory");
+	free(*at);
+	*at = copy;
+	return 0;
+}
+
+int sandbox_spec_init_program(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	if (!str_eq(text, "auto") && text[0] != '/') {
+		err_set(err, ERR_USAGE, "the init \"%s\" is not an absolute path", text);
+		return err_hint(err, "write --init auto, or a path in the image like /sbin/init");
+	}
+	return set_text(&s->init, text, err);
+}
+
+int sandbox_spec_security(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	if (!str_eq(text, "default") && !str_eq(text, "restricted")) {
+		err_set(err, ERR_USAGE, "there is no security profile \"%s\"", text);
+		return err_hint(err, "it is default or restricted");
+	}
+	return set_text(&s->security, text, err);
+}
+
+int sandbox_label_parse(const char *text, char **ret, struct err *err)
+{
+	size_t key = strcspn(text, "=");
+	const char *value = text[key] ? text + key + 1 : "";
+	bool ok = key > 0 && key <= SANDBOX_LABEL_KEY_MAX;
+
+	for (size_t i = 0; i < key && ok; i++)
+		ok = isalnum((unsigned char)text[i]) || (i > 0 && strchr("._-/", text[i]));
+	if (!ok) {
+		err_set(err, ERR_USAGE, "\"%.*s\" is not a label", (int)MIN(key, (size_t)40), text);
+		return err_hint(err,
+				"write it like KEY or KEY=VALUE, KEY of letters, digits and . _ - "
+				"/, at most %d of them",
+				SANDBOX_LABEL_KEY_MAX);
+	}
+	if (strlen(value) > SANDBOX_LABEL_MAX)
+		return err_set(err, ERR_USAGE, "the value of label %.*s is longer than %d bytes",
+			       (int)key, text, SANDBOX_LABEL_MAX);
+	for (const char *c = value; *c && ok; c++)
+		ok = (unsigned char)*c >= ' ' && *c != 0x7f;
+	if (!ok || !cbor_utf8_valid((const uint8_t *)value, strlen(value)))
+		return err_set(err, ERR_USAGE, "the value of label %.*s is not printable text",
+			       (int)key, text);
+	if (!ret)
+		return 0;
+	*ret = str_fmt("%.*s=%s", (int)key, text, value);
+	return *ret ? 0 : err_set(err, ENOMEM, "cannot keep a label: out of memory");
+}
+
+int sandbox_spec_label(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	cleanup_free char *label = NULL;
+	int r = sandbox_label_parse(text, &label, err);
+
+	if (r < 0)
+		return r;
+	r = strv_env_set(&s->labels, label);
+	return r < 0 ? err_set(err, r, "cannot keep a label: out of memory") : 0;
+}
+
+static int parse_cpus(const char *text, uint32_t *ret, struct err *err)
 {
 	uint64_t n;
 
@@ -90,11 +183,21 @@ int sandbox_spec_cpus(struct sandbox_spec *s, const char *text, struct err *err)
 		err_set(err, ERR_USAGE, "\"%s\" is not a number of CPUs", text);
 		return err_hint(err, "choose between 1 and %d", SANDBOX_CPUS_MAX);
 	}
-	s->cpus = (uint32_t)n;
+	*ret = (uint32_t)n;
 	return 0;
 }
 
-int sandbox_spec_memory(struct sandbox_spec *s, const char *text, struct err *err)
+int sandbox_spec_cpus(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return parse_cpus(text, &s->cpus, err);
+}
+
+int sandbox_spec_max_cpus(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return parse_cpus(text, &s->max_cpus, err);
+}
+
+static int parse_memory(const char *text, uint64_t *ret, struct err *err)
 {
 	uint64_t n;
 	int r = str_to_size(text, (uint64_t)1 << 20, "memory size", &n, err);
@@ -107,8 +210,42 @@ int sandbox_spec_memory(struct sandbox_spec *s, const char *text, struct err *er
 		return err_hint(err, "a machine needs at least %llu MiB",
 				(unsigned long long)(SANDBOX_MEMORY_MIN >> 20));
 	}
-	s->memory = (n + MEMORY_STEP - 1) / MEMORY_STEP * MEMORY_STEP;
+	*ret = (n + MEMORY_STEP - 1) / MEMORY_STEP * MEMORY_STEP;
 	return 0;
+}
+
+int sandbox_spec_memory(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return parse_memory(text, &s->memory, err);
+}
+
+int sandbox_spec_max_memory(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return parse_memory(text, &s->max_memory, err);
+}
+
+/* Milliseconds, at least one: 0 means that there is no limit. */
+static int parse_limit(const char *text, const char *what, uint64_t *ret, struct err *err)
+{
+	uint64_t ns;
+	int r = str_to_duration(text, what, &ns, err);
+
+	if (r < 0)
+		return r;
+	if (ns < 1000000)
+		return err_set(err, ERR_USAGE, "the %s %s leaves no time for anything", what, text);
+	*ret = ns / 1000000;
+	return 0;
+}
+
+int sandbox_spec_max_duration(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return parse_limit(text, "maximal duration", &s->max_duration_ms, err);
+}
+
+int sandbox_spec_idle_timeout(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return parse_limit(text, "idle timeout", &s->idle_timeout_ms, err);
 }
 
 static int root_file(struct sandbox_spec *s, const char *text, struct err *err)
@@ -332,6 +469,22 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 		err_set(err, ERR_USAGE, "a root disk in memory does not fit the machine's memory");
 		return err_hint(err, "raise --memory, or lower --root-disk");
 	}
+	if (s->max_cpus && s->max_cpus < s->cpus) {
+		err_set(err, ERR_USAGE, "at most %u CPUs are fewer than the %u to start with",
+			s->max_cpus, s->cpus);
+		return err_hint(err, "raise --max-cpus, or lower --cpus");
+	}
+	if (s->max_memory && s->max_memory < s->memory) {
+		err_set(err, ERR_USAGE, "the most memory is less than that to start with");
+		return err_hint(err, "raise --max-memory, or lower --memory");
+	}
+	if (!s->init && (s->init_args.n || s->init_env.n)) {
+		err_set(err, ERR_USAGE, "arguments or environment for an init, but no init");
+		return err_hint(err, "add --init auto, or --init PATH");
+	}
+	if (s->labels.n > SANDBOX_LABELS_MAX)
+		return err_set(err, ERR_USAGE, "%zu labels are more than %d", s->labels.n,
+			       SANDBOX_LABELS_MAX);
 	return 0;
 }
 

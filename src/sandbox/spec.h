@@ -28,6 +28,9 @@ struct sandbox_patch;
 #define SANDBOX_MEMORY_MAX     ((uint64_t)16 << 40)
 #define SANDBOX_ROOT_DEFAULT   ((uint64_t)8 << 30)
 #define SANDBOX_RLIMITS_MAX    16 /* the resources there are */
+#define SANDBOX_LABELS_MAX     64
+#define SANDBOX_LABEL_KEY_MAX  128  /* bytes, as names */
+#define SANDBOX_LABEL_MAX      1024 /* bytes of a value */
 
 struct sandbox_rlimit {
 	const char *resource; /* static */
@@ -59,6 +62,17 @@ struct sandbox_spec {
 	size_t npatches;
 	struct sandbox_rlimit rlimits[SANDBOX_RLIMITS_MAX];
 	size_t nrlimits;
+	struct strv labels; /* "K=V" */
+	/* 0: no limit. */
+	uint64_t max_duration_ms; /* of the machine's life */
+	uint64_t idle_timeout_ms; /* without anybody doing anything in it */
+	/* What it may grow to while it runs; 0: what it starts with. */
+	uint32_t max_cpus;
+	uint64_t max_memory; /* bytes, a multiple of 2 MiB */
+	char *security;	     /* "default" when NULL, or "restricted" */
+	/* PID 1 of the guest when the agent is not to be it: "auto" or a path; NULL: the agent. */
+	char *init;
+	struct strv init_args, init_env;
 };
 
 /* Fill in the defaults. */
@@ -78,6 +92,19 @@ int sandbox_spec_memory(struct sandbox_spec *s, const char *text, struct err *er
 int sandbox_spec_root(struct sandbox_spec *s, const char *text, struct err *err);
 /* "RESOURCE=SOFT[:HARD]", numbers or "unlimited"; a later one of a resource replaces the former. */
 int sandbox_spec_rlimit(struct sandbox_spec *s, const char *text, struct err *err);
+/* "K=V" or "K"; a later one of a key replaces the former. */
+int sandbox_spec_label(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_max_duration(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_idle_timeout(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_max_cpus(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_max_memory(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_security(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_init_program(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_init_arg(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_init_env(struct sandbox_spec *s, const char *text, struct err *err);
+
+/* Is @text a label's key, or a key with "=" and a value? Into @ret as "K=V", if wanted. */
+int sandbox_label_parse(const char *text, char **ret, struct err *err);
 
 /* Names: at most 128 bytes, a letter or digit and then those and "._-". */
 int sandbox_name_check(const char *name, struct err *err);

@@ -58,6 +58,43 @@ static bool exists(const char *path)
 	return access(path, F_OK) == 0;
 }
 
+/* What a spec may have but need not. */
+static void options_survive(void **state)
+{
+	struct sandbox_record a = make_record("box", false), b = {0};
+	struct buf text = BUF_INIT;
+	struct sandbox_spec *s = &a.spec;
+
+	(void)state;
+	assert_int_equal(sandbox_spec_label(s, "team=a=b", NULL), 0);
+	assert_int_equal(sandbox_spec_label(s, "bare", NULL), 0);
+	assert_int_equal(sandbox_spec_max_duration(s, "30d", NULL), 0);
+	assert_int_equal(sandbox_spec_idle_timeout(s, "5ms", NULL), 0);
+	assert_int_equal(sandbox_spec_max_cpus(s, "8", NULL), 0);
+	assert_int_equal(sandbox_spec_max_memory(s, "8G", NULL), 0);
+	assert_int_equal(sandbox_spec_security(s, "restricted", NULL), 0);
+	assert_int_equal(sandbox_spec_init_program(s, "auto", NULL), 0);
+	assert_int_equal(sandbox_spec_init_arg(s, "same", NULL), 0);
+	assert_int_equal(sandbox_spec_init_arg(s, "same", NULL), 0);
+	assert_int_equal(sandbox_spec_init_env(s, "A=1", NULL), 0);
+	assert_int_equal(record_encode(&a, &text), 0);
+	assert_int_equal(record_decode(buf_ptr(&text), buf_size(&text), &b, NULL), 0);
+	assert_int_equal(b.spec.labels.n, 2);
+	assert_string_equal(b.spec.labels.v[0], "team=a=b");
+	assert_string_equal(b.spec.labels.v[1], "bare=");
+	assert_true(b.spec.max_duration_ms == UINT64_C(30) * 86400000);
+	assert_true(b.spec.idle_timeout_ms == 5);
+	assert_int_equal(b.spec.max_cpus, 8);
+	assert_true(b.spec.max_memory == UINT64_C(8) << 30);
+	assert_string_equal(b.spec.security, "restricted");
+	assert_string_equal(b.spec.init, "auto");
+	assert_int_equal(b.spec.init_args.n, 2);
+	assert_string_equal(b.spec.init_env.v[0], "A=1");
+	record_done(&a);
+	record_done(&b);
+	buf_done(&text);
+}
+
 static void records_survive(void **state)
 {
 	struct sandbox_record a = make_record("box", false), b = {0};
@@ -311,6 +348,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(records_survive),
+		cmocka_unit_test(options_survive),
 		cmocka_unit_test_setup_teardown(one_owner, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(the_owner_is_known, scratch_setup,
 						scratch_teardown),

@@ -193,6 +193,79 @@ static void rlimits(void **state)
 	sandbox_spec_done(&s);
 }
 
+static void labels(void **state)
+{
+	static const char *const bad[] = {"",	"=v",	  " a=b",   "a b",    "a\n",
+					  ".a", "a=b\nc", "a=\x7f", "a=\xff", "\xc3\xa9=1"};
+	char longest[SANDBOX_LABEL_MAX + 4];
+	struct sandbox_spec s;
+	struct err err = ERR_INIT;
+
+	(void)state;
+	sandbox_spec_init(&s);
+	assert_int_equal(sandbox_spec_label(&s, "team=a=b", NULL), 0);
+	assert_int_equal(sandbox_spec_label(&s, "ex.org/ci", NULL), 0);
+	assert_int_equal(sandbox_spec_label(&s, "team=\xc3\xa9 x", NULL), 0);
+	assert_int_equal(s.labels.n, 2);
+	assert_string_equal(s.labels.v[0], "team=\xc3\xa9 x");
+	assert_string_equal(s.labels.v[1], "ex.org/ci=");
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_int_equal(sandbox_spec_label(&s, bad[i], &err), -ERR_USAGE);
+	memset(longest, 'v', sizeof(longest));
+	memcpy(longest, "k=", 2);
+	longest[SANDBOX_LABEL_MAX + 2] = 0;
+	assert_int_equal(sandbox_spec_label(&s, longest, NULL), 0);
+	longest[SANDBOX_LABEL_MAX + 2] = 'v';
+	longest[SANDBOX_LABEL_MAX + 3] = 0;
+	assert_int_equal(sandbox_spec_label(&s, longest, &err), -ERR_USAGE);
+	assert_int_equal(s.labels.n, 3);
+	assert_int_equal(sandbox_spec_check(&s, NULL), 0);
+	for (int i = 0; i < SANDBOX_LABELS_MAX; i++) {
+		snprintf(longest, sizeof(longest), "l%d", i);
+		assert_int_equal(sandbox_spec_label(&s, longest, NULL), 0);
+	}
+	assert_int_equal(sandbox_spec_check(&s, &err), -ERR_USAGE);
+	sandbox_spec_done(&s);
+}
+
+static void limits_and_init(void **state)
+{
+	struct sandbox_spec s;
+	struct err err = ERR_INIT;
+
+	(void)state;
+	sandbox_spec_init(&s);
+	assert_int_equal(sandbox_spec_max_duration(&s, "90", NULL), 0);
+	assert_true(s.max_duration_ms == 90000);
+	assert_int_equal(sandbox_spec_idle_timeout(&s, "1.5s", NULL), 0);
+	assert_true(s.idle_timeout_ms == 1500);
+	assert_int_equal(sandbox_spec_max_duration(&s, "0", &err), -ERR_USAGE);
+	assert_int_equal(sandbox_spec_idle_timeout(&s, "0.1ms", &err), -ERR_USAGE);
+	assert_int_equal(sandbox_spec_idle_timeout(&s, "soon", &err), -ERR_USAGE);
+	assert_int_equal(sandbox_spec_max_cpus(&s, "0", &err), -ERR_USAGE);
+	assert_int_equal(sandbox_spec_max_cpus(&s, "2", NULL), 0);
+	assert_int_equal(sandbox_spec_max_memory(&s, "511M", NULL), 0);
+	assert_true(s.max_memory == (uint64_t)512 << 20);
+	assert_int_equal(sandbox_spec_security(&s, "lax", &err), -ERR_USAGE);
+	assert_int_equal(sandbox_spec_security(&s, "restricted", NULL), 0);
+	assert_int_equal(sandbox_spec_check(&s, NULL), 0);
+	assert_int_equal(sandbox_spec_cpus(&s, "3", NULL), 0);
+	assert_int_equal(sandbox_spec_check(&s, &err), -ERR_USAGE);
+	assert_non_null(strstr(err.hint, "--max-cpus"));
+	assert_int_equal(sandbox_spec_cpus(&s, "2", NULL), 0);
+	assert_int_equal(sandbox_spec_memory(&s, "1G", NULL), 0);
+	assert_int_equal(sandbox_spec_check(&s, &err), -ERR_USAGE);
+	assert_int_equal(sandbox_spec_memory(&s, "512M", NULL), 0);
+	assert_int_equal(sandbox_spec_init_arg(&s, "--debug", NULL), 0);
+	assert_int_equal(sandbox_spec_init_env(&s, "container=vm", NULL), 0);
+	assert_int_equal(sandbox_spec_check(&s, &err), -ERR_USAGE);
+	assert_int_equal(sandbox_spec_init_program(&s, "sbin/init", &err), -ERR_USAGE);
+	assert_int_equal(sandbox_spec_init_program(&s, "auto", NULL), 0);
+	assert_int_equal(sandbox_spec_init_program(&s, "/sbin/init", NULL), 0);
+	assert_int_equal(sandbox_spec_check(&s, NULL), 0);
+	sandbox_spec_done(&s);
+}
+
 static void names(void **state)
 {
 	char longest[130], random[16], host[SANDBOX_HOSTNAME_MAX + 1];
@@ -319,6 +392,8 @@ int main(void)
 		cmocka_unit_test(env_from_host),
 		cmocka_unit_test(sizes),
 		cmocka_unit_test(rlimits),
+		cmocka_unit_test(labels),
+		cmocka_unit_test(limits_and_init),
 		cmocka_unit_test(names),
 		cmocka_unit_test(checks),
 		cmocka_unit_test(bootstrap_says_it_all),
