@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -25,7 +26,7 @@
 enum phase { BOOTING, RUNNING, FLUSHING, OVER };
 
 struct session {
-	struct sandbox *sb;
+	struct sandbox *sb; /* NULL: not ours */
 	const struct attach *a;
 	struct loop *loop;
 	struct agent_client *client;
@@ -191,11 +192,12 @@ static void on_started(void *arg, uint32_t pid)
 	struct session *s = arg;
 
 	log_debug("the command runs as process %u of the guest", pid);
-	if (s->a->tty && isatty(STDIN_FILENO))
+	if (s->a->start.tty && isatty(STDIN_FILENO))
 		(void)term_raw(STDIN_FILENO);
 	in_stream_enable(&s->in, true);
 	/* The command has begun: by now this delays nobody. */
-	sandbox_note_machine(s->sb);
+	if (s->sb)
+		sandbox_note_machine(s->sb);
 }
 
 static void on_output(void *arg, int stream, const void *p, size_t n)
@@ -219,7 +221,7 @@ static void on_exited(void *arg, int code)
 static void on_failed(void *arg, const struct msg_exec_failed *m)
 {
 	struct session *s = arg;
-	const char *cmd = s->a->argv->v[0];
+	const char *cmd = s->a->start.argv->v[0];
 	const char *what = m->message && m->message[0] ? m->message : err_name(m->error);
 	struct err why = ERR_INIT;
 	int code = EXIT_OURS;
@@ -256,7 +258,7 @@ static void forward_size(struct session *s)
 {
 	uint16_t rows, cols;
 
-	if (!s->exec || !s->a->tty)
+	if (!s->exec || !s->a->start.tty)
 		return;
 	term_size(STDOUT_FILENO, &rows, &cols);
 	agent_exec_resize(s->exec, rows, cols);
@@ -301,7 +303,7 @@ static void on_ready(void *arg, const struct msg_ready *ready)
 {
 	struct session *s = arg;
 	cleanup_strv struct strv env = {0};
-	struct agent_exec_start start = {.argv = s->a->argv, .tty = s->a->tty};
+	struct agent_exec_start start = s->a->start;
 	const char *term = getenv("TERM");
 	struct err err = ERR_INIT;
 
@@ -311,6 +313,8 @@ static void on_ready(void *arg, const struct msg_ready *ready)
 		term_size(STDOUT_FILENO, &start.rows, &start.cols);
 		if (term && *term)
 			(void)strv_addf(&env, "TERM=%s", term);
+		for (size_t i = 0; start.env && i < start.env->n; i++)
+			(void)strv_env_set(&env, start.env->v[i]);
 		start.env = &env;
 	}
 	if (agent_exec_new(&s->exec, s->client, &start, &exec_ops, s, &err) < 0) {
@@ -320,6 +324,16 @@ static void on_ready(void *arg, const struct msg_ready *ready)
 	s->phase = RUNNING;
 	if (s->a->timeout_ns && loop_timer_in(s->loop, &s->timeout, s->a->timeout_ns) < 0)
 		over(s, err_set(s->err, ENOMEM, "cannot set the timeout: out of memory"));
+}
+
+/* The connection to somebody else's sandbox has ended, as happens when that does. */
+static void left_alone(struct session *s)
+{
+	struct err why = ERR_INIT;
+
+	err_set(&why, ERR_GUEST, "sandbox \"%s\" ended %s", s->a->name,
+		s->phase == BOOTING ? "before it was ready" : "while the command ran");
+	over_failed(s, &why);
 }
 
 static void on_closed(void *arg, const struct err *why)
@@ -337,6 +351,8 @@ static void on_closed(void *arg, const struct err *why)
 		over_failed(s, &s->why);
 	else if (why->code == ERR_PROTOCOL)
 		over_failed(s, why);
+	else if (!s->sb)
+		left_alone(s);
 	else if (loop_timer_in(s->loop, &s->grace, REPORT_GRACE_NS) < 0)
 		over_failed(s, why);
 }
@@ -412,7 +428,7 @@ static int watch(struct session *s, struct loop_source *src, int fd, loop_io_fn 
 	return loop_add(s->loop, src, EPOLLIN);
 }
 
-static int set_up(struct session *s, int sigfd, struct err *err)
+static int set_up(struct session *s, int sigfd, int *agent, struct err *err)
 {
 	int r = loop_new(&s->loop, err), fd;
 
@@ -421,9 +437,9 @@ static int set_up(struct session *s, int sigfd, struct err *err)
 	s->timeout.fn = on_timeout;
 	s->grace.fn = on_grace;
 	r = watch(s, &s->signals, sigfd, on_signal);
-	if (r == 0)
+	if (r == 0 && s->sb)
 		r = watch(s, &s->report, sandbox_report_fd(s->sb), on_report);
-	if (r == 0)
+	if (r == 0 && s->sb)
 		r = watch(s, &s->vm, sandbox_pidfd(s->sb), on_vm_end);
 	if (r < 0)
 		return err_set(err, r, "cannot watch the machine: %s", err_name(r));
@@ -434,7 +450,7 @@ static int set_up(struct session *s, int sigfd, struct err *err)
 		r = in_stream_init(&s->in, s->loop, STDIN_FILENO, on_stdin, err);
 	if (r < 0)
 		return r;
-	fd = sandbox_connect(s->sb, err);
+	fd = s->sb ? sandbox_connect(s->sb, err) : take_fd(agent);
 	if (fd < 0) {
 		/* A machine that has failed already closed its socket and will say why. */
 		s->disconnected = true;
@@ -443,10 +459,31 @@ static int set_up(struct session *s, int sigfd, struct err *err)
 	return agent_client_new(&s->client, s->loop, fd, &client_ops, s, err);
 }
 
-int attach_run(struct sandbox *sb, const struct attach *a, int *died, struct err *err)
+void attach_reap(void)
 {
-	struct session s = {.sb = sb, .a = a, .err = err};
-	cleanup_close int sigfd = -1;
+	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+		;
+}
+
+bool attach_want_tty(bool tty, bool no_tty)
+{
+	return !no_tty && (tty || (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)));
+}
+
+int attach_leave(int result, int died, const struct err *err)
+{
+	if (died) {
+		signal(died, SIG_DFL);
+		sigprocmask(SIG_UNBLOCK, &(sigset_t){{1ul << (died - 1)}}, NULL);
+		raise(died);
+	}
+	return result < 0 ? cli_fail(err, EXIT_OURS) : result;
+}
+
+int attach_run(const struct attach *a, int *died, struct err *err)
+{
+	struct session s = {.sb = a->sb, .a = a, .err = err};
+	cleanup_close int sigfd = -1, agent = a->sb ? -1 : a->fd;
 	sigset_t set;
 	int r;
 
@@ -456,7 +493,7 @@ int attach_run(struct sandbox *sb, const struct attach *a, int *died, struct err
 	sigfd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (sigfd < 0)
 		return err_errno(err, "cannot receive signals");
-	r = set_up(&s, sigfd, err);
+	r = set_up(&s, sigfd, &agent, err);
 	if (r == 0) {
 		r = loop_run(s.loop);
 		if (r < 0)

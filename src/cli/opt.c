@@ -224,6 +224,19 @@ int opt_add_text(const struct opt *o, void *target, const char *value, struct er
 	return 0;
 }
 
+int opt_set_timeout(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	uint64_t ns;
+	int r = str_to_duration(value, "timeout", &ns, err);
+
+	if (r < 0)
+		return r;
+	if (ns == 0)
+		return err_set(err, ERR_USAGE, "a timeout of nothing leaves no time to run");
+	*(uint64_t *)((char *)target + o->offset) = ns;
+	return 0;
+}
+
 int opt_set_format(const struct opt *o, void *target, const char *value, struct err *err)
 {
 	bool json = str_eq(value, "json");

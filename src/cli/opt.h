@@ -63,6 +63,8 @@ int opt_set_flag(const struct opt *o, void *target, const char *value, struct er
 int opt_set_text(const struct opt *o, void *target, const char *value,
 		 struct err *err); /* const char * */
 int opt_add_text(const struct opt *o, void *target, const char *value, struct err *err); /* strv */
+/* uint64_t of nanoseconds, and not none. */
+int opt_set_timeout(const struct opt *o, void *target, const char *value, struct err *err);
 /* "json" sets a bool; "table" leaves it. */
 int opt_set_format(const struct opt *o, void *target, const char *value, struct err *err);
 

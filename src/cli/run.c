@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* msb run: a sandbox, a command in it, and (unless it was given a name) nothing left. */
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/str.h"
 #include "cli/attach.h"
 #include "cli/cli.h"
 #include "cli/spec_opts.h"
@@ -23,21 +19,6 @@ struct run_args {
 	uint64_t timeout_ns;
 };
 
-static int set_timeout(const struct opt *o, void *target, const char *value, struct err *err)
-{
-	struct run_args *a = target;
-	uint64_t ns;
-	int r = str_to_duration(value, "timeout", &ns, err);
-
-	(void)o;
-	if (r < 0)
-		return r;
-	if (ns == 0)
-		return err_set(err, ERR_USAGE, "a timeout of nothing leaves no time to run");
-	a->timeout_ns = ns;
-	return 0;
-}
-
 #define ARGS(field) offsetof(struct run_args, field)
 
 static const struct opt run_opts[] = {
@@ -45,13 +26,9 @@ static const struct opt run_opts[] = {
 	 opt_set_flag, ARGS(tty), 0},
 	{0, "no-tty", NULL, "Give it none", opt_set_flag, ARGS(no_tty), 0},
 	{0, "timeout", "DURATION",
-	 "Kill the command after this time, as in 30s or 5m; exit code 124", set_timeout, 0, 0},
+	 "Kill the command after this time, as in 30s or 5m; exit code 124", opt_set_timeout,
+	 ARGS(timeout_ns), 0},
 };
-
-static bool want_tty(const struct run_args *a)
-{
-	return !a->no_tty && (a->tty || (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)));
-}
 
 static int resolve(struct sandbox *sb, const struct opt_words *words, bool tty, struct strv *argv,
 		   struct err *err)
@@ -101,7 +78,10 @@ static int run_in(const struct cli *cli, struct store *store, struct run_args *a
 		  const struct opt_words *words, int *died, struct err *err)
 {
 	cleanup_strv struct strv argv = {0};
-	struct attach attach = {.argv = &argv, .tty = want_tty(a), .timeout_ns = a->timeout_ns};
+	struct attach attach = {
+		.start = {.argv = &argv, .tty = attach_want_tty(a->tty, a->no_tty)},
+		.timeout_ns = a->timeout_ns,
+	};
 	const char *image = words->words[0];
 	struct sandbox *sb = NULL;
 	struct err late = ERR_INIT;
@@ -109,7 +89,7 @@ static int run_in(const struct cli *cli, struct store *store, struct run_args *a
 
 	if (r < 0)
 		return r;
-	r = resolve(sb, words, attach.tty, &argv, err);
+	r = resolve(sb, words, attach.start.tty, &argv, err);
 	if (r == 0 && attach_pending_signal()) {
 		r = EXIT_SIGNAL + attach_pending_signal();
 	} else if (r == 0) {
@@ -119,7 +99,8 @@ static int run_in(const struct cli *cli, struct store *store, struct run_args *a
 			warn_reused(a, sb, image);
 			sandbox_note(sb);
 			sandbox_dir_heal(store);
-			r = attach_run(sb, &attach, died, err);
+			attach.sb = sb;
+			r = attach_run(&attach, died, err);
 		}
 		if (r < 0)
 			show_logs(cli, sb);
@@ -128,16 +109,6 @@ static int run_in(const struct cli *cli, struct store *store, struct run_args *a
 		cli_warn("%s", late.msg);
 	sandbox_free(sb);
 	return r;
-}
-
-/*
- * What our children leave behind when they are killed (an engine whose msb-vm is gone) becomes our
- * child and is on its way out; when we return, nothing is left.
- */
-static void reap(void)
-{
-	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
-		;
 }
 
 static int run(struct cli *cli, int argc, char **argv)
@@ -176,13 +147,8 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (r == 0)
 		r = run_in(cli, store, &a, &words, &died, &err);
 	spec_args_done(&a.with);
-	reap();
-	if (died) {
-		signal(died, SIG_DFL);
-		sigprocmask(SIG_UNBLOCK, &(sigset_t){{1ul << (died - 1)}}, NULL);
-		raise(died);
-	}
-	return r < 0 ? cli_fail(&err, EXIT_OURS) : r;
+	attach_reap();
+	return attach_leave(r, died, &err);
 }
 
 const struct verb verb_run = {

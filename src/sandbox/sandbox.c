@@ -306,17 +306,19 @@ int sandbox_open(struct sandbox **ret, struct store *s, struct sandbox_spec *spe
 	sb->record.ephemeral = !spec->name;
 	sb->record.spec = *spec;
 	memset(spec, 0, sizeof(*spec));
-	r = sandbox_source_parse(image, &sb->source, err);
-	if (r == 0 && !(sb->record.image = strdup(sb->source.text)))
+	r = image ? sandbox_source_parse(image, &sb->source, err) : 0;
+	if (r == 0 && image && !(sb->record.image = strdup(sb->source.text)))
 		r = err_set(err, ENOMEM, "cannot create a sandbox: out of memory");
 	if (r == 0)
 		r = sandbox_spec_check(&sb->record.spec, err);
 	if (r == 0 && sb->record.spec.name) {
-		r = sandbox_dir_take(s, sb->record.spec.name, true, &sb->dir, err);
+		r = sandbox_dir_take(s, sb->record.spec.name, image != NULL, &sb->dir, err);
 		if (r == 0 && sb->dir.kept) {
 			r = open_kept(sb, err);
 			goto out;
 		}
+		if (r == 0 && !image)
+			r = err_set(err, ERR_NOT_FOUND, "there is no sandbox \"%s\"", sb->dir.name);
 	}
 	/* What can be missing is looked for before anything is made. */
 	if (r == 0)

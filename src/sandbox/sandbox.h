@@ -40,9 +40,11 @@ struct sandbox;
 /*
  * Open the sandbox that @spec describes. With a name that is kept already, the stored wishes and
  * the image of then take the place of @spec and @image (see sandbox_reused()). @spec is emptied.
+ * Without an @image, it must be one that is kept.
  *
- * Errors worth telling apart: -EBUSY (it is running), -ERR_NOT_FOUND (no such image, or part of
- * the installation missing), -ERR_UNSUPPORTED (engine, or an image for another architecture).
+ * Errors worth telling apart: -EBUSY (it is running), -ERR_NOT_FOUND (no such image or sandbox, or
+ * part of the installation missing), -ERR_UNSUPPORTED (engine, or an image for another
+ * architecture).
  */
 int sandbox_open(struct sandbox **ret, struct store *s, struct sandbox_spec *spec,
 		 const char *image, struct err *err);

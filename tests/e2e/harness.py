@@ -285,6 +285,14 @@ class Case(unittest.TestCase):
     def run_in(self, image, *command, options=(), **how):
         return self.msb("run", *options, image, "--", *command, **how)
 
+    def running(self, name="box", *options, image="busybox"):
+        """A sandbox that runs until the end of the test, or until the input of what is returned ends."""
+        child = self.start("run", "-n", name, *options, image, "--", "sh", "-c", "echo up; cat; exit 0")
+        self.addCleanup(lambda: self.msb("rm", "-f", "-q", name))
+        self.addCleanup(self.finish, child)
+        self.assertEqual(child.stdout.readline(), b"up\n", child.poll())
+        return child
+
     def sh(self, script, *options, image="busybox", **how):
         """A shell script in a new sandbox; fails unless it succeeds; returns its output."""
         return self.ok(self.run_in(image, "sh", "-c", script, options=options, **how)).text

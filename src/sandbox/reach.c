@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/reach.h"
+
+#include <errno.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/loop.h"
+#include "sandbox/sandbox_dir.h"
+#include "sandbox/spec.h"
+
+/* Between the lock and the socket: an image to look at, a disk to make; or a guest to shut down. */
+#define REACH_PATIENCE_NS ((uint64_t)15000000000)
+#define REACH_RETRY_NS	  5000000
+
+static int try_connect(struct store *s, const char *name)
+{
+	cleanup_close int dir = sandbox_dir_open(s, name, NULL);
+
+	return dir < 0 ? dir : sandbox_socket_connect(dir, "agent.sock", NULL);
+}
+
+int sandbox_reach(struct store *s, const char *name, struct err *err)
+{
+	uint64_t end = now_ns() + REACH_PATIENCE_NS;
+	int r = sandbox_name_check(name, err);
+
+	if (r < 0)
+		return r;
+	for (;;) {
+		cleanup_sandbox_list struct sandbox_list l = {0};
+		int fd = try_connect(s, name);
+
+		if (fd >= 0)
+			return fd;
+		r = sandbox_dir_list(s, name, &l, err);
+		if (r < 0)
+			return r;
+		if (!l.items[0].running) {
+			err_set(err, ENOTCONN, "sandbox \"%s\" is not running", name);
+			return err_hint(err, "start it with `msb start %s`", name);
+		}
+		if (now_ns() >= end) {
+			err_set(err, EBUSY, "sandbox \"%s\" runs, but nobody answers for it", name);
+			return err_hint(err, "another command may be starting or stopping it");
+		}
+		nanosleep(&(struct timespec){.tv_nsec = REACH_RETRY_NS}, NULL);
+	}
+}

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`msb exec` and `shell`: commands in a sandbox that is there. A boot takes a second or two, so that
+one machine serves many questions."""
+import os
+import signal
+import subprocess
+
+from harness import Case, Terminal, deadline, machines_of, until
+
+
+class Exec(Case):
+    def ex(self, *words, options=(), **how):
+        return self.msb("exec", *options, "box", "--", *words, **how)
+
+    def said(self, *words, **how):
+        return self.ok(self.ex(*words, **how)).text
+
+    def test_what_a_command_gets(self):
+        self.own_home()
+        self.running("box", "-e", "OF_BOX=1", "-e", "BOTH=box", "-w", "/tmp", "-u", "user")
+        # Streams, apart and whole.
+        done = self.ok(self.ex("sh", "-c", "echo out; echo err >&2"))
+        self.assertEqual((done.out, done.err), (b"out\n", b"err\n"))
+        data = os.urandom(3_000_000)
+        self.assertEqual(self.ok(self.ex("cat", input=data)).out, data)
+        # The sandbox's defaults, and our own.
+        self.assertEqual(self.said("sh", "-c", "id -un; pwd; echo $OF_BOX $BOTH $FROM_IMAGE"), "user\n/tmp\n1 box yes\n")
+        self.assertEqual(self.said("sh", "-c", "id -un; pwd; echo $OF_BOX $BOTH", options=[
+            "-u", "root", "-w", "/etc", "-e", "BOTH=exec"]), "root\n/etc\n1 exec\n")
+        self.assertEqual(self.said("sh", "-c", "ulimit -n", options=["--rlimit", "nofile=77:99"]), "77\n")
+        # It is one machine: what one leaves the next finds.
+        self.said("sh", "-c", "echo kept >/tmp/left")
+        self.assertEqual(self.ok(self.msb("exec", "box", "cat", "/tmp/left")).text, "kept\n")
+        # Codes.
+        for code in (1, 42, 255):
+            self.assertEqual(self.ex("sh", "-c", f"exit {code}").code, code)
+        self.assertEqual(self.ex("sh", "-c", "kill -9 $$").code, 137)
+        self.refused(self.ex("no-such-command"), 127, "no-such-command")
+        self.refused(self.ex("/etc/noexec"), 126, "/etc/noexec")
+        self.refused(self.ex("true", options=["-u", "nobody-here"]), 125, "user")
+        self.refused(self.ex("true", options=["-w", "/not/there"]), 125, "directory")
+        self.assertEqual(self.ex("sleep", "1000", options=["--timeout", "1s"]).code, 124)
+        # No command, no terminal: the image's, whose shell ends with its input.
+        self.assertEqual(self.ok(self.msb("exec", "box", input=b"echo from $PWD\n")).text, "from /tmp\n")
+        # Shells.
+        self.assertEqual(self.ok(self.msb("shell", "box", "--", "echo $0 $1 $# $FROM_IMAGE", "a", "b")).text,
+                         "/bin/sh a 2 yes\n")
+        self.assertEqual(self.ok(self.msb("shell", "box", input=b"echo $((6*7))\n")).text, "42\n")
+        self.refused(self.msb("exec", "-t", "--no-tty", "box", "--", "true"), 125, "exclude")
+        self.refused(self.msb("exec"), 125, "which sandbox")
+        self.refused(self.msb("exec", "nobody", "--", "true"), 125, "no sandbox", "nobody")
+
+    def test_output_and_input_come_as_they_are_written(self):
+        self.own_home()
+        self.running()
+        child = self.start("exec", "box", "--", "sh", "-c", "echo first; read x; echo $x; read y; exit 7")
+        self.assertEqual(child.stdout.readline(), b"first\n")
+        child.stdin.write(b"second\n")
+        child.stdin.flush()
+        self.assertEqual(child.stdout.readline(), b"second\n")
+        child.stdin.close()
+        self.assertEqual(child.wait(60), 7)
+        # Signals reach the command, and what its client leaves behind is killed.
+        child = self.start("exec", "box", "--", "sh", "-c", "trap 'echo got; exit 3' INT; echo ready; while :; do sleep 0.1; done")
+        self.assertEqual(child.stdout.readline(), b"ready\n")
+        child.send_signal(signal.SIGINT)
+        self.assertEqual((child.stdout.readline(), child.wait(60)), (b"got\n", 3))
+        child = self.start("exec", "box", "--", "sh", "-c", "echo ready; exec sleep 4321")
+        self.assertEqual(child.stdout.readline(), b"ready\n")
+        child.kill()
+        until(lambda: "4321" not in self.said("ps", "-o", "args"), "the command outlives its client", 30)
+
+    def test_on_a_terminal(self):
+        self.own_home()
+        self.running()
+        t = Terminal(self, "exec", "box", "--", "sh", "-c", "stty size; read x; echo =$x=; read y", rows=30, columns=99)
+        t.expect(b"30 99")
+        t.write(b"typed\r")
+        t.expect(b"=typed=")
+        t.write(b"\x03")
+        self.assertEqual(t.wait(), 130)
+        self.assertEqual(t.stty(), t.modes)
+        t = Terminal(self, "shell", "box")
+        t.expect(b"# ")
+        t.write(b"echo $((40+2))\r")
+        t.expect(b"\n42")
+        t.write(b"exit 9\r")
+        self.assertEqual(t.wait(), 9)
+
+    def test_a_stopped_sandbox_runs_for_as_long_as_that(self):
+        self.own_home()
+        self.running().stdin.close()
+        until(lambda: not machines_of(self.home), "the sandbox goes on", 60)
+        self.assertEqual(self.said("sh", "-c", "echo once >/work/f; cat /work/f"), "once\n")
+        self.assertFalse(machines_of(self.home))
+        # Two at once: one starts it, the other joins.
+        one = self.start("exec", "box", "--", "sh", "-c", "cat /work/f; read x")
+        self.assertEqual(one.stdout.readline(), b"once\n")
+        self.assertEqual(self.said("cat", "/work/f"), "once\n")
+        two = self.start("exec", "box", "--", "sh", "-c", "echo two; sleep 1000")
+        self.assertEqual(two.stdout.readline(), b"two\n")
+        self.assertEqual(self.msb("stop", "box").code, 0)
+        for child in (one, two):
+            child.stdin.close()
+            self.assertEqual(child.wait(60), 125)
+            self.assertIn(b"while the command ran", child.stderr.read())
+
+    def test_a_reader_that_stops_delays_nobody(self):
+        self.own_home()
+        self.running()
+        stuck = self.start("exec", "box", "--", "yes", "x" * 1000)
+        self.assertTrue(stuck.stdout.read(4096))
+        for _ in range(5):
+            self.assertEqual(len(self.ok(self.ex("head", "-c", "2000000", "/dev/zero")).out), 2_000_000)
+        self.assertIsNone(stuck.poll())
+
+    @deadline(600)
+    def test_many_leak_nothing(self):
+        self.own_home()
+        self.running()
+        pids = self.machine_pids("msb-vm")
+        self.assertEqual(len(pids), 1)
+
+        def state():
+            fds = len(os.listdir(f"/proc/{pids[0]}/fd"))
+            agent = self.said("sh", "-c", "ls /proc/1/fd | wc -l; grep VmRSS /proc/1/status").split()
+            return fds, int(agent[0]), int(agent[2])
+
+        def wave(n):
+            children = [self.start("exec", "box", "--", "echo", "hi", stdin=subprocess.DEVNULL) for _ in range(n)]
+            for child in children:
+                out, err = child.communicate(timeout=300)
+                self.assertEqual((child.returncode, out), (0, b"hi\n"), err)
+        wave(20)
+        before = state()
+        for _ in range(3):
+            wave(20)
+        after = state()
+        # The client before the one that asks may be there still.
+        self.assertLessEqual(after[0], before[0] + 2)
+        self.assertLessEqual(after[1], before[1] + 1)
+        self.assertLess(after[2], before[2] + 512)
