@@ -171,7 +171,7 @@ class Runner:
             for raw in child.stdout:
                 out.write(raw)
                 out.flush()
-                last = raw.decode(errors="replace").rstrip("\n")
+                last = raw.decode(errors="replace").rstrip("\r\n")
                 line = re.sub(r"^(ok|FAILED|skipped)( +[\d.]+s  )", rf"\1\2{test.name}/", last)
                 line = re.sub(r"^(?=\d+ passed, )", f"         {test.name}: ", line)
                 with self.lock:
