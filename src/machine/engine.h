@@ -27,6 +27,11 @@ struct engine_ops {
 	/* The guest's agent is ready: the boot is over. May be NULL. */
 	void (*ready)(struct engine *e);
 	/*
+	 * The guest is late. Where it is because none of its CPUs will ever run again, which no
+	 * engine is told, report that as its end. May be NULL.
+	 */
+	void (*late)(struct engine *e);
+	/*
 	 * End it at once; harmless after the machine has ended. When it returns no guest runs and
 	 * the devices are nobody's but the machine's.
 	 */

@@ -280,8 +280,8 @@ static int set_up_vcpu(void *arg, unsigned index, int fd, struct err *err)
 static void on_end(struct loop_source *s, uint32_t events)
 {
 	static const enum machine_end ends[] = {
-		[VCPUS_RESET] = MACHINE_SHUTDOWN,  [VCPUS_PANIC] = MACHINE_PANIC,
-		[VCPUS_HALTED] = MACHINE_SHUTDOWN, [VCPUS_CRASH] = MACHINE_CRASH,
+		[VCPUS_RESET] = MACHINE_SHUTDOWN, [VCPUS_PANIC] = MACHINE_PANIC,
+		[VCPUS_HALTED] = MACHINE_HALTED,  [VCPUS_CRASH] = MACHINE_CRASH,
 		[VCPUS_ERROR] = MACHINE_CRASH,
 	};
 	struct engine *e = container_of(s, struct engine, ended);
@@ -322,6 +322,11 @@ static void engine_kvm_ready(struct engine *e)
 {
 	for (unsigned i = 0; i < e->ram.map.nregions; i++)
 		ram_want_large(&e->ram, e->ram.map.region[i].gpa, e->ram.map.region[i].size);
+}
+
+static void engine_kvm_late(struct engine *e)
+{
+	vcpus_end_if_halted(e->vcpus);
 }
 
 static void engine_kvm_stop(struct engine *e)
@@ -394,6 +399,7 @@ const struct engine_ops engine_kvm = {
 	.start = engine_kvm_start,
 	.run = engine_kvm_run,
 	.ready = engine_kvm_ready,
+	.late = engine_kvm_late,
 	.stop = engine_kvm_stop,
 	.free = engine_kvm_free,
 };

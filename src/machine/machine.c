@@ -29,6 +29,8 @@
 
 /* The peer's limit; a guest under emulation on a loaded host may take many seconds. */
 #define READY_TIMEOUT ((uint64_t)180 * 1000000000u)
+/* After so long a guest that boots or shuts down is looked at; most have done it in less. */
+#define LATE ((uint64_t)1 * 1000000000u)
 /* The agent needs well under a second; after this the machine is ended by force. */
 #define STOP_GRACE ((uint64_t)10 * 1000000000u)
 /* How long clients may take to fetch what a machine that ended left for them. */
@@ -54,7 +56,8 @@ struct run {
 	struct virtio_device *vsock;
 	int control_guest; /* the guest's end of the control connection, until it connects */
 	struct loop_source parent, signals;
-	struct loop_timer deadline;
+	struct loop_timer deadline, late;
+	uint64_t patience; /* until `late` strikes */
 	int startup_fd;
 	struct jail jail;
 	atomic_uint breaches; /* of the devices' rules, by the guest */
@@ -133,6 +136,7 @@ static void on_ready(void *arg)
 
 	r->ready = true;
 	loop_timer_stop(&r->deadline);
+	loop_timer_stop(&r->late);
 	report(r, NULL, "");
 	log_info("guest ready");
 	if (r->ops->ready)
@@ -177,6 +181,21 @@ static void on_deadline(struct loop_timer *t)
 		machine_ended(&r->m, MACHINE_BOOT, "the guest did not become ready in time");
 }
 
+static void expect(struct run *r, uint64_t within)
+{
+	r->patience = within;
+	if (r->ops->late)
+		loop_timer_in(r->m.loop, &r->late, within);
+}
+
+static void on_late(struct loop_timer *t)
+{
+	struct run *r = container_of(t, struct run, late);
+
+	r->ops->late(r->engine);
+	expect(r, r->patience * 2);
+}
+
 static void stop(struct run *r)
 {
 	if (r->stopping || relay_shutdown_guest(r->relay) < 0) {
@@ -185,6 +204,7 @@ static void stop(struct run *r)
 	}
 	r->stopping = true;
 	loop_timer_in(r->m.loop, &r->deadline, STOP_GRACE);
+	expect(r, LATE);
 }
 
 static void on_signal(struct loop_source *s, uint32_t events)
@@ -511,6 +531,7 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 	machine_mark(&r->m, "seal");
 	if (r->ops->run)
 		r->ops->run(r->engine);
+	expect(r, LATE);
 	log_marks(&r->m);
 	return 0;
 }
@@ -519,6 +540,7 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 static void wind_up(struct run *r)
 {
 	jail_wait(&r->jail);
+	loop_timer_stop(&r->late);
 	if (r->engine)
 		r->ops->stop(r->engine);
 	/* The devices deliver what they hold before the relay's clients are cut off. */
@@ -574,6 +596,11 @@ static int judge(struct run *r, struct err *err)
 	case MACHINE_PANIC:
 		err_set(err, ERR_GUEST, "the guest's kernel panicked");
 		break;
+	case MACHINE_HALTED:
+		if (r->stopping)
+			return 0;
+		err_set(err, ERR_GUEST, "%s", r->why);
+		break;
 	default:
 		err_set(err, ERR_GUEST, "%s", r->why[0] ? r->why : "the machine ended");
 		break;
@@ -592,6 +619,7 @@ int machine_run(const struct machine_start *start, struct err *err)
 		.parent = {.fd = start->parent_fd},
 		.signals = {.fd = -1},
 		.deadline = {.fn = on_deadline},
+		.late = {.fn = on_late},
 		.startup_fd = start->startup_fd,
 		.jail = JAIL_INIT,
 	};

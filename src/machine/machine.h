@@ -9,6 +9,8 @@
  *	SIGTERM          ──► core.shutdown, and force after STOP_GRACE
  *	owner gone       ──► the engine is ended at once (when the machine is owned)
  *	engine ended     ──► clients get what is left for them, a second report, return
+ *	no ready, or no end after a shutdown, for LATE ──► the engine looks whether the CPUs
+ *	                     still live, and again after twice as long each time
  *	no ready in time ──► reported with the console's last words, the engine is ended
  *
  * Threads: the main loop runs the relay, the engine's control channels and the transports; each
@@ -38,6 +40,7 @@ enum machine_end {
 	MACHINE_RUNNING,
 	MACHINE_SHUTDOWN, /* the guest switched itself off or reset, as its agent does */
 	MACHINE_PANIC,	  /* the guest's kernel gave up */
+	MACHINE_HALTED,	  /* no CPU of the guest will ever run again */
 	MACHINE_CRASH,	  /* the engine failed or was killed */
 	MACHINE_BOOT,	  /* the guest came up, but its agent could not */
 	MACHINE_KILLED,	  /* we ended it */

@@ -2,9 +2,22 @@
 """What goes wrong before or around a command: one message, the right code, nothing left."""
 import os
 import shutil
+import struct
 import subprocess
+import unittest
 
 from harness import Case, ENGINE, tree
+
+
+def tiny_kernel(code):
+    """An ELF file that a machine enters at @code, in 64-bit mode."""
+    load, note = 64 + 2 * 56, struct.pack("<III4sI", 4, 4, 18, b"Xen", 0x1000000)
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, 0x1000000, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+
+    def segment(kind, offset, size, room):
+        return struct.pack("<IIQQQQQQ", kind, 5, offset, 0x1000000, 0x1000000, size, room, 4)
+    return (header + segment(1, load, len(code), 4096) + segment(4, load + len(code), len(note), len(note)) +
+            code + note)
 
 
 class Words(Case):
@@ -196,3 +209,14 @@ class Ends(Case):
         for how in ("halt", "poweroff", "reboot"):
             done = self.run_in("busybox", how, "-f")
             self.refused(done, 125, "stopped while the command ran")
+
+    @unittest.skipUnless(ENGINE == "kvm", "how QEMU's CPUs sleep is not ours to see")
+    def test_all_cpus_halt(self):
+        self.own_home()
+        before = tree(self.home)
+        path = self.path("kernel")
+        with open(path, "wb") as f:
+            f.write(tiny_kernel(b"\xfa\xf4\xeb\xfc"))  # again: cli; hlt; jmp again
+        self.refused(self.run_in("busybox", "true", options=["-c", "2", "--kernel", path]), 125,
+                     "halted all its CPUs with interrupts off")
+        self.nothing_left(before=before)

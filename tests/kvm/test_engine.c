@@ -68,6 +68,8 @@ struct world {
 	struct machine m;
 	struct vm_config config;
 	struct engine *engine;
+	struct loop_timer late;
+	unsigned looks;
 	char kernel[256];
 	int out, disk[2];
 	unsigned ends;
@@ -240,6 +242,56 @@ static void test_triple_fault(void **state)
 	assert_int_equal(w.how, MACHINE_CRASH);
 	assert_non_null(strstr(w.why, "triple fault"));
 	world_done(&w);
+}
+
+static void look(struct loop_timer *t)
+{
+	struct world *w = container_of(t, struct world, late);
+
+	engine_kvm.late(w->engine);
+	if (++w->looks == 1000)
+		loop_quit(w->m.loop, 0);
+	else
+		loop_timer_in(w->m.loop, t, 10000000);
+}
+
+/* No exit tells of it: KVM keeps a halted vCPU, and the others were never started. */
+static void test_halted_for_good(void **state)
+{
+	struct world w;
+
+	world_init_code(&w, state, 0xfa, 0xf4, 0xeb, 0xfc); /* again: cli; hlt; jmp again */
+	w.config.cpus = 3;
+	w.late.fn = look;
+	start(&w);
+	loop_timer_in(w.m.loop, &w.late, 1);
+	loop_run(w.m.loop);
+	assert_int_equal(w.ends, 1);
+	assert_int_equal(w.how, MACHINE_HALTED);
+	assert_non_null(strstr(w.why, "halted all its CPUs"));
+	world_done(&w);
+}
+
+/* One that waits for an interrupt is left alone, and so is one that works. */
+static void test_late_and_alive(void **state)
+{
+	static const uint8_t waits[] = {0xfb, 0xf4, 0xeb, 0xfc}; /* again: sti; hlt; jmp again */
+	static const uint8_t works[] = {0xfa, 0xeb, 0xfe};	 /* cli; jmp . */
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct world w;
+
+		world_init(&w, state, i ? works : waits, i ? sizeof(works) : sizeof(waits));
+		w.late.fn = look;
+		w.looks = 980;
+		start(&w);
+		loop_timer_in(w.m.loop, &w.late, 1);
+		loop_run(w.m.loop);
+		assert_int_equal(w.looks, 1000);
+		assert_int_equal(w.ends, 0);
+		loop_timer_stop(&w.late);
+		world_done(&w);
+	}
 }
 
 /* Serial output, the zero page's address in RSI, other bytes to the keyboard controller ignored. */
@@ -453,10 +505,10 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_reset),	       T(test_panic),	       T(test_triple_fault),
-		T(test_console),       T(test_device_windows), T(test_free_while_it_runs),
-		T(test_refusals),      T(test_nervous_host),   T(test_every_call_fails),
-		T(test_config_change),
+		T(test_halted_for_good), T(test_late_and_alive),     T(test_reset),
+		T(test_panic),		 T(test_triple_fault),	     T(test_console),
+		T(test_device_windows),	 T(test_free_while_it_runs), T(test_refusals),
+		T(test_nervous_host),	 T(test_every_call_fails),   T(test_config_change),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

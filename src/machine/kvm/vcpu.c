@@ -113,6 +113,25 @@ void vcpus_end(struct vcpus *g, enum vcpus_end_kind kind, const char *why)
 	pthread_mutex_unlock(&g->lock);
 }
 
+void vcpus_end_if_halted(struct vcpus *g)
+{
+	bool running;
+	unsigned n = 0;
+
+	pthread_mutex_lock(&g->lock);
+	running = g->target == RUNNING;
+	pthread_mutex_unlock(&g->lock);
+	if (!running)
+		return;
+	vcpus_pause(g);
+	while (n < g->n && x86_sleeps_for_good(g->vcpu[n].fd))
+		n++;
+	if (n == g->n)
+		vcpus_end(g, VCPUS_HALTED, "the guest halted all its CPUs with interrupts off");
+	else
+		vcpus_resume(g);
+}
+
 struct vcpus_end vcpus_get_end(struct vcpus *g)
 {
 	struct vcpus_end end;

@@ -20,8 +20,12 @@
  * What ends the machine (reset, triple fault, all CPUs halted for good, an error) is written down
  * once, stops the other vCPUs, and makes an eventfd readable. Nobody else is called.
  *
- * Threads: new, create, pause, resume and free belong to one thread, which is none of the vCPUs'.
- *The other calls may come from any.
+ * With interrupt controllers in the kernel a halted vCPU stays there, and one that halts with its
+ * interrupts off tells nobody. Watching for it would wake healthy guests, so somebody has to ask:
+ * vcpus_end_if_halted(), when a guest is late with what is expected of it.
+ *
+ * Threads: new, create, pause, resume, end_if_halted and free belong to one thread, which is none
+ *of the vCPUs'. The other calls may come from any.
  */
 #ifndef MACHINE_KVM_VCPU_H
 #define MACHINE_KVM_VCPU_H
@@ -75,6 +79,9 @@ void vcpus_kick(struct vcpus *g, unsigned index);
 
 /* End the machine; the first reason stands. Does not wait: for devices, on a vCPU's thread too. */
 void vcpus_end(struct vcpus *g, enum vcpus_end_kind kind, const char *why);
+
+/* Look, between a pause and a resume, whether no vCPU will ever run again; then that is the end. */
+void vcpus_end_if_halted(struct vcpus *g);
 
 /* Readable from the end on. */
 int vcpus_end_fd(const struct vcpus *g);

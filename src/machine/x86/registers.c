@@ -16,6 +16,7 @@ enum {
 	CR4_PAE = 1 << 5,
 	EFER_LME = 1 << 8,
 	EFER_LMA = 1 << 10,
+	RFLAGS_IF = 1 << 9,
 	PAGE_PRESENT = 1 << 0,
 	PAGE_WRITE = 1 << 1,
 	PAGE_LARGE = 1 << 7,
@@ -114,6 +115,21 @@ int x86_set_msrs(int vcpu_fd, struct err *err)
 	memcpy(u.m.entries, entries, sizeof(entries));
 	r = kvm_call(vcpu_fd, KVM_SET_MSRS, &u);
 	return r < 0 ? err_set(err, r, "KVM refuses model-specific registers: %s", err_name(r)) : 0;
+}
+
+bool x86_sleeps_for_good(int vcpu_fd)
+{
+	struct kvm_vcpu_events events;
+	struct kvm_mp_state mp;
+	struct kvm_regs g;
+
+	if (kvm_call(vcpu_fd, KVM_GET_MP_STATE, &mp) < 0)
+		return false;
+	if (mp.mp_state == KVM_MP_STATE_UNINITIALIZED || mp.mp_state == KVM_MP_STATE_INIT_RECEIVED)
+		return true;
+	return mp.mp_state == KVM_MP_STATE_HALTED && kvm_call(vcpu_fd, KVM_GET_REGS, &g) >= 0 &&
+	       !(g.rflags & RFLAGS_IF) && kvm_call(vcpu_fd, KVM_GET_VCPU_EVENTS, &events) >= 0 &&
+	       !events.nmi.pending && !events.nmi.injected;
 }
 
 void x86_describe(int vcpu_fd, char text[128])

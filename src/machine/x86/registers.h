@@ -3,6 +3,7 @@
 #ifndef MACHINE_X86_REGISTERS_H
 #define MACHINE_X86_REGISTERS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -21,6 +22,12 @@ int x86_enter_long_mode(int vcpu_fd, uint64_t entry, uint64_t rsi, struct err *e
 
 /* Model-specific registers that firmware would have set. */
 int x86_set_msrs(int vcpu_fd, struct err *err);
+
+/*
+ * Whether a paused vCPU will not run again unless another one wakes it: halted with interrupts off,
+ * or never started.
+ */
+bool x86_sleeps_for_good(int vcpu_fd);
 
 /* Where a vCPU that does not run stands, in words. */
 void x86_describe(int vcpu_fd, char text[128]);
