@@ -35,7 +35,6 @@ check:
 check-kvm: all
 	scripts/deps.sh run test box
 	scripts/check-kvm.sh
-	scripts/check-kvm.sh cpus
 
 quickstart:
 	scripts/quickstart.sh
