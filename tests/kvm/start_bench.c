@@ -5,8 +5,13 @@
  *	start_bench RUNS MSB_VM KERNEL AGENTD DIR [MIB [CPUS [JAIL]]]
  *
  * Needs nothing of the guest, so it can be run on a KVM that only emulates. Prints the median of
- * each part, in microseconds. DIR is a scratch folder. With GUEST_ENDS in the environment, KERNEL
- *is one that resets at once: then its end is timed as well.
+ * each part, in microseconds. DIR is a scratch folder.
+ *
+ * The end is timed, too: of a machine that is killed after LIFE_US, or, with GUEST_ENDS in the
+ * environment, of one that resets itself then. Its kernel, which takes KERNEL's place, does nothing
+ * but read the time stamp counter until so much of it has passed: so its last instruction comes
+ * LIFE_US after its first, and what the host needs more than that for the first counts as the
+ *end's.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +30,8 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "machine/vm_config.h"
+#include "machine/x86/tsc.h"
+#include "tiny_kernel.h"
 
 enum { RUNS_MAX = 1000, PARTS_MAX = 32, LIFE_US = 100000 };
 
@@ -36,7 +43,7 @@ struct part {
 
 static struct part parts[PARTS_MAX];
 static unsigned nparts;
-static uint64_t last_entry;
+static uint64_t last_entry; /* into the guest, by now_ns() */
 
 static void add(const char *name, uint64_t us)
 {
@@ -111,6 +118,25 @@ static int start(const struct vm_config *c, const char *program, struct proc *re
 	return r;
 }
 
+static int write_ending_kernel(const char *path)
+{
+	uint8_t code[] = {
+		0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0,	 /* rax = rdtsc */
+		0x48, 0xbb, 0,	  0,	0,    0,    0,	  0,	0,    0, /* mov rbx, span */
+		0x48, 0x01, 0xc3,					 /* add rbx, rax */
+		0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0,	 /* again: rax = rdtsc */
+		0x48, 0x39, 0xd8, 0x72, 0xf2,	    /* cmp rax, rbx; jb again */
+		0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe, /* mov al, 0xfe; out 0x64, al; jmp . */
+	};
+	struct tsc_moment began = tsc_now();
+	uint64_t span;
+
+	usleep(LIFE_US);
+	span = (uint64_t)tsc_khz_since(&began) * LIFE_US / 1000;
+	memcpy(code + 11, &span, sizeof(span));
+	return tiny_kernel_write(path, code, sizeof(code));
+}
+
 static int by_value(const void *a, const void *b)
 {
 	const uint64_t *x = a, *y = b;
@@ -133,14 +159,19 @@ int main(int argc, char **argv)
 		.bootstrap = {boot, sizeof(boot)},
 	};
 	struct err err = ERR_INIT;
-	char image[512], upper[512], logs[512];
+	char image[512], upper[512], logs[512], kernel[512];
 	bool ends = getenv("GUEST_ENDS") != NULL;
 
 	if (argc < 6) {
 		fprintf(stderr, "start_bench RUNS MSB_VM KERNEL AGENTD DIR [MIB [CPUS [JAIL]]]\n");
 		return 2;
 	}
-	c.kernel = argv[3];
+	if (ends) {
+		snprintf(kernel, sizeof(kernel), "%s/kernel", argv[5]);
+		if (write_ending_kernel(kernel) < 0)
+			return perror(kernel), 1;
+	}
+	c.kernel = ends ? kernel : argv[3];
 	c.agentd = argv[4];
 	c.dir = argv[5];
 	if (argc > 6)
@@ -175,8 +206,6 @@ int main(int argc, char **argv)
 			fprintf(stderr, "%s\n", err.msg);
 			return 1;
 		}
-		uint64_t entered = 0, end;
-
 		do {
 			got = read(fd, log + n, sizeof(log) - 1 - n);
 			n += got > 0 ? (size_t)got : 0;
@@ -184,20 +213,19 @@ int main(int argc, char **argv)
 		} while (got > 0 && !take(log));
 		if (got <= 0)
 			fprintf(stderr, "it ended early:\n%s\n", log);
-		/*
-		 * A guest that ends by itself, or is ended: until the process is no more. What the
-		 * host's KVM does late after the start is over by then, as it is in any sandbox.
+		/* What the host's KVM does late after a start is over by then, as in any sandbox.
 		 */
-		if (!ends)
-			usleep(LIFE_US);
-		entered = now_ns();
-		if (ends)
+		if (ends) {
 			(void)proc_wait(&p, -1);
-		else
+			add("= LAST INSTRUCTION TO EXIT", (now_ns() - last_entry) / 1000 - LIFE_US);
+		} else {
+			uint64_t began;
+
+			usleep(LIFE_US);
+			began = now_ns();
 			proc_destroy(&p);
-		end = now_ns();
-		add(ends ? "= entry to msb-vm's exit" : "= SIGKILL to msb-vm's exit",
-		    (end - (ends ? last_entry : entered)) / 1000);
+			add("= SIGKILL TO EXIT", (now_ns() - began) / 1000);
+		}
 		close(fd);
 	}
 	for (struct part *p = parts; p < parts + nparts; p++) {

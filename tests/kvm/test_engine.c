@@ -4,8 +4,8 @@
  * hence its own machine_ended().
  */
 #include "tiny.h"
+#include "tiny_kernel.h"
 
-#include <elf.h>
 #include <errno.h>
 #include <dirent.h>
 #include <fcntl.h>
@@ -21,8 +21,6 @@
 #include "machine/machine.h"
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
-
-#define LOAD_AT 0x1000000u
 
 /*
  * A host with faults: our ioctl() stands in front of the C library's. The main thread's calls are
@@ -87,50 +85,6 @@ void machine_ended(struct machine *m, enum machine_end how, const char *why)
 	loop_quit(m->loop, 0);
 }
 
-/* An ELF file that is its headers, a PVH note, and @code. */
-static void write_kernel(const char *path, const void *code, size_t n)
-{
-	struct {
-		Elf64_Ehdr e;
-		Elf64_Phdr load, note;
-		Elf64_Nhdr n;
-		char name[4];
-		uint32_t entry;
-		uint8_t code[256];
-	} f = {
-		.e =
-			{
-				.e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64,
-					    ELFDATA2LSB, EV_CURRENT},
-				.e_type = ET_EXEC,
-				.e_machine = EM_X86_64,
-				.e_entry = LOAD_AT,
-				.e_phoff = sizeof(Elf64_Ehdr),
-				.e_phentsize = sizeof(Elf64_Phdr),
-				.e_phnum = 2,
-			},
-		.n = {.n_namesz = 4, .n_descsz = 4, .n_type = 18},
-		.name = "Xen",
-		.entry = LOAD_AT,
-	};
-
-	assert_true(n <= sizeof(f.code));
-	memcpy(f.code, code, n);
-	f.load = (Elf64_Phdr){
-		.p_type = PT_LOAD,
-		.p_offset = (uint64_t)((char *)f.code - (char *)&f),
-		.p_paddr = LOAD_AT,
-		.p_filesz = sizeof(f.code),
-		.p_memsz = 4096,
-	};
-	f.note = (Elf64_Phdr){
-		.p_type = PT_NOTE,
-		.p_offset = (uint64_t)((char *)&f.n - (char *)&f),
-		.p_filesz = sizeof(f.n) + 8,
-	};
-	assert_int_equal(io_write_file_atomic(path, &f, sizeof(f), 0600, NULL), 0);
-}
-
 static void world_init(struct world *w, void **state, const void *code, size_t n)
 {
 	struct err err = ERR_INIT;
@@ -144,7 +98,7 @@ static void world_init(struct world *w, void **state, const void *code, size_t n
 		.disk = {-1, -1},
 	};
 	snprintf(w->kernel, sizeof(w->kernel), "%s", scratch_path(state, "kernel"));
-	write_kernel(w->kernel, code, n);
+	assert_int_equal(tiny_kernel_write(w->kernel, code, n), 0);
 	w->config.kernel = w->kernel;
 	w->m.config = &w->config;
 	w->m.cmdline = w->kernel;
