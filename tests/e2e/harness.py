@@ -146,6 +146,9 @@ def processes_of(path):
             continue
         with contextlib.suppress(OSError):
             text = open(f"/proc/{pid}/cmdline", "rb").read()
+            # Whoever serves a box (tests/box) holds all that anyone in there has seen of this host.
+            if parent_and_name(pid)[1] == "virtiofsd":
+                continue
             if (needle in text or needle in open(f"/proc/{pid}/environ", "rb").read() or
                     any(path in link for link in open_files(pid))):
                 found[int(pid)] = text.replace(b"\0", b" ").decode(errors="replace")
