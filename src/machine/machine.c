@@ -19,6 +19,7 @@
 #include "machine/console.h"
 #include "machine/disk_image.h"
 #include "machine/engine.h"
+#include "machine/exec_log.h"
 #include "machine/initramfs.h"
 #include "machine/jail/jail.h"
 #include "machine/relay.h"
@@ -50,6 +51,7 @@ struct run {
 	const struct engine_ops *ops;
 	struct engine *engine;
 	struct console *console;
+	struct exec_log *log;
 	struct relay *relay;
 	struct backing backing;
 	uint64_t largest; /* disk image, when it is full */
@@ -138,6 +140,7 @@ static void on_ready(void *arg)
 	loop_timer_stop(&r->deadline);
 	loop_timer_stop(&r->late);
 	report(r, NULL, "");
+	exec_log_event(r->log, 0, "the sandbox has started");
 	log_info("guest ready");
 	if (r->ops->ready)
 		r->ops->ready(r->engine);
@@ -429,6 +432,9 @@ static int confine(struct run *r, struct err *err)
 				return err_set(err, e, "cannot confine a device: %s", err_name(e));
 		}
 	}
+	e = jail_loop(&r->jail, exec_log_loop(r->log));
+	if (e < 0)
+		return err_set(err, e, "cannot confine the log: %s", err_name(e));
 	/* An engine that can hold the guest back is made meanwhile. */
 	if (!r->ops->run)
 		jail_wait(&r->jail);
@@ -487,6 +493,10 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 		e = watch_signals(r, err);
 	if (e == 0)
 		e = console_new(&r->console, r->m.loop, c->dir, &r->m.console, err);
+	/* One that is thrown away soon has less to tell. */
+	if (e == 0)
+		e = exec_log_new(&r->log, c->dir, c->remove_dir ? 2 : EXEC_LOG_FILES, EXEC_LOG_FILE,
+				 err);
 	if (e == 0) {
 		*stage = "disk";
 		e = add_disks(r, err);
@@ -502,6 +512,7 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 	e = relay_new(&r->relay, r->m.loop, agent_fd, take_fd(&control), &relay_ops, r, err);
 	if (e < 0)
 		return e;
+	relay_set_log(r->relay, r->log);
 	for (unsigned i = 0; i < r->m.ndevices; i++)
 		virtio_device_on_broken(r->m.devices[i], on_broken, r);
 	machine_mark(&r->m, "devices");
@@ -536,8 +547,16 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 	return 0;
 }
 
+/* Of an end that is no failure. */
+static const char *end_in_words(const struct run *r)
+{
+	if (r->stopping && r->end == MACHINE_SHUTDOWN)
+		return "it was asked to";
+	return r->why[0] ? r->why : "its guest switched itself off";
+}
+
 /* No guest, and everybody has got what it left for them. */
-static void wind_up(struct run *r)
+static void wind_up(struct run *r, const char *why)
 {
 	jail_wait(&r->jail);
 	loop_timer_stop(&r->late);
@@ -550,6 +569,9 @@ static void wind_up(struct run *r)
 	if (r->relay && r->ready && !r->orphaned)
 		relay_finish(r->relay, DRAIN_MS);
 	r->relay = relay_free(r->relay);
+	if (r->ready)
+		exec_log_event(r->log, 0, "the sandbox has ended: %s", why);
+	r->log = exec_log_free(r->log);
 	r->console = console_free(r->console);
 	for (size_t i = 0; i < r->backing.n; i++)
 		close_fd(r->backing.fds[i]);
@@ -650,7 +672,7 @@ int machine_run(const struct machine_start *start, struct err *err)
 		log_error("%s: %s", stage, err->msg);
 		report(&r, err, stage);
 	}
-	wind_up(&r);
+	wind_up(&r, e < 0 ? err->msg : end_in_words(&r));
 	/* Its owner need not wait for the memory to be freed. */
 	if (e == 0 && !r.orphaned)
 		report(&r, NULL, "");

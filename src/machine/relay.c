@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "machine/exec_log.h"
 
 /* One read; large enough that a gigabyte costs few calls, small enough to stay in the L2 cache. */
 enum { CHUNK = 128 * 1024 };
@@ -29,6 +30,7 @@ struct client {
 	struct loop_source peer, guest; /* guest.fd is -1 until dialled */
 	struct flow in, out;		/* peer to guest, guest to peer */
 	uint32_t body_left;		/* of the frame that `in` is in the middle of */
+	struct exec_tap *tap;
 };
 
 struct relay {
@@ -39,6 +41,7 @@ struct relay {
 	struct buf from_agent, to_agent;
 	struct buf ready; /* the cached frame; empty until the guest is ready */
 	bool failed;
+	struct exec_log *log; /* may be NULL */
 	struct client *clients[RELAY_CLIENTS_MAX];
 	unsigned nclients;
 };
@@ -53,6 +56,7 @@ static void client_free(struct client *c)
 	close_fd(c->guest.fd);
 	buf_done(&c->in.queue);
 	buf_done(&c->out.queue);
+	exec_tap_free(c->tap);
 	r->clients[c->slot] = NULL;
 	if (r->nclients-- == RELAY_CLIENTS_MAX)
 		loop_mod(&r->listener, EPOLLIN);
@@ -150,6 +154,7 @@ static void client_update(struct client *c)
 static void on_peer(struct loop_source *s, uint32_t events)
 {
 	struct client *c = container_of(s, struct client, peer);
+	size_t before = buf_size(&c->in.queue);
 
 	if (events & EPOLLIN) {
 		if (flow_fill(&c->in, s->fd) < 0)
@@ -158,6 +163,8 @@ static void on_peer(struct loop_source *s, uint32_t events)
 			log_warn("client %u dropped: a frame outside its rights", c->slot);
 			goto gone;
 		}
+		exec_tap_asked(c->tap, buf_ptr(&c->in.queue) + before,
+			       buf_size(&c->in.queue) - before);
 		if (flow_drain(&c->in, c->guest.fd) < 0)
 			goto gone;
 	}
@@ -177,6 +184,7 @@ gone:
 static void on_guest(struct loop_source *s, uint32_t events)
 {
 	struct client *c = container_of(s, struct client, guest);
+	size_t before = buf_size(&c->out.queue);
 
 	/* A hang-up cannot be masked: with the queue full, look away until there is room. */
 	if (!(events & EPOLLIN) && buf_size(&c->out.queue) >= RELAY_QUEUE_MAX) {
@@ -186,6 +194,8 @@ static void on_guest(struct loop_source *s, uint32_t events)
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
 		if (flow_fill(&c->out, s->fd) < 0)
 			c->out.eof = true;
+		exec_tap_answered(c->tap, buf_ptr(&c->out.queue) + before,
+				  buf_size(&c->out.queue) - before);
 		c->out.passable = buf_size(&c->out.queue);
 		if (flow_drain(&c->out, c->peer.fd) < 0)
 			goto gone;
@@ -252,6 +262,7 @@ static void on_listener(struct loop_source *s, uint32_t events)
 		return;
 	}
 	c->relay = r;
+	c->tap = exec_tap_new(r->log);
 	c->slot = slot;
 	c->peer.fd = fd;
 	c->peer.fn = on_peer;
@@ -363,6 +374,11 @@ static void on_control(struct loop_source *s, uint32_t events)
 		on_control_frame(r, &f);
 		frame_consume(&r->from_agent, &f);
 	}
+}
+
+void relay_set_log(struct relay *r, struct exec_log *log)
+{
+	r->log = log;
 }
 
 int relay_shutdown_guest(struct relay *r)

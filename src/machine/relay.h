@@ -8,7 +8,7 @@
  * protocol. Since no two clients share a connection, vsock's own credit reaches from the command
  * in the guest to the client that reads it, and a client that stops reading stops only itself.
  * The relay checks that a client's frames are well-formed in length and stay in its id range;
- * bodies pass through unread.
+ * bodies pass through unread, except that the log is shown a copy (exec_log.h).
  *
  * The agent's own connection, the control connection, brings the ready frame first (or a
  * core.error that says why the guest could not boot) and takes core.shutdown and core.clock.sync.
@@ -45,6 +45,9 @@ struct relay_ops {
  */
 int relay_new(struct relay **ret, struct loop *loop, int listenfd, int control,
 	      const struct relay_ops *ops, void *arg, struct err *err);
+/* Show what passes to @log, which outlives the relay. Before the first client. */
+struct exec_log;
+void relay_set_log(struct relay *r, struct exec_log *log);
 /* Ask the guest to shut down: 0, or -ENOTCONN when it never became ready. */
 int relay_shutdown_guest(struct relay *r);
 /* Deliver what clients have not yet read, for at most @timeout_ms, then drop them. */

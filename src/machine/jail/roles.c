@@ -149,6 +149,8 @@ static const struct jail_call device_calls[] = {
 	CALL(shutdown),
 	/* the log, when it is slow */
 	CALL(poll),
+	/* exec.log, whose oldest file is emptied for the next */
+	CALL(ftruncate),
 #ifdef __x86_64__
 	CALL(epoll_wait),
 #endif

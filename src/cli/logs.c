@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* msb logs: what commands in a sandbox have printed. */
+#include <errno.h>
+#include <poll.h>
+#include <regex.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "cli/cli.h"
+#include "sandbox/log_reader.h"
+#include "sandbox/sandbox_dir.h"
+#include "sandbox/spec.h"
+#include "store/store.h"
+
+enum {
+	/* Lines that have begun: of so many sessions and streams at once, and so long. */
+	PARTIALS_MAX = 64,
+	PARTIAL_BYTES = 256 << 10,
+	/* How often a quiet sandbox is asked whether it still runs; twice no is no. */
+	ALIVE_MS = 500,
+};
+
+struct logs_args {
+	bool follow, timestamps, json, no_color, show_id, color_sessions, has_tail, has_grep;
+	bool has_since, has_until;
+	uint64_t tail;
+	unsigned sources; /* by bit; 0: what commands printed */
+	int64_t since, until;
+	regex_t grep;
+	const char *color;
+};
+
+static int set_tail(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct logs_args *a = target;
+
+	(void)o;
+	if (str_to_u64(value, UINT32_MAX, &a->tail) < 0)
+		return err_set(err, ERR_USAGE, "\"%s\" is no number of lines", value);
+	a->has_tail = true;
+	return 0;
+}
+
+/* "5m" is five minutes ago; a date and time; or Unix seconds with an @. */
+static int set_time(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct logs_args *a = target;
+	int64_t *to = o->number ? &a->until : &a->since;
+	struct timespec now;
+	struct err ignored = ERR_INIT;
+	uint64_t n;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (value[0] == '@' && str_to_u64(value + 1, INT64_MAX / 1000000000, &n) == 0) {
+		*to = (int64_t)n * 1000000000;
+	} else if (log_time_parse(value, strlen(value), to) < 0) {
+		if (str_to_duration(value, "time", &n, &ignored) < 0) {
+			err_set(err, ERR_USAGE, "\"%s\" is no time", value);
+			return err_hint(err, "it is like 10m (ago), 2026-01-31T12:00:00Z or "
+					     "@1767225600");
+		}
+		*to = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec -
+		      (int64_t)MIN(n, (uint64_t)INT64_MAX);
+	}
+	*(o->number ? &a->has_until : &a->has_since) = true;
+	return 0;
+}
+
+static int set_source(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	static const char *const names[] = {"stdout", "stderr", "output", "system", "all"};
+	struct logs_args *a = target;
+	cleanup_free char *copy = strdup(value);
+	char *rest = NULL, *word;
+
+	(void)o;
+	if (!copy)
+		return err_set(err, ENOMEM, "out of memory");
+	for (word = strtok_r(copy, ",", &rest); word; word = strtok_r(NULL, ",", &rest)) {
+		size_t i = 0;
+
+		while (i < ARRAY_SIZE(names) && !str_eq(names[i], word))
+			i++;
+		if (i == ARRAY_SIZE(names)) {
+			err_set(err, ERR_USAGE, "there is no source \"%s\"", word);
+			return err_hint(err, "it is stdout, stderr, output, system or all");
+		}
+		a->sources |= str_eq(word, "all") ? ~0u : 1u << i;
+	}
+	return 0;
+}
+
+static int set_grep(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct logs_args *a = target;
+	char why[128];
+	int r;
+
+	(void)o;
+	if (a->has_grep)
+		regfree(&a->grep);
+	r = regcomp(&a->grep, value, REG_EXTENDED | REG_NOSUB);
+	a->has_grep = r == 0;
+	if (r == 0)
+		return 0;
+	regerror(r, &a->grep, why, sizeof(why));
+	return err_set(err, ERR_USAGE, "\"%s\" is no regular expression: %s", value, why);
+}
+
+static int set_color(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	(void)o;
+	if (!str_eq(value, "auto") && !str_eq(value, "always") && !str_eq(value, "never")) {
+		err_set(err, ERR_USAGE, "\"%s\" does not say when to use colours", value);
+		return err_hint(err, "it is auto, always or never");
+	}
+	((struct logs_args *)target)->color = value;
+	return 0;
+}
+
+#define ARGS(field) offsetof(struct logs_args, field)
+
+static const struct opt logs_opts[] = {
+	{'n', "tail", "N", "Only the last N lines", set_tail, 0, 0},
+	{0, "since", "TIME", "Only what is younger, as 10m (ago) or 2026-01-31T12:00:00Z", set_time,
+	 0, 0},
+	{0, "until", "TIME", "Only what is older", set_time, 0, 1},
+	{'f', "follow", NULL, "Go on with what comes, until the sandbox has ended", opt_set_flag,
+	 ARGS(follow), 0},
+	{0, "timestamps", NULL, "Put the time before each line", opt_set_flag, ARGS(timestamps), 0},
+	{0, "source", "SOURCE,…",
+	 "stdout, stderr, output (of terminals), system (what became of commands and machine) or "
+	 "all [stdout,stderr,output]",
+	 set_source, 0, 0},
+	{0, "grep", "REGEX", "Only lines that match, an extended regular expression", set_grep, 0,
+	 0},
+	{0, "json", NULL, "The entries as they are stored, one a line", opt_set_flag, ARGS(json),
+	 0},
+	{0, "color", "auto|always|never", "Tell sources apart by colour [auto]", set_color, 0, 0},
+	{0, "no-color", NULL, "The same as --color never", opt_set_flag, ARGS(no_color), 0},
+	{0, "show-id", NULL, "Put the session's number before each line", opt_set_flag,
+	 ARGS(show_id), 0},
+	{0, "color-sessions", NULL, "The same in a colour of the session's", opt_set_flag,
+	 ARGS(color_sessions), 0},
+};
+
+/* A line, or the beginning of one. */
+struct line {
+	struct buf text;
+	int64_t ns;
+	enum log_source source;
+	uint32_t id;
+};
+
+struct view {
+	const struct logs_args *args;
+	bool lines, color, midline; /* by lines; in colour; the last byte shown was no newline */
+	struct line partial[PARTIALS_MAX];
+	size_t partials;
+	struct line *kept; /* a ring: the last lines, while only those are wanted */
+	size_t first, nkept;
+	bool keeping;
+};
+
+static bool matches(const struct logs_args *a, const void *p, size_t n)
+{
+	regmatch_t m = {.rm_so = 0, .rm_eo = (regoff_t)n};
+
+	return !a->has_grep || regexec(&a->grep, n ? p : "", 1, &m, REG_STARTEND) == 0;
+}
+
+static void put_time(int64_t ns)
+{
+	time_t s = (time_t)(ns / 1000000000);
+	char when[32] = "";
+	struct tm tm;
+
+	if (gmtime_r(&s, &tm))
+		(void)strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
+	printf("%s.%06dZ ", when, (int)(ns % 1000000000 / 1000));
+}
+
+static void put_prefix(const struct view *v, const struct line *l)
+{
+	/* Those that are read well on dark and on light: cyan, green, yellow, magenta, blue. */
+	static const int colors[] = {36, 32, 33, 35, 34};
+
+	if (v->args->timestamps)
+		put_time(l->ns);
+	if (!v->args->show_id && !v->args->color_sessions)
+		return;
+	if (v->color && v->args->color_sessions && l->id)
+		printf("\033[%dm", colors[l->id % ARRAY_SIZE(colors)]);
+	if (l->id)
+		printf("[%u]", l->id);
+	else
+		fputs("[-]", stdout);
+	if (v->color && v->args->color_sessions && l->id)
+		fputs("\033[0m", stdout);
+	putchar(' ');
+}
+
+static void put_text(struct view *v, enum log_source source, const void *p, size_t n)
+{
+	const char *color = source == LOG_STDERR ? "\033[31m" : "\033[2m";
+	bool colored = v->color && (source == LOG_STDERR || source == LOG_SYSTEM);
+
+	if (!n)
+		return;
+	if (colored)
+		fputs(color, stdout);
+	fwrite(p, 1, n, stdout);
+	if (colored)
+		fputs("\033[0m", stdout);
+	v->midline = ((const char *)p)[n - 1] != '\n';
+}
+
+static void show_line(struct view *v, const struct line *l)
+{
+	size_t n = buf_size(&l->text);
+
+	if (v->args->json) {
+		fwrite(buf_ptr(&l->text), 1, n, stdout);
+		return;
+	}
+	if (v->midline)
+		putchar('\n');
+	put_prefix(v, l);
+	put_text(v, l->source, buf_ptr(&l->text), n);
+}
+
+/* A line is complete. Its text is taken or dropped. */
+static void take_line(struct view *v, struct line *l)
+{
+	size_t room = (size_t)v->args->tail;
+
+	if (!v->keeping) {
+		show_line(v, l);
+		buf_done(&l->text);
+		return;
+	}
+	if (v->nkept == room) {
+		if (!room) {
+			buf_done(&l->text);
+			return;
+		}
+		buf_done(&v->kept[v->first].text);
+		v->kept[v->first] = *l;
+		v->first = (v->first + 1) % room;
+	} else {
+		/* Grown by doubling: it is still in order from 0. */
+		if ((v->nkept & (v->nkept - 1)) == 0) {
+			size_t want = MIN(v->nkept ? 2 * v->nkept : 1, room);
+			struct line *p = reallocarray(v->kept, want, sizeof(*p));
+
+			if (!p) {
+				buf_done(&l->text);
+				l->text = (struct buf)BUF_INIT;
+				return;
+			}
+			v->kept = p;
+		}
+		v->kept[v->nkept++] = *l;
+	}
+	l->text = (struct buf)BUF_INIT;
+}
+
+static void finish_partial(struct view *v, size_t i)
+{
+	struct line *l = &v->partial[i];
+	size_t n = buf_size(&l->text);
+	const char *p = (const char *)buf_ptr(&l->text);
+
+	if (n && matches(v->args, p, n - (p[n - 1] == '\n')))
+		take_line(v, l);
+	buf_done(&l->text);
+	v->partial[i] = v->partial[--v->partials];
+}
+
+/* The line that bytes of this entry go on with. */
+static size_t find_partial(struct view *v, const struct log_entry *e)
+{
+	size_t i = 0;
+
+	while (i < v->partials && (v->partial[i].id != e->id || v->partial[i].source != e->source))
+		i++;
+	if (i < v->partials)
+		return i;
+	if (i == PARTIALS_MAX) {
+		finish_partial(v, 0);
+		i--;
+	}
+	v->partial[i] = (struct line){.source = e->source, .id = e->id};
+	v->partials = i + 1;
+	return i;
+}
+
+static void add_lines(struct view *v, const struct log_entry *e)
+{
+	const char *p = e->data, *end = p + e->n;
+
+	while (p < end) {
+		const char *nl = memchr(p, '\n', (size_t)(end - p));
+		size_t n = nl ? (size_t)(nl + 1 - p) : (size_t)(end - p), i = find_partial(v, e);
+		struct line *l = &v->partial[i];
+
+		if (!buf_size(&l->text))
+			l->ns = e->ns;
+		buf_add(&l->text, p, n);
+		/* Events come without the end of their line. */
+		if (!nl && e->source == LOG_SYSTEM)
+			buf_add_u8(&l->text, '\n');
+		if (nl || e->source == LOG_SYSTEM || buf_size(&l->text) > PARTIAL_BYTES)
+			finish_partial(v, i);
+		p += n;
+	}
+}
+
+/* The end of a session, or of all: what they had begun to say is all of it. */
+static void finish_ended(struct view *v, const struct log_entry *e)
+{
+	for (size_t i = v->partials; i-- > 0;) {
+		if (!e->id || v->partial[i].id == e->id)
+			finish_partial(v, i);
+	}
+}
+
+static void show_entry(struct view *v, const struct log_entry *e)
+{
+	const struct logs_args *a = v->args;
+	unsigned sources = a->sources ? a->sources : ~(1u << LOG_SYSTEM);
+
+	if (e->source == LOG_SYSTEM)
+		finish_ended(v, e);
+	if (!(sources & 1u << e->source) || (a->has_since && e->ns < a->since) ||
+	    (a->has_until && e->ns > a->until))
+		return;
+	if (a->json) {
+		struct line l = {.ns = e->ns};
+
+		if (!matches(a, e->data, e->n))
+			return;
+		buf_add(&l.text, e->line, e->line_n);
+		buf_add_u8(&l.text, '\n');
+		take_line(v, &l);
+		buf_done(&l.text);
+	} else if (v->lines) {
+		add_lines(v, e);
+	} else {
+		if (e->source == LOG_SYSTEM && v->midline)
+			putchar('\n');
+		put_text(v, e->source, e->data, e->n);
+		if (e->source == LOG_SYSTEM)
+			put_text(v, e->source, "\n", 1);
+	}
+}
+
+/* The end of what was there. */
+static void show_kept(struct view *v)
+{
+	for (size_t i = 0; i < v->nkept; i++) {
+		struct line *l = &v->kept[(v->first + i) % v->nkept];
+
+		show_line(v, l);
+		buf_done(&l->text);
+	}
+	v->nkept = 0;
+	v->keeping = false;
+}
+
+static void show_new(struct view *v, struct log_reader *r)
+{
+	struct log_entry e;
+	int got;
+
+	while ((got = log_reader_next(r, &e)) == 1 || got == -ENODATA) {
+		if (got == 1)
+			show_entry(v, &e);
+		else
+			cli_warn("the log was written faster than it could be read: some is "
+				 "missing");
+	}
+	if (got < 0)
+		cli_warn("cannot read the log: %s", err_name(got));
+}
+
+static bool is_running(struct store *store, const char *name)
+{
+	cleanup_sandbox_list struct sandbox_list l = {0};
+
+	return sandbox_dir_list(store, name, &l, NULL) == 0 && l.items[0].running;
+}
+
+static int64_t wall_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/* Until the sandbox has ended, or our reader has gone. */
+static void follow(struct view *v, struct log_reader *r, struct store *store, const char *name,
+		   int dir)
+{
+	cleanup_close int notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	cleanup_free char *logs = str_fmt("/proc/self/fd/%d/" SANDBOX_LOGS, dir);
+	struct pollfd p[] = {{.fd = notify, .events = POLLIN}, {.fd = STDOUT_FILENO}};
+	char events[4096];
+	int gone = 0;
+
+	/* Without notices it is looked at each time that we wake up. */
+	if (notify >= 0 && logs)
+		(void)inotify_add_watch(notify, logs, IN_MODIFY | IN_CREATE);
+	while (gone < 2 && !(v->args->has_until && wall_ns() > v->args->until)) {
+		int n;
+
+		fflush(stdout);
+		n = poll(p, ARRAY_SIZE(p), ALIVE_MS);
+		if (p[1].revents & (POLLERR | POLLHUP) || ferror(stdout))
+			return;
+		while (notify >= 0 && read(notify, events, sizeof(events)) > 0)
+			;
+		/* First whether it runs: what it said before its end is then there to be read. */
+		if (n == 0)
+			gone = is_running(store, name) ? 0 : gone + 1;
+		show_new(v, r);
+	}
+}
+
+static int show(struct store *store, const char *name, const struct logs_args *a, struct err *err)
+{
+	cleanup_sandbox_list struct sandbox_list l = {0};
+	struct view v = {.args = a, .keeping = a->has_tail};
+	cleanup_close int dir = -1;
+	struct log_reader *reader = NULL;
+	int r = sandbox_name_check(name, err);
+
+	if (r == 0)
+		r = sandbox_dir_list(store, name, &l, err);
+	if (r == 0)
+		r = dir = sandbox_dir_open(store, name, err);
+	if (r >= 0)
+		r = log_reader_new(&reader, dir, err);
+	if (r < 0)
+		return r;
+	v.color = !a->no_color &&
+		  (!a->color ? *cli_bold(stdout) != '\0'
+			     : str_eq(a->color, "always") ||
+				       (str_eq(a->color, "auto") && *cli_bold(stdout)));
+	v.lines = a->timestamps || a->show_id || a->color_sessions || a->has_grep || a->has_tail;
+	show_new(&v, reader);
+	/* A line that has only begun is among the last, if nothing more is to come. */
+	while (!a->follow && v.partials)
+		finish_partial(&v, 0);
+	show_kept(&v);
+	if (a->follow)
+		follow(&v, reader, store, name, dir);
+	while (v.partials)
+		finish_partial(&v, 0);
+	free(v.kept);
+	log_reader_free(reader);
+	return 0;
+}
+
+static int logs(struct cli *cli, int argc, char **argv)
+{
+	struct logs_args a = {0};
+	cleanup_words struct opt_words words = {0};
+	cleanup_store struct store *store = NULL;
+	struct err err = ERR_INIT;
+	int code, r;
+
+	if (cli_parse_operands(cli, &a, argc, argv, 1, 1, &words, &code))
+		return code;
+	r = store_open(&store, NULL, &err);
+	if (r >= 0)
+		r = show(store, words.words[0], &a, &err);
+	if (a.has_grep)
+		regfree(&a.grep);
+	return r < 0 ? cli_fail(&err, EXIT_FAILURE) : cli_finish();
+}
+
+const struct verb verb_logs = {
+	.name = "logs",
+	.group = "Sandboxes",
+	.args = "[OPTIONS] NAME",
+	.summary = "Show what commands in a sandbox printed",
+	.details = "Everything any command of a sandbox prints is kept, the last 30 to 40 MiB of "
+		   "it, byte\n"
+		   "for byte. With -f, what comes is shown until the sandbox has ended.",
+	.opts = logs_opts,
+	.nopts = ARRAY_SIZE(logs_opts),
+	.run = logs,
+};

@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine/exec_log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/base64.h"
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/str.h"
+#include "machine/exec_log_impl.h"
+#include "wire/cbor.h"
+
+enum {
+	/* The bytes of one entry: a line of at most twice that, or six times with control codes. */
+	ENTRY_MAX = 16 << 10,
+	HEADER_MAX = 256,
+	EVENT_MAX = 512,
+};
+
+/* What is queued: this, then the bytes. */
+struct record {
+	int64_t ns; /* Unix time */
+	uint32_t id, n;
+	uint8_t source;
+};
+
+struct exec_log {
+	struct worker worker;
+	struct loop_source wake; /* an eventfd: something is queued */
+	uint32_t sessions;	 /* of the main thread: how many there were */
+
+	pthread_mutex_t lock; /* what both threads use: */
+	struct buf queue;
+	uint64_t lost;
+
+	/* the writer's */
+	struct buf taken, line;
+	int fd[EXEC_LOG_FILES];
+	unsigned files, at;
+	uint64_t seq;
+	size_t size, max;
+	uint64_t unwritten; /* bytes that the disk refused */
+	int why;	    /* ...as this errno */
+};
+
+/* ---- lines ---- */
+
+static void add_escaped(struct buf *b, const uint8_t *p, size_t n)
+{
+	static const char hex[] = "0123456789abcdef";
+	size_t plain = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		char esc[6] = {'\\', 'u', '0', '0', hex[p[i] >> 4], hex[p[i] & 15]};
+		size_t len = sizeof(esc);
+
+		if (p[i] >= 0x20 && p[i] != '"' && p[i] != '\\' && p[i] != 0x7f)
+			continue;
+		if (p[i] == '"' || p[i] == '\\' || p[i] == '\n') {
+			esc[1] = p[i] == '\n' ? 'n' : (char)p[i];
+			len = 2;
+		}
+		buf_add(b, p + plain, i - plain);
+		buf_add(b, esc, len);
+		plain = i + 1;
+	}
+	buf_add(b, p + plain, n - plain);
+}
+
+static void add_line(struct buf *b, int64_t ns, const char *source, uint32_t id, const void *p,
+		     size_t n, uint64_t seq)
+{
+	bool text = cbor_utf8_valid(p, n);
+	time_t s = (time_t)(ns / 1000000000);
+	char when[32] = "";
+	struct tm tm;
+
+	if (gmtime_r(&s, &tm))
+		(void)strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
+	buf_addf(b, "{\"t\":\"%s.%06dZ\",\"s\":\"%s\",\"d\":\"", when,
+		 (int)(ns % 1000000000 / 1000), source);
+	if (text)
+		add_escaped(b, p, n);
+	else
+		base64_encode(p, n, b);
+	buf_add_u8(b, '"');
+	if (!text)
+		buf_add_str(b, ",\"e\":\"base64\"");
+	if (id)
+		buf_addf(b, ",\"id\":%u", id);
+	if (seq)
+		buf_addf(b, ",\"seq\":%llu", (unsigned long long)seq);
+	buf_add_str(b, "}\n");
+}
+
+/* Where to cut @n bytes that do not fit one entry: not within a character, if those are any. */
+static size_t cut(const uint8_t *p, size_t n)
+{
+	size_t m;
+
+	if (n <= ENTRY_MAX)
+		return n;
+	for (m = ENTRY_MAX; m > ENTRY_MAX - 4; m--) {
+		if ((p[m] & 0xc0) != 0x80)
+			return m;
+	}
+	return ENTRY_MAX;
+}
+
+/* ---- the writer ---- */
+
+static int put(struct exec_log *l, const struct buf *b)
+{
+	int r = io_write_full(l->fd[l->at], buf_ptr(b), buf_size(b));
+
+	if (r == 0) {
+		l->size += buf_size(b);
+		return 0;
+	}
+	/* No half lines: the next one would be lost as well. */
+	(void)!ftruncate(l->fd[l->at], (off_t)l->size);
+	return r;
+}
+
+static int begin_file(struct exec_log *l, unsigned at, int64_t ns)
+{
+	static const char what[] = "a new file of the log";
+	cleanup_buf struct buf b = BUF_INIT;
+
+	l->at = at;
+	l->size = 0;
+	if (ftruncate(l->fd[at], 0) < 0)
+		return -errno;
+	add_line(&b, ns, "system", 0, what, sizeof(what) - 1, ++l->seq);
+	return buf_failed(&b) ? -ENOMEM : put(l, &b);
+}
+
+static int put_entry(struct exec_log *l, const struct record *rec, const void *p, size_t n)
+{
+	static const char *const names[] = {"stdout", "stderr", "output", "system"};
+	int r = 0;
+
+	buf_reset(&l->line);
+	add_line(&l->line, rec->ns, names[rec->source], rec->id, p, n, 0);
+	if (buf_failed(&l->line))
+		return -ENOMEM;
+	if (!l->seq || l->size + buf_size(&l->line) > l->max)
+		r = begin_file(l, l->seq ? (l->at + 1) % l->files : 0, rec->ns);
+	return r < 0 ? r : put(l, &l->line);
+}
+
+static void put_lost(struct exec_log *l, int64_t ns, uint64_t lost, const char *why)
+{
+	struct record rec = {.ns = ns, .source = EXEC_LOG_SYSTEM};
+	char text[128];
+	int n = snprintf(text, sizeof(text), "%llu bytes of output are not in the log: %s",
+			 (unsigned long long)lost, why);
+
+	(void)put_entry(l, &rec, text, (size_t)n);
+}
+
+static void put_record(struct exec_log *l, const struct record *rec, const uint8_t *p)
+{
+	for (size_t done = 0; done < rec->n;) {
+		size_t n = cut(p + done, rec->n - done);
+		int r;
+
+		if (l->unwritten) {
+			uint64_t lost = l->unwritten;
+
+			l->unwritten = 0;
+			put_lost(l, rec->ns, lost, err_name(l->why));
+		}
+		r = put_entry(l, rec, p + done, n);
+		if (r < 0) {
+			l->unwritten += n;
+			l->why = -r;
+		}
+		done += n;
+	}
+}
+
+static int64_t wall_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/* Write what is queued. On the writer's thread. */
+static void drain(void *arg)
+{
+	struct exec_log *l = arg;
+	struct record rec;
+	uint64_t lost;
+
+	for (;;) {
+		struct buf b;
+
+		pthread_mutex_lock(&l->lock);
+		b = l->queue;
+		l->queue = l->taken;
+		l->taken = b;
+		lost = l->lost;
+		l->lost = 0;
+		pthread_mutex_unlock(&l->lock);
+		if (!buf_size(&l->taken) && !lost)
+			return;
+		while (buf_size(&l->taken)) {
+			memcpy(&rec, buf_ptr(&l->taken), sizeof(rec));
+			put_record(l, &rec, buf_ptr(&l->taken) + sizeof(rec));
+			buf_consume(&l->taken, sizeof(rec) + rec.n);
+		}
+		buf_reset(&l->taken);
+		if (lost)
+			put_lost(l, wall_ns(), lost, "they came faster than the disk takes them");
+	}
+}
+
+static void on_wake(struct loop_source *s, uint32_t events)
+{
+	uint64_t n;
+
+	(void)events;
+	(void)!read(s->fd, &n, sizeof(n));
+	drain(container_of(s, struct exec_log, wake));
+}
+
+static void begin(void *arg)
+{
+	struct exec_log *l = arg;
+
+	(void)loop_add(l->worker.loop, &l->wake, EPOLLIN);
+}
+
+static void end(void *arg)
+{
+	struct exec_log *l = arg;
+
+	drain(l);
+	loop_del(&l->wake);
+}
+
+/* ---- the main thread ---- */
+
+static void wake(struct exec_log *l)
+{
+	(void)!write(l->wake.fd, &(uint64_t){1}, sizeof(uint64_t));
+}
+
+void exec_log_lose(struct exec_log *l, size_t n)
+{
+	pthread_mutex_lock(&l->lock);
+	l->lost += n;
+	pthread_mutex_unlock(&l->lock);
+	wake(l);
+}
+
+void exec_log_put(struct exec_log *l, enum exec_log_source source, uint32_t id, const void *p,
+		  size_t n)
+{
+	struct record rec = {.ns = wall_ns(), .id = id, .n = (uint32_t)n, .source = source};
+	bool first, fits;
+
+	if (!n)
+		return;
+	pthread_mutex_lock(&l->lock);
+	first = !buf_size(&l->queue);
+	fits = buf_size(&l->queue) + sizeof(rec) + n <= EXEC_LOG_QUEUE &&
+	       buf_reserve(&l->queue, sizeof(rec) + n);
+	if (fits) {
+		buf_add(&l->queue, &rec, sizeof(rec));
+		buf_add(&l->queue, p, n);
+	}
+	l->queue.failed = false;
+	pthread_mutex_unlock(&l->lock);
+	if (!fits)
+		exec_log_lose(l, n);
+	else if (first)
+		wake(l);
+}
+
+uint32_t exec_log_session(struct exec_log *l)
+{
+	return ++l->sessions;
+}
+
+void exec_log_event(struct exec_log *l, uint32_t id, const char *fmt, ...)
+{
+	char text[EVENT_MAX];
+	va_list ap;
+	int n;
+
+	if (!l)
+		return;
+	va_start(ap, fmt);
+	n = vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (n >= (int)sizeof(text)) {
+		n = sizeof(text) - 1;
+		/* Not within a character. */
+		while (n && ((uint8_t)text[n - 1] & 0xc0) == 0x80)
+			n--;
+		n -= n && (uint8_t)text[n - 1] >= 0xc0;
+	}
+	if (n > 0)
+		exec_log_put(l, EXEC_LOG_SYSTEM, id, text, (size_t)n);
+}
+
+/* The "seq" of a file that was written before; 0: there is none. */
+static uint64_t read_seq(int fd)
+{
+	char b[HEADER_MAX + 1], *at;
+	ssize_t n = io_pread_full(fd, b, HEADER_MAX, 0);
+	uint64_t seq = 0;
+
+	if (n <= 0)
+		return 0;
+	b[n] = '\0';
+	b[strcspn(b, "\n")] = '\0';
+	at = strstr(b, ",\"seq\":");
+	if (!at)
+		return 0;
+	at[strcspn(at, "}")] = '\0';
+	return str_to_u64(at + strlen(",\"seq\":"), UINT64_MAX, &seq) < 0 ? 0 : seq;
+}
+
+static int open_files(struct exec_log *l, const char *dir, struct err *err)
+{
+	for (unsigned i = 0; i < l->files; i++) {
+		cleanup_free char *path = NULL;
+		struct stat st;
+		uint64_t seq;
+
+		path = i ? str_fmt("%s/logs/exec.log.%u", dir, i)
+			 : str_fmt("%s/logs/exec.log", dir);
+		if (!path)
+			return err_set(err, ENOMEM, "cannot open the log: out of memory");
+		l->fd[i] = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (l->fd[i] < 0)
+			return err_errno(err, "cannot open %s", path);
+		if (fstat(l->fd[i], &st) < 0 || st.st_size == 0)
+			continue;
+		seq = read_seq(l->fd[i]);
+		if (seq > l->seq) {
+			l->seq = seq;
+			l->at = i;
+			l->size = (size_t)st.st_size;
+		}
+	}
+	return 0;
+}
+
+int exec_log_new(struct exec_log **ret, const char *dir, unsigned files, size_t max,
+		 struct err *err)
+{
+	struct exec_log *l = calloc(1, sizeof(*l));
+	int r;
+
+	if (!l)
+		return err_set(err, ENOMEM, "cannot open the log: out of memory");
+	pthread_mutex_init(&l->lock, NULL);
+	l->files = MIN(files, (unsigned)EXEC_LOG_FILES);
+	l->max = max;
+	for (unsigned i = 0; i < EXEC_LOG_FILES; i++)
+		l->fd[i] = -1;
+	l->wake = (struct loop_source){.fn = on_wake, .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+	l->queue.max = l->taken.max = EXEC_LOG_QUEUE + sizeof(struct record);
+	r = l->wake.fd < 0 ? err_errno(err, "cannot open the log") : open_files(l, dir, err);
+	if (r == 0)
+		r = worker_start(&l->worker, "exec-log", err);
+	if (r == 0) {
+		loop_call(l->worker.loop, begin, l);
+		if (!loop_source_active(&l->wake))
+			r = err_set(err, ENOMEM, "cannot open the log: out of memory");
+	}
+	if (r < 0) {
+		exec_log_free(l);
+		return r;
+	}
+	*ret = l;
+	return 0;
+}
+
+struct loop *exec_log_loop(struct exec_log *l)
+{
+	return l->worker.loop;
+}
+
+struct exec_log *exec_log_free(struct exec_log *l)
+{
+	if (!l)
+		return NULL;
+	if (l->worker.started)
+		loop_call(l->worker.loop, end, l);
+	worker_stop(&l->worker);
+	for (unsigned i = 0; i < EXEC_LOG_FILES; i++)
+		close_fd(l->fd[i]);
+	close_fd(l->wake.fd);
+	buf_done(&l->queue);
+	buf_done(&l->taken);
+	buf_done(&l->line);
+	pthread_mutex_destroy(&l->lock);
+	free(l);
+	return NULL;
+}
