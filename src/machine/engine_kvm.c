@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <linux/virtio_mmio.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,7 +191,7 @@ static char *cmdline(const struct engine *e)
 	return buf_cstr(&b) ? strdup((char *)buf_ptr(&b)) : NULL;
 }
 
-static int load(struct engine *e, struct err *err)
+static int load_kernel(struct engine *e, struct err *err)
 {
 	const struct vm_config *c = e->m->config;
 	cleanup_close int kernel = open(c->kernel, O_RDONLY | O_CLOEXEC);
@@ -210,6 +211,51 @@ static int load(struct engine *e, struct err *err)
 			       "cannot build the kernel's command line: out of memory");
 	log_debug("kernel command line: %s", line);
 	return x86_boot_load(&e->ram, &boot, err);
+}
+
+/*
+ * Filling the guest's memory takes as long as it takes the kernel to create a VM and to tell what
+ * its CPUs support, so a thread does it beside that.
+ */
+struct load {
+	struct engine *e;
+	pthread_t thread;
+	bool started;
+	int r;
+	struct err err;
+};
+
+static void *load_main(void *arg)
+{
+	struct load *l = arg;
+
+	l->r = load_kernel(l->e, &l->err);
+	return NULL;
+}
+
+static int load_begin(struct load *l, struct err *err)
+{
+	uint64_t size = l->e->m->config->memory;
+	int r = ram_check_host(size, err);
+
+	if (r == 0)
+		r = ram_init(&l->e->ram, size, X86_HOLE, false, err);
+	if (r < 0)
+		return r;
+	l->started = pthread_create(&l->thread, NULL, load_main, l) == 0;
+	if (!l->started)
+		load_main(l);
+	return 0;
+}
+
+static int load_end(struct load *l, struct err *err)
+{
+	if (l->started)
+		pthread_join(l->thread, NULL);
+	l->started = false;
+	if (l->r < 0)
+		*err = l->err;
+	return l->r;
 }
 
 static int create_vm(struct engine *e, struct err *err)
@@ -232,7 +278,7 @@ static int create_memory(struct engine *e, struct err *err)
 	const struct guest_memory *map = &e->ram.map;
 	unsigned bits = x86_cpuid_address_bits(e->cpuid);
 	uint64_t size = e->m->config->memory;
-	int r;
+	int r = 0;
 
 	if (size > (UINT64_C(1) << MIN(bits, 52u)) - ((uint64_t)4 << 30)) {
 		char text[24];
@@ -242,12 +288,6 @@ static int create_memory(struct engine *e, struct err *err)
 			"%s of memory is more than this host's CPU can give a guest (%u bits)",
 			str_size(size, text), bits);
 	}
-	r = ram_check_host(size, err);
-	if (r == 0)
-		r = ram_init(&e->ram, size, X86_HOLE, false, err);
-	if (r == 0)
-		r = load(e, err);
-	machine_mark(e->m, "kernel loaded");
 	for (unsigned i = 0; r == 0 && i < map->nregions; i++)
 		r = kvm_vm_add_memory(&e->vm, map->region[i].gpa, map->region[i].size,
 				      map->region[i].host, err);
@@ -356,6 +396,7 @@ static struct engine *engine_kvm_free(struct engine *e)
 static int engine_kvm_start(struct engine **ret, struct machine *m, struct err *err)
 {
 	struct engine *e = calloc(1, sizeof(*e));
+	struct load load = {.e = e, .err = ERR_INIT};
 	int r;
 
 	if (!e)
@@ -371,11 +412,16 @@ static int engine_kvm_start(struct engine **ret, struct machine *m, struct err *
 	/* First: while its thread is confined, the rest is made. */
 	r = vcpus_new(&e->vcpus, m->config->cpus, err);
 	if (r == 0)
+		r = load_begin(&load, err);
+	if (r == 0)
 		r = create_vm(e, err);
 	machine_mark(m, "VM");
 	if (r == 0)
 		r = x86_cpuid_new(&e->cpuid, e->vm.dev, m->config->cpus, err);
 	machine_mark(m, "CPUID");
+	if (r == 0)
+		r = load_end(&load, err);
+	machine_mark(m, "kernel loaded");
 	if (r == 0)
 		r = create_memory(e, err);
 	if (r == 0)
@@ -387,6 +433,9 @@ static int engine_kvm_start(struct engine **ret, struct machine *m, struct err *
 	if (r == 0)
 		r = create_vcpus(e, err);
 	if (r < 0) {
+		struct err ignored = ERR_INIT;
+
+		(void)load_end(&load, &ignored);
 		engine_kvm_free(e);
 		return r;
 	}

@@ -537,7 +537,9 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 	e = r->ops->start(&r->engine, &r->m, err);
 	if (e < 0)
 		return e;
-	jail_seal(&r->jail);
+	e = jail_seal(&r->jail, err);
+	if (e < 0)
+		return e;
 	log_walls(&r->jail);
 	machine_mark(&r->m, "seal");
 	if (r->ops->run)

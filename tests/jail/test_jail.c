@@ -259,7 +259,7 @@ static void children(struct inside *in)
 	CHECK(proc_spawn(&p, &spec, &err) == 0);
 	/* Were one of the conditions not met, it would end. */
 	CHECK(proc_wait(&p, 300) == -ETIMEDOUT);
-	jail_seal(&in->jail);
+	(void)jail_seal(&in->jail, NULL);
 	CHECK(proc_kill(&p, SIGKILL) == 0);
 	CHECK(proc_wait(&p, -1) == 128 + SIGKILL);
 }
@@ -369,7 +369,7 @@ static void without_namespaces(struct inside *in)
 		snprintf(path, sizeof(path), "%s/kernel.log", in->logs);
 		CHECK(touch(path, "text") == 0);
 	}
-	jail_seal(&in->jail);
+	(void)jail_seal(&in->jail, NULL);
 	CHECK(jail_remove_dir(&in->jail, NULL) == 0);
 	REFUSED(stat(in->dir, &(struct stat){0}), ENOENT);
 }
@@ -383,7 +383,7 @@ static void without_mount_calls(struct inside *in)
 	CHECK(!in->jail.step[JAIL_ROOT].held && in->jail.step[JAIL_SECCOMP].held);
 	if (!lacks(in, JAIL_LANDLOCK))
 		REFUSED(open("/etc/passwd", O_RDONLY), EACCES);
-	jail_seal(&in->jail);
+	(void)jail_seal(&in->jail, NULL);
 	CHECK(jail_remove_dir(&in->jail, NULL) == 0);
 }
 
@@ -412,7 +412,7 @@ static void without_seccomp(struct inside *in)
 	inside_refuse(in, SYS_seccomp, ENOSYS);
 	inside_enter(in, "qemu");
 	CHECK(!in->jail.step[JAIL_SECCOMP].held);
-	jail_seal(&in->jail);
+	(void)jail_seal(&in->jail, NULL);
 	CHECK(getppid() >= 0);
 }
 
@@ -426,7 +426,7 @@ static void without_anything(struct inside *in)
 	in->jail = (struct jail)JAIL_INIT;
 	jail_begin(&in->jail, &p);
 	CHECK(jail_close(&in->jail, -1, 0, &name, NULL) == 0 && !name);
-	jail_seal(&in->jail);
+	(void)jail_seal(&in->jail, NULL);
 	CHECK(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 0 && getenv("PATH"));
 	CHECK(access("/etc/passwd", R_OK) == 0);
 	jail_describe(&in->jail, &b);
@@ -513,7 +513,7 @@ static void relaying(struct inside *in)
 	CHECK(relay_new(&relay, loop, l, p[0], &ops, &g, NULL) == 0);
 	client = connect_to(path);
 	inside_close(in);
-	jail_seal(&in->jail);
+	(void)jail_seal(&in->jail, NULL);
 	CHECK(frame_put_msg(&b, 0, MSG_READY, &m) == 0);
 	CHECK(write(p[1], buf_ptr(&b), buf_size(&b)) == (ssize_t)buf_size(&b));
 	turns(in, loop);
@@ -547,7 +547,7 @@ static void console(struct inside *in)
 	/* Files of this size do not fit the limit that the others set. */
 	CHECK(jail_close(&in->jail, -1, CONSOLE_LOG_MAX + (1 << 20), &(const char *){NULL}, NULL) ==
 	      0);
-	jail_seal(&in->jail);
+	(void)jail_seal(&in->jail, NULL);
 	for (size_t n = 0; n < CONSOLE_LOG_MAX + sizeof(text); n += sizeof(text)) {
 		CHECK(io_write_full(fd, text, sizeof(text)) == 0);
 		console_drain(c);

@@ -231,7 +231,7 @@ static void attempt(struct inside *in)
 		pthread_join(t, NULL);
 		break;
 	default:
-		jail_seal(&in->jail);
+		(void)jail_seal(&in->jail, NULL);
 		current->fn();
 	}
 }
@@ -316,7 +316,7 @@ static void lists_suffice(struct inside *in)
 	/* As an engine does, between jail_close() and jail_seal(). */
 	CHECK(pthread_create(&t, NULL, vcpu_work, in) == 0);
 	pthread_join(t, NULL);
-	jail_seal(&in->jail);
+	(void)jail_seal(&in->jail, NULL);
 	loop_call(in->worker.loop, device_work, in);
 	/* The kick of a vCPU is a signal to a thread of this process. */
 	CHECK(syscall(SYS_tgkill, getpid(), gettid(), 0) == 0);

@@ -255,8 +255,12 @@ int jail_close(struct jail *j, int initramfs, uint64_t file_max, const char **re
 	}
 	jail_landlock(j, places, n);
 	jail_finish_net(j);
-	if (child)
+	if (child) {
+		r = jail_left(j, err);
+		if (r < 0)
+			return r;
 		jail_unshare_pid(j);
+	}
 	/* What would grow beyond is refused, as on a full disk. */
 	(void)signal(SIGXFSZ, SIG_IGN);
 	(void)limit(RLIMIT_FSIZE, file_max);
@@ -335,16 +339,20 @@ bool jail_filters(void)
 	return filtered;
 }
 
-void jail_seal(struct jail *j)
+int jail_seal(struct jail *j, struct err *err)
 {
 	struct walls w = {0};
+	int r = jail_left(j, err);
 
+	if (r < 0)
+		return r;
 	jail_wait(j);
 	j->ruleset = close_fd(j->ruleset);
 	j->net = close_fd(j->net);
 	if (filtered)
 		w.filter = jail_filter(JAIL_CONTROL);
 	note(j, &w);
+	return 0;
 }
 
 /* ---- the end ---- */
@@ -387,6 +395,9 @@ int jail_remove_dir(struct jail *j, struct err *err)
 
 void jail_done(struct jail *j)
 {
+	struct err ignored = ERR_INIT;
+
+	(void)jail_left(j, &ignored);
 	if (j->net_making)
 		pthread_join(j->net_maker, NULL);
 	j->net = close_fd(j->net);

@@ -93,12 +93,15 @@ struct jail {
 	unsigned missing; /* those that we could not have, the last of them because of... */
 	int missing_why;
 	pthread_t net_maker;
-	bool net_making;	      /* that thread is to be joined */
-	int net;		      /* the net namespace, until all threads are in; or -errno */
-	bool bounded;		      /* the bounding set is empty */
-	int ruleset;		      /* Landlock's, until jail_close() is through */
-	int dir_parent;		      /* a detached mount of what the sandbox's directory is in */
-	bool rooted;		      /* the root is our own */
+	bool net_making; /* that thread is to be joined */
+	int net;	 /* the net namespace, until all threads are in; or -errno */
+	bool bounded;	 /* the bounding set is empty */
+	int ruleset;	 /* Landlock's, until jail_close() is through */
+	int dir_parent;	 /* a detached mount of what the sandbox's directory is in */
+	bool rooted;	 /* the root is our own */
+	pthread_t leaver;
+	bool leaving;		      /* that thread is to be joined: it detaches the old root */
+	int left;		      /* how that went */
 	char qemu[512];		      /* absolute path of $MSB_QEMU, if it is one */
 	struct jail_pending *pending; /* loops whose threads are being confined */
 };
@@ -135,8 +138,8 @@ int jail_thread(enum jail_role role);
 /* Do system call filters hold, so that children can expect to be able to make their own? */
 bool jail_filters(void);
 
-/* The engine has started: wait for the devices' threads, then confine the main one. */
-void jail_seal(struct jail *j);
+/* The engine has started: wait for all that takes its time, then confine the main thread. */
+int jail_seal(struct jail *j, struct err *err);
 
 /* Remove the sandbox's directory and what is in it; works inside and outside of the jail. */
 int jail_remove_dir(struct jail *j, struct err *err);

@@ -69,8 +69,10 @@ bool jail_has(unsigned cap);
 
 #define JAIL_INITRAMFS "/initramfs"
 
+/* The old root is left only once jail_left() says so. */
 int jail_root(struct jail *j, const struct jail_place *places, unsigned n, int initramfs,
 	      struct err *err);
+int jail_left(struct jail *j, struct err *err);
 
 /* ---- landlock.c ---- */
 

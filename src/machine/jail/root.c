@@ -5,8 +5,8 @@
  *
  * The places are cloned as detached mounts with the flags they shall have, before the tmpfs hides
  * anything; it goes on top of the sandbox's directory, which is there anyway and ours. Then it
- * becomes the root, and the old one is detached: what is still open of it stays open, but has no
- * name.
+ * becomes the root, and a thread detaches the old one, until when it has a name in the working
+ * directory; jail_seal() waits for it. What is still open of it stays open, but has no name.
  *
  * The sandbox's directory cannot be removed from within itself. For a sandbox that may have to be,
  * a detached clone of the directory above is kept: `..` leads nowhere from there, and the control
@@ -203,6 +203,26 @@ static int furnish(struct jail *j, const struct jail_place *places, unsigned n, 
 	return r;
 }
 
+/* The working directory, which all threads share, is the old root until then. */
+static void *leave(void *arg)
+{
+	struct jail *j = arg;
+
+	j->left = umount2(".", MNT_DETACH) < 0 || chdir("/") < 0 ? -errno : 0;
+	return NULL;
+}
+
+int jail_left(struct jail *j, struct err *err)
+{
+	if (j->leaving)
+		pthread_join(j->leaver, NULL);
+	j->leaving = false;
+	if (j->left < 0)
+		return err_set(err, j->left, "cannot leave the host's file system: %s",
+			       err_name(j->left));
+	return 0;
+}
+
 int jail_root(struct jail *j, const struct jail_place *places, unsigned n, int initramfs,
 	      struct err *err)
 {
@@ -220,8 +240,11 @@ int jail_root(struct jail *j, const struct jail_place *places, unsigned n, int i
 		jail_degrade(j, JAIL_ROOT, "%s: %s", what, err_name(r));
 		return 0;
 	}
-	if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
-		return err_errno(err, "cannot leave the host's file system");
+	/* The kernel waits here until no CPU can be in the old mounts: that is somebody else's
+	 * time. */
+	j->leaving = pthread_create(&j->leaver, NULL, leave, j) == 0;
+	if (!j->leaving)
+		leave(j);
 	j->rooted = true;
 	/* Not of what is mounted below. */
 	r = set_flags(AT_FDCWD, "/", 0, MOUNT_ATTR_RDONLY);

@@ -27,8 +27,7 @@ static int enter(struct jail *j, struct worker *worker, struct err *err)
 	r = jail_loop(j, worker->loop);
 	if (r < 0)
 		return err_set(err, r, "cannot confine a thread: %s", err_name(r));
-	jail_seal(j);
-	return 0;
+	return jail_seal(j, err);
 }
 
 int jail_try(const struct jail_params *params, struct buf *report, struct err *err)

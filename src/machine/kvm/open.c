@@ -116,18 +116,32 @@ static int explain_missing(const char *path, const char *proc, struct err *err)
 	return -ENOENT;
 }
 
+/* From the file alone: other sources than that are plugins of the C library. */
+static bool group_name(gid_t gid, char name[256])
+{
+	FILE *f = fopen("/etc/group", "re");
+	char text[4096];
+	struct group g, *found = NULL;
+
+	if (!f)
+		return false;
+	while (fgetgrent_r(f, &g, text, sizeof(text), &found) == 0 && g.gr_gid != gid)
+		found = NULL;
+	fclose(f);
+	return found && snprintf(name, 256, "%s", g.gr_name) < 256;
+}
+
 static int explain_denied(const char *path, struct err *err)
 {
-	char text[1024];
-	struct group g, *found = NULL;
 	struct stat st;
+	char name[256];
 
 	err_set(err, EACCES, "this user may not use %s", path);
 	if (stat(path, &st) < 0 || !(st.st_mode & S_IWGRP))
 		err_hint(err, "give this user read and write access to %s", path);
-	else if (getgrgid_r(st.st_gid, &g, text, sizeof(text), &found) == 0 && found)
-		err_hint(err, "join the group \"%s\" (usermod -aG %s USER) and log in again",
-			 g.gr_name, g.gr_name);
+	else if (group_name(st.st_gid, name))
+		err_hint(err, "join the group \"%s\" (usermod -aG %s USER) and log in again", name,
+			 name);
 	else
 		err_hint(err, "join the group with number %u and log in again",
 			 (unsigned)st.st_gid);
