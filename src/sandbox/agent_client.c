@@ -10,7 +10,6 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
-#include "wire/frame.h"
 
 enum {
 	GREETING = 8,		 /* id_start, id_end */
@@ -234,6 +233,13 @@ static int on_frame(struct agent_client *c, const struct frame *f, struct err *e
 
 	if (r < 0)
 		return r;
+	e = find_exec(c, f->id);
+	if (!env.type && e && e->ops->other) {
+		e->ops->other(e->arg, &env);
+		if (f->flags & FRAME_TERMINAL)
+			drop_exec(e);
+		return 0;
+	}
 	if (!env.type) {
 		log_debug("the agent sent %.*s, which we do not know", (int)env.name_len, env.name);
 		return 0;
@@ -243,7 +249,6 @@ static int on_frame(struct agent_client *c, const struct frame *f, struct err *e
 			return on_ready(c, &env, err);
 		return 0;
 	}
-	e = find_exec(c, f->id);
 	/* A session that has just ended may have had more on its way. */
 	return e ? on_exec(e, &env, err) : 0;
 }
@@ -406,7 +411,7 @@ static int copy_texts(struct wire_texts *to, const struct strv *from, size_t ski
 	return 0;
 }
 
-static int fill_request(const struct agent_exec_start *start, struct msg_exec_request *m)
+int agent_exec_request(const struct agent_exec_start *start, struct msg_exec_request *m)
 {
 	struct exec_rlimit *limits = calloc(start->nrlimits + 1, sizeof(*limits));
 
@@ -443,12 +448,10 @@ static uint32_t next_id(struct agent_client *c)
 	return id;
 }
 
-int agent_exec_new(struct agent_exec **ret, struct agent_client *c,
-		   const struct agent_exec_start *start, const struct agent_exec_ops *ops,
-		   void *arg, struct err *err)
+int agent_exec_open(struct agent_exec **ret, struct agent_client *c, const struct msg_type *type,
+		    const void *msg, const struct agent_exec_ops *ops, void *arg, struct err *err)
 {
-	struct msg_exec_request m = {0};
-	struct agent_exec *e = NULL;
+	struct agent_exec *e;
 	size_t slot = 0;
 	int r;
 
@@ -459,17 +462,12 @@ int agent_exec_new(struct agent_exec **ret, struct agent_client *c,
 	if (slot == AGENT_EXECS_MAX)
 		return err_set(err, ERR_LIMIT, "%d commands run already over this connection",
 			       AGENT_EXECS_MAX);
-	if (!start->argv->n)
-		return err_set(err, ERR_USAGE, "there is no command to run");
-	r = fill_request(start, &m);
-	e = r == 0 ? calloc(1, sizeof(*e)) : NULL;
+	e = calloc(1, sizeof(*e));
+	r = e ? 0 : -ENOMEM;
 	if (e) {
 		*e = (struct agent_exec){.client = c, .ops = ops, .arg = arg, .id = next_id(c)};
-		r = frame_put_msg(&c->out, e->id, MSG_EXEC_REQUEST, &m);
-	} else {
-		r = -ENOMEM;
+		r = frame_put_typed(&c->out, e->id, type, msg);
 	}
-	msg_free(MSG_EXEC_REQUEST, &m);
 	if (r < 0) {
 		free(e);
 		if (r == -EMSGSIZE)
@@ -480,6 +478,29 @@ int agent_exec_new(struct agent_exec **ret, struct agent_client *c,
 	*ret = e;
 	sent(c, 0);
 	return 0;
+}
+
+int agent_exec_new(struct agent_exec **ret, struct agent_client *c,
+		   const struct agent_exec_start *start, const struct agent_exec_ops *ops,
+		   void *arg, struct err *err)
+{
+	struct msg_exec_request m = {0};
+	int r;
+
+	if (!start->argv->n)
+		return err_set(err, ERR_USAGE, "there is no command to run");
+	r = agent_exec_request(start, &m);
+	if (r < 0)
+		err_set(err, r, "cannot ask for a command: %s", err_name(r));
+	else
+		r = agent_exec_open(ret, c, &msg_types[MSG_EXEC_REQUEST], &m, ops, arg, err);
+	msg_free(MSG_EXEC_REQUEST, &m);
+	return r;
+}
+
+void agent_exec_send(struct agent_exec *e, const struct msg_type *type, const void *msg)
+{
+	sent(e->client, frame_put_typed(&e->client->out, e->id, type, msg));
 }
 
 bool agent_exec_stdin_room(struct agent_exec *e)

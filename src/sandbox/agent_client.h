@@ -27,6 +27,7 @@
 #include "base/str.h"
 #include "sandbox/spec.h"
 #include "wire/agent_msg.h"
+#include "wire/frame.h"
 
 /* Sessions at once of one client; `msb` needs one, an SDK a few. */
 #define AGENT_EXECS_MAX 64
@@ -56,6 +57,8 @@ struct agent_exec_ops {
 	/* One of these two comes last; the session is gone when it returns. */
 	void (*exited)(void *arg, int code);
 	void (*failed)(void *arg, const struct msg_exec_failed *why);
+	/* A message that the agent protocol does not know; may be NULL. */
+	void (*other)(void *arg, const struct envelope *env);
 };
 
 /* @fd, a connected stream socket, becomes the client's (also on failure). */
@@ -80,6 +83,17 @@ struct agent_exec_start {
 int agent_exec_new(struct agent_exec **ret, struct agent_client *c,
 		   const struct agent_exec_start *start, const struct agent_exec_ops *ops,
 		   void *arg, struct err *err);
+
+/*
+ * A session that begins with another message than core.exec.request, where something else than the
+ * agent listens. It ends with any message that is said to be the last.
+ */
+int agent_exec_open(struct agent_exec **ret, struct agent_client *c, const struct msg_type *type,
+		    const void *msg, const struct agent_exec_ops *ops, void *arg, struct err *err);
+/* Send such a message. */
+void agent_exec_send(struct agent_exec *e, const struct msg_type *type, const void *msg);
+/* Make the core.exec.request of @start; to be freed also after a failure (-ENOMEM). */
+int agent_exec_request(const struct agent_exec_start *start, struct msg_exec_request *m);
 
 /* May input be added? When not, stdin_room() is called once it may. */
 bool agent_exec_stdin_room(struct agent_exec *e);

@@ -191,7 +191,11 @@ static_assert(FRAME_DATA_HEAD_MAX >= ENVELOPE_MAX + DATA_KEY + CBOR_HEAD_MAX, "d
 
 int frame_put_msg(struct buf *b, uint32_t id, enum msg_kind kind, const void *msg)
 {
-	const struct msg_type *t = &msg_types[kind];
+	return frame_put_typed(b, id, &msg_types[kind], msg);
+}
+
+int frame_put_typed(struct buf *b, uint32_t id, const struct msg_type *t, const void *msg)
+{
 	uint8_t head[ENVELOPE_MAX];
 	size_t start = buf_size(b), n, head_len;
 	uint8_t *at;

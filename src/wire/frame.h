@@ -93,6 +93,8 @@ int frame_put(struct buf *b, uint32_t id, uint8_t flags, const void *body, size_
  * frame (nothing is appended), -ENOMEM when the buffer failed.
  */
 int frame_put_msg(struct buf *b, uint32_t id, enum msg_kind kind, const void *msg);
+/* The same of a type that is not in msg_types[]; its name has 32 bytes at most. */
+int frame_put_typed(struct buf *b, uint32_t id, const struct msg_type *type, const void *msg);
 /* Append a data frame of at most FRAME_DATA_MAX bytes: one copy. */
 int frame_put_data(struct buf *b, uint32_t id, enum msg_kind kind, const void *p, size_t n);
 /* Only what stands before the data, for writev(): returns its length. */
