@@ -51,6 +51,7 @@ install: all
 	install -D -m 0755 -s build/msb $(DESTDIR)$(PREFIX)/bin/msb
 	install -D -m 0755 -s build/msb-vm $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-vm
 	install -D -m 0755 -s build/msb-fetch $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-fetch
+	install -D -m 0755 -s build/msb-convert $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-convert
 	install -D -m 0755 build/guest/agentd $(DESTDIR)$(PREFIX)/lib/microsandbox/guest/agentd
 	install -D -m 0644 build/vmlinux $(DESTDIR)$(PREFIX)/lib/microsandbox/vmlinux
 

@@ -347,7 +347,7 @@ class Bench:
     def sizes(self):
         """Sizes of the programs, stripped as installed"""
         self.head("program", "KiB")
-        for name in ("msb", "msb-vm", "msb-fetch", "guest/agentd", "vmlinux"):
+        for name in ("msb", "msb-vm", "msb-fetch", "msb-convert", "guest/agentd", "vmlinux"):
             path = os.path.join(self.work, "stripped")
             shutil.copyfile(os.path.join(BUILD, name), path)
             if name.startswith("msb"):

@@ -168,7 +168,8 @@ static void check_jail(struct report *r, struct store *store, const char *engine
 
 static void check_artifacts(struct report *r)
 {
-	static const char *const names[ARTIFACTS] = {"msb-vm", "agent", "kernel", "msb-fetch"};
+	static const char *const names[ARTIFACTS] = {"msb-vm", "agent", "kernel", "msb-fetch",
+						     "msb-convert"};
 
 	for (int i = 0; i < ARTIFACTS; i++) {
 		struct check *c = add(r, names[i]);

@@ -17,9 +17,8 @@
 /* CRCs are easily forged: whoever fills a stretch of the table only loses the sharing. */
 #define BLOCKS_PROBES 16u
 
-int blocks_init(struct blocks *b, const struct store *s, int fd, struct err *err)
+int blocks_init(struct blocks *b, int fd, struct err *err)
 {
-	b->store = s;
 	b->fd = fd;
 	b->buf = malloc(BLOCKS_BUFFER);
 	return b->buf ? 0 : err_set(err, ENOMEM, "out of memory");
@@ -54,7 +53,7 @@ static int flush(struct blocks *b, struct err *err)
 		if (at > start)
 			r = io_pwrite_full(b->fd, b->buf + start, at - start, b->at + start);
 		if (r < 0)
-			return store_write_error(b->store, r, err);
+			return err_set(err, r, "cannot write: %s", err_name(-r));
 		start = at + EROFS_BLOCK;
 	}
 	b->at += b->len;
@@ -201,7 +200,7 @@ static int take_back(struct blocks *b, uint64_t off, struct err *err)
 	}
 	/* What is written later must find holes where it has zeros. */
 	if (ftruncate(b->fd, (off_t)off) < 0)
-		return store_write_error(b->store, -errno, err);
+		return err_errno(err, "cannot write");
 	b->at = off;
 	b->len = 0;
 	b->written_back = MIN(b->written_back, off);
@@ -248,6 +247,6 @@ int blocks_finish(struct blocks *b, struct err *err)
 	int r = flush(b, err);
 
 	if (r >= 0 && ftruncate(b->fd, (off_t)b->at) < 0)
-		r = store_write_error(b->store, -errno, err);
+		r = err_errno(err, "cannot write");
 	return r;
 }

@@ -16,7 +16,6 @@
 #include <stdint.h>
 
 #include "base/err.h"
-#include "store/store.h"
 
 /* Files remembered for comparison: 6 MiB of memory, and more than most images have in all. */
 #define BLOCKS_FILES_MAX (1u << 18)
@@ -26,7 +25,6 @@ struct blocks_file {
 };
 
 struct blocks {
-	const struct store *store;
 	int fd; /* borrowed */
 	uint8_t *buf;
 	size_t len;  /* in buf */
@@ -36,7 +34,7 @@ struct blocks {
 	uint32_t file_count, file_slots;
 };
 
-int blocks_init(struct blocks *b, const struct store *s, int fd, struct err *err);
+int blocks_init(struct blocks *b, int fd, struct err *err);
 void blocks_done(struct blocks *b);
 
 int blocks_add(struct blocks *b, const uint8_t *p, size_t n, struct err *err);

@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "image/catalog.h"
+#include "image/crc32c.h"
 #include "image/reference.h"
 
 #define DISK_HEAD  8u

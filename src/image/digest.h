@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * SHA-256 digests as OCI writes them, and CRC-32C.
+ * SHA-256 digests as OCI writes them.
  */
 #ifndef IMAGE_DIGEST_H
 #define IMAGE_DIGEST_H
@@ -42,10 +42,5 @@ void hasher_done(struct hasher *h);
 /* Failures are remembered by the library and come out of hasher_finish(). */
 void hasher_add(struct hasher *h, const void *p, size_t n);
 int hasher_finish(struct hasher *h, struct digest *ret, struct err *err);
-
-/* Castagnoli CRC without pre- or post-inversion: start with ~0, chain results. Any thread. */
-uint32_t crc32c(uint32_t crc, const void *p, size_t n);
-/* Of the first @size bytes of @fd: 0, -ERR_CORRUPT if there are fewer, or -errno. */
-int crc32c_file(int fd, uint64_t size, uint32_t *ret);
 
 #endif

@@ -28,6 +28,7 @@
 #include "base/io.h"
 #include "base/str.h"
 #include "image/catalog.h"
+#include "image/convert.h"
 #include "image/limits.h"
 #include "image/merge.h"
 
@@ -72,6 +73,8 @@ struct walk {
 	uint64_t left, file_size;
 	uint8_t *chunk;
 	bool begun, ended;
+	const uint8_t *piece; /* of the stream, not yet handed out */
+	size_t piece_len;
 };
 
 static int no_memory(struct err *err)
@@ -483,10 +486,9 @@ static int read_piece(struct walk *w, const uint8_t **ret, size_t *len, struct e
 	return 1;
 }
 
-/* A tar_read_fn. */
-static int tar_piece(void *arg, const uint8_t **ret, size_t *len, struct err *err)
+/* The next piece of the tar stream: 1, 0 at the end. */
+static int tar_piece(struct walk *w, const uint8_t **ret, size_t *len, struct err *err)
 {
-	struct walk *w = arg;
 	int r = 1;
 
 	if (w->begun)
@@ -523,6 +525,33 @@ static int tar_piece(void *arg, const uint8_t **ret, size_t *len, struct err *er
 	if (r > 0)
 		hasher_add(&w->tar, *ret, *len);
 	return r;
+}
+
+/* A convert_fill_fn: small pieces together. */
+static ssize_t fill(void *arg, uint8_t *p, size_t max, struct err *err)
+{
+	struct walk *w = arg;
+	size_t have = 0;
+
+	while (have < max) {
+		size_t n;
+
+		if (!w->piece_len) {
+			int r = tar_piece(w, &w->piece, &w->piece_len, err);
+
+			if (r < 0)
+				return r;
+			if (r == 0)
+				break;
+			continue;
+		}
+		n = MIN(w->piece_len, max - have);
+		memcpy(p + have, w->piece, n);
+		w->piece += n;
+		w->piece_len -= n;
+		have += n;
+	}
+	return (ssize_t)have;
 }
 
 /* ---- the image ---- */
@@ -664,11 +693,12 @@ static int register_image(struct conversion *c, const struct digest *diff_id,
 static int convert(struct conversion *c, char id[IMAGE_DIGEST_LEN + 1], struct err *err)
 {
 	cleanup_walk struct walk w = {.file = -1};
-	cleanup_layer_writer struct layer_writer *writer = NULL;
+	cleanup_layer_draft struct layer_draft draft = {0};
+	struct layer_made made;
 	struct layer_info info;
 	struct digest diff_id;
 	struct timespec now;
-	int r = layer_writer_new(&writer, c->store, &c->limits, err);
+	int r = layer_draft_new(&draft, c->store, err);
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (r == 0)
@@ -678,13 +708,13 @@ static int convert(struct conversion *c, char id[IMAGE_DIGEST_LEN + 1], struct e
 	if (r == 0 && !(w.chunk = malloc(CHUNK)))
 		r = no_memory(err);
 	if (r == 0)
-		r = layer_write_tar(writer, tar_piece, &w, err);
+		r = convert_layer(&draft, &c->limits, fill, &w, &made, err);
 	if (r == 0)
 		r = hasher_finish(&w.tar, &diff_id, err);
 	if (r == 0)
 		r = hasher_finish(&w.print, &c->print, err);
 	if (r == 0)
-		r = layer_publish(writer, &diff_id, &info, err);
+		r = layer_publish(&draft, &made, &diff_id, &info, err);
 	if (r == 0)
 		r = register_image(c, &diff_id, &info, id, err);
 	if (r == 0 && w.newest < (int64_t)now.tv_sec * 1000000000 + now.tv_nsec - RACY_NS)

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "image/crc32c.h"
 #include "image/digest.h"
 #include "image/erofs_internal.h"
 

@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "image/crc32c.h"
 #include "image/digest.h"
 #include "image/frame.h"
 
@@ -13,9 +14,8 @@
 #define FRAME_IN_BUFFER	   (64u << 10)
 #define UNFRAME_OUT_BUFFER (128u << 10)
 
-int frame_init(struct frame *f, const struct store *s, int fd, uint64_t at, struct err *err)
+int frame_init(struct frame *f, int fd, uint64_t at, struct err *err)
 {
-	f->store = s;
 	f->fd = fd;
 	f->at = at;
 	f->crc = ~0u;
@@ -52,7 +52,7 @@ static int frame_run(struct frame *f, const void *p, size_t n, ZSTD_EndDirective
 		f->crc = crc32c(f->crc, f->out, out.pos);
 		r = io_pwrite_full(f->fd, f->out, out.pos, f->at);
 		if (r < 0)
-			return store_write_error(f->store, r, err);
+			return err_set(err, r, "cannot write: %s", err_name(-r));
 		f->written += out.pos;
 		f->at += out.pos;
 	} while (in.pos < n || (mode == ZSTD_e_end && left));

@@ -11,11 +11,9 @@
 #include <zstd.h>
 
 #include "base/err.h"
-#include "store/store.h"
 
 /* Zero-initialise both; frame_done() and unframe_done() are harmless on that. */
 struct frame {
-	const struct store *store;
 	ZSTD_CCtx *z;
 	int fd; /* borrowed */
 	uint8_t *out;
@@ -25,7 +23,7 @@ struct frame {
 };
 
 /* The frame starts at @at of @fd. */
-int frame_init(struct frame *f, const struct store *s, int fd, uint64_t at, struct err *err);
+int frame_init(struct frame *f, int fd, uint64_t at, struct err *err);
 void frame_done(struct frame *f);
 int frame_add(struct frame *f, const void *p, size_t n, struct err *err);
 /* Nothing can be added any more; `written` and `crc` are final. */

@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writing a layer: tar entries to records, contents to blocks and tails. */
+/* Making a layer: tar entries to records, contents to blocks and tails. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/io.h"
 #include "base/str.h"
 #include "image/blocks.h"
+#include "image/crc32c.h"
 #include "image/frame.h"
 #include "image/layer.h"
 #include "image/layer_tar.h"
@@ -17,10 +15,8 @@
 #define WHITEOUT_META	".wh..wh."
 #define WHITEOUT_OPAQUE ".wh..wh..opq"
 
-struct layer_writer {
-	const struct store *store;
+struct writer {
 	struct image_limits limits;
-	struct store_temp data, tails, tar, index;
 	struct blocks blocks;
 	struct frame records_frame, tails_frame;
 	struct layer_recorder recorder;
@@ -92,7 +88,7 @@ struct content {
 	uint8_t tail[EROFS_BLOCK];
 };
 
-static int content_add(struct layer_writer *w, struct content *c, const uint8_t *p, size_t n,
+static int content_add(struct writer *w, struct content *c, const uint8_t *p, size_t n,
 		       struct err *err)
 {
 	size_t blocks = c->at < c->block_end ? (size_t)MIN((uint64_t)n, c->block_end - c->at) : 0;
@@ -109,7 +105,7 @@ static int content_add(struct layer_writer *w, struct content *c, const uint8_t 
 	return 0;
 }
 
-static int content_hole(struct layer_writer *w, struct content *c, uint64_t n, struct err *err)
+static int content_hole(struct writer *w, struct content *c, uint64_t n, struct err *err)
 {
 	static const uint8_t zero[EROFS_BLOCK];
 	uint64_t blocks = c->at < c->block_end ? MIN(n, c->block_end - c->at) : 0;
@@ -127,8 +123,7 @@ static int content_hole(struct layer_writer *w, struct content *c, uint64_t n, s
 	return 0;
 }
 
-static int write_contents(struct layer_writer *w, struct tar *t, struct layer_entry *e,
-			  struct err *err)
+static int write_contents(struct writer *w, struct tar *t, struct layer_entry *e, struct err *err)
 {
 	struct content c;
 	uint64_t total, first;
@@ -175,7 +170,7 @@ static int write_contents(struct layer_writer *w, struct tar *t, struct layer_en
 	return 0;
 }
 
-static int write_record(struct layer_writer *w, const struct layer_entry *e, struct err *err)
+static int write_record(struct writer *w, const struct layer_entry *e, struct err *err)
 {
 	struct frame *f = &w->records_frame;
 	size_t path = strlen(e->path), link = strlen(e->link), xattr_bytes = 0;
@@ -222,7 +217,7 @@ static int write_record(struct layer_writer *w, const struct layer_entry *e, str
 	return r;
 }
 
-static int convert_xattrs(struct layer_writer *w, const struct tar_entry *te, struct layer_entry *e,
+static int convert_xattrs(struct writer *w, const struct tar_entry *te, struct layer_entry *e,
 			  struct err *err)
 {
 	size_t bytes = 0, n = 0;
@@ -260,7 +255,7 @@ static int convert_xattrs(struct layer_writer *w, const struct tar_entry *te, st
  * Does the normalised path in w->path say "remove something"? Sets the type and cuts the path.
  * 1: ignore the entry.
  */
-static int convert_whiteout(struct layer_writer *w, struct layer_entry *e, struct err *err)
+static int convert_whiteout(struct writer *w, struct layer_entry *e, struct err *err)
 {
 	const size_t prefix = sizeof(WHITEOUT_PREFIX) - 1;
 	char *base = strrchr(w->path, '/');
@@ -298,7 +293,7 @@ static const enum layer_type layer_types[] = {
 	[TAR_FIFO] = LAYER_FIFO,
 };
 
-static int convert_entry(struct layer_writer *w, struct tar *t, const struct tar_entry *te,
+static int convert_entry(struct writer *w, struct tar *t, const struct tar_entry *te,
 			 struct err *err)
 {
 	struct layer_entry e = {
@@ -390,7 +385,7 @@ static int convert_entry(struct layer_writer *w, struct tar *t, const struct tar
 /* Count what the tar reader takes, so that a bomb stops while it unpacks and not after. */
 static int counted_read(void *arg, const uint8_t **p, size_t *n, struct err *err)
 {
-	struct layer_writer *w = arg;
+	struct writer *w = arg;
 	int r = layer_recorder_leave(&w->recorder, err);
 
 	if (r >= 0)
@@ -408,7 +403,7 @@ static int counted_read(void *arg, const uint8_t **p, size_t *n, struct err *err
 	return r;
 }
 
-int layer_write_tar(struct layer_writer *w, tar_read_fn *read, void *arg, struct err *err)
+static int write_tar(struct writer *w, struct err *err)
 {
 	cleanup_tar struct tar *t = NULL;
 	struct tar_entry e;
@@ -416,8 +411,6 @@ int layer_write_tar(struct layer_writer *w, tar_read_fn *read, void *arg, struct
 	size_t n;
 	int r;
 
-	w->read = read;
-	w->read_arg = arg;
 	r = tar_open(&t, counted_read, NULL, w, err);
 	if (r < 0)
 		return r;
@@ -432,112 +425,72 @@ int layer_write_tar(struct layer_writer *w, tar_read_fn *read, void *arg, struct
 	return r;
 }
 
-int layer_writer_new(struct layer_writer **ret, const struct store *s, const struct image_limits *l,
-		     struct err *err)
+static int writer_init(struct writer *w, const int files[LAYER_FILES], struct err *err)
 {
-	cleanup_layer_writer struct layer_writer *w = calloc(1, sizeof(*w));
-	int r;
+	int r = blocks_init(&w->blocks, files[LAYER_DATA], err);
 
-	if (!w)
-		return err_set(err, ENOMEM, "out of memory");
-	w->store = s;
-	w->limits = *l;
-	w->data = w->tails = w->tar = w->index = (struct store_temp)STORE_TEMP_INIT;
-	r = store_temp_new(s, &w->data, err);
 	if (r >= 0)
-		r = store_temp_new(s, &w->tails, err);
+		r = layer_recorder_init(&w->recorder, files[LAYER_TAR], err);
 	if (r >= 0)
-		r = store_temp_new(s, &w->tar, err);
+		r = frame_init(&w->tails_frame, files[LAYER_TAILS], 0, err);
 	if (r >= 0)
-		r = store_temp_new(s, &w->index, err);
-	if (r >= 0)
-		r = blocks_init(&w->blocks, s, w->data.fd, err);
-	if (r >= 0)
-		r = layer_recorder_init(&w->recorder, s, w->tar.fd, err);
-	if (r >= 0)
-		r = frame_init(&w->tails_frame, s, w->tails.fd, 0, err);
-	if (r >= 0)
-		r = frame_init(&w->records_frame, s, w->index.fd, sizeof(struct layer_header), err);
-	if (r < 0)
-		return r;
-	*ret = take_ptr(w);
-	return 0;
+		r = frame_init(&w->records_frame, files[LAYER_INDEX], sizeof(struct layer_header),
+			       err);
+	return r;
 }
 
-struct layer_writer *layer_writer_free(struct layer_writer *w)
+static void writer_free(struct writer **p)
 {
+	struct writer *w = *p;
+
 	if (!w)
-		return NULL;
-	store_temp_done(&w->data);
-	store_temp_done(&w->tails);
-	store_temp_done(&w->tar);
-	store_temp_done(&w->index);
+		return;
 	blocks_done(&w->blocks);
 	layer_recorder_done(&w->recorder);
 	frame_done(&w->records_frame);
 	frame_done(&w->tails_frame);
 	free(w->xattrs);
 	free(w);
-	return NULL;
 }
 
-static int write_header(struct layer_writer *w, const struct digest *diff_id, struct err *err)
+static int finish(struct writer *w, struct layer_made *ret, struct err *err)
 {
-	struct layer_header h = {
-		.magic = LAYER_MAGIC,
-		.version = htole32(LAYER_VERSION),
-		.entries = htole64(w->info.entries),
-		.bytes = htole64(w->info.bytes),
-		.data_blocks = htole64(w->info.data_blocks),
-		.tail_bytes = htole64(w->info.tail_bytes),
-		.body_size = htole64(w->records_frame.written),
-		.tails_size = htole64(w->tails_frame.written),
-		.body_crc = htole32(w->records_frame.crc),
-		.tails_crc = htole32(w->tails_frame.crc),
-		.tar_size = htole64(w->recorder.frame.written),
-		.tar_bytes = htole64(w->recorder.bytes),
-		.tar_crc = htole32(w->recorder.frame.crc),
-	};
-	int r;
-
-	memcpy(h.diff_id, diff_id->sha256, sizeof(h.diff_id));
-	h.header_crc = htole32(crc32c(~0u, &h, sizeof(h)));
-	r = io_pwrite_full(w->index.fd, &h, sizeof(h), 0);
-	return r < 0 ? store_write_error(w->store, r, err) : 0;
-}
-
-const char *const layer_suffixes[LAYER_FILES] = {"data", "tails", "tar", "index"};
-
-int layer_publish(struct layer_writer *w, const struct digest *diff_id, struct layer_info *ret,
-		  struct err *err)
-{
-	struct store_publication files[] = {{&w->data}, {&w->tails}, {&w->tar}, {&w->index}};
-	char hex[65];
 	int r = blocks_finish(&w->blocks, err);
 
 	if (r >= 0)
 		r = frame_end(&w->tails_frame, err);
 	if (r >= 0)
 		r = layer_recorder_end(&w->recorder, err);
-	w->info.tar_bytes = w->recorder.bytes;
 	if (r >= 0)
 		r = frame_end(&w->records_frame, err);
-	if (r >= 0)
-		r = write_header(w, diff_id, err);
 	if (r < 0)
 		return r;
-	digest_hex(diff_id, hex);
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		struct stat st;
-
-		snprintf(files[i].name, sizeof(files[i].name), "%s.%s", hex, layer_suffixes[i]);
-		if (fstat(files[i].temp->fd, &st) < 0)
-			return err_errno(err, "cannot publish %s", files[i].name);
-		w->info.stored += (uint64_t)st.st_blocks * 512;
-	}
-	r = store_publish(w->store, STORE_LAYERS, files, ARRAY_SIZE(files), err);
-	if (r < 0)
-		return r;
-	*ret = w->info;
+	w->info.tar_bytes = w->recorder.bytes;
+	*ret = (struct layer_made){
+		.info = w->info,
+		.body_size = w->records_frame.written,
+		.tails_size = w->tails_frame.written,
+		.tar_size = w->recorder.frame.written,
+		.body_crc = w->records_frame.crc,
+		.tails_crc = w->tails_frame.crc,
+		.tar_crc = w->recorder.frame.crc,
+	};
 	return 0;
+}
+
+int layer_make(const int files[LAYER_FILES], const struct image_limits *l, tar_read_fn *read,
+	       void *arg, struct layer_made *ret, struct err *err)
+{
+	CLEANUP(writer_free) struct writer *w = calloc(1, sizeof(*w));
+	int r;
+
+	if (!w)
+		return err_set(err, ENOMEM, "out of memory");
+	w->limits = *l;
+	w->read = read;
+	w->read_arg = arg;
+	r = writer_init(w, files, err);
+	if (r >= 0)
+		r = write_tar(w, err);
+	return r < 0 ? r : finish(w, ret, err);
 }

@@ -87,26 +87,48 @@ uint32_t layer_tail_len(uint64_t size, size_t xattr_size);
 int layer_path_normalise(const char *path, const struct image_limits *l, char *out,
 			 struct err *err);
 
-/* --- Writing --- */
+/* Of the files of a layer, in the order in which they get their names. */
+enum { LAYER_DATA, LAYER_TAILS, LAYER_TAR, LAYER_INDEX, LAYER_FILES };
+extern const char *const layer_suffixes[LAYER_FILES];
 
-struct layer_writer;
+/* --- Making (layer.c) --- */
 
-int layer_writer_new(struct layer_writer **ret, const struct store *s, const struct image_limits *l,
-		     struct err *err);
-struct layer_writer *layer_writer_free(struct layer_writer *w);
-static inline void layer_writer_free_fn(struct layer_writer **w)
-{
-	layer_writer_free(*w);
-}
-#define cleanup_layer_writer __attribute__((cleanup(layer_writer_free_fn)))
+/* What its index says of the files of a layer, besides whose they are. */
+struct layer_made {
+	struct layer_info info; /* all but `stored` */
+	uint64_t body_size, tails_size, tar_size;
+	uint32_t body_crc, tails_crc, tar_crc;
+	uint32_t reserved;
+};
 
-/* Convert everything that @read delivers. */
-int layer_write_tar(struct layer_writer *w, tar_read_fn *read, void *arg, struct err *err);
-/* Give the files their names. */
-int layer_publish(struct layer_writer *w, const struct digest *diff_id, struct layer_info *ret,
-		  struct err *err);
+/*
+ * Convert everything that @read delivers into four empty files, in the order of layer_suffixes.
+ * Part of msb-convert (image/convert.h), where there is no store: a code that is an errno other
+ * than ENOMEM is that of a file.
+ */
+int layer_make(const int files[LAYER_FILES], const struct image_limits *l, tar_read_fn *read,
+	       void *arg, struct layer_made *ret, struct err *err);
 
-/* --- Reading --- */
+/* --- Keeping (layer_draft.c) --- */
+
+struct layer_draft {
+	const struct store *store;
+	struct store_temp files[LAYER_FILES];
+};
+
+/* Zero-initialised or not, until layer_draft_done(). */
+int layer_draft_new(struct layer_draft *d, const struct store *s, struct err *err);
+void layer_draft_done(struct layer_draft *d);
+#define cleanup_layer_draft __attribute__((cleanup(layer_draft_done)))
+
+/*
+ * Say whose the files are and give them their names. @made, which a process has said that may have
+ * been taken over, is compared with them as far as their lengths go.
+ */
+int layer_publish(struct layer_draft *d, const struct layer_made *made,
+		  const struct digest *diff_id, struct layer_info *ret, struct err *err);
+
+/* --- Reading (layer_index.c) --- */
 
 struct layer_reader;
 
@@ -142,11 +164,7 @@ int layer_verify(const struct store *s, const struct digest *diff_id, bool *ret_
  */
 void layer_set_aside(const struct store *s, const struct digest *diff_id, bool data);
 
-/* Of the files of a layer, in the order in which they get their names. */
-#define LAYER_FILES 4
-extern const char *const layer_suffixes[LAYER_FILES];
-
-/* --- Format, shared by layer.c and layer_index.c --- */
+/* --- Format, shared by layer_draft.c and layer_index.c --- */
 
 #define LAYER_MAGIC   "MSBLAYER"
 #define LAYER_VERSION 2u

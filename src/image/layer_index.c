@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "image/crc32c.h"
 #include "image/frame.h"
 #include "image/layer.h"
 #include "image/layer_tar.h"

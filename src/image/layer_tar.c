@@ -6,109 +6,6 @@
 #include "base/cleanup.h"
 #include "image/layer_tar.h"
 
-#define SPAN_LITERAL_MAX (64u << 10)
-
-/* --- Writing --- */
-
-int layer_recorder_init(struct layer_recorder *r, const struct store *s, int fd, struct err *err)
-{
-	r->literal = malloc(SPAN_LITERAL_MAX);
-	if (!r->literal)
-		return err_set(err, ENOMEM, "out of memory");
-	return frame_init(&r->frame, s, fd, 0, err);
-}
-
-void layer_recorder_done(struct layer_recorder *r)
-{
-	frame_done(&r->frame);
-	free(r->literal);
-}
-
-static int emit(struct layer_recorder *r, struct err *err)
-{
-	const struct layer_span s = {
-		.literal = htole32(r->literal_len),
-		.file = htole32(r->span.file),
-		.offset = htole64(r->span.offset),
-		.length = htole64(r->span.length),
-	};
-	int rc = frame_add(&r->frame, &s, sizeof(s), err);
-
-	if (rc >= 0)
-		rc = frame_add(&r->frame, r->literal, r->literal_len, err);
-	r->literal_len = 0;
-	r->span = (struct layer_span){0};
-	return rc;
-}
-
-static int literal(struct layer_recorder *r, const uint8_t *p, size_t n, struct err *err)
-{
-	int rc = 0;
-
-	if (n && r->span.length)
-		rc = emit(r, err);
-	r->bytes += n;
-	while (n && rc >= 0) {
-		size_t piece = MIN(n, SPAN_LITERAL_MAX - r->literal_len);
-
-		memcpy(r->literal + r->literal_len, p, piece);
-		r->literal_len += (uint32_t)piece;
-		p += piece;
-		n -= piece;
-		if (r->literal_len == SPAN_LITERAL_MAX)
-			rc = emit(r, err);
-	}
-	return rc;
-}
-
-int layer_recorder_leave(struct layer_recorder *r, struct err *err)
-{
-	const size_t left = r->piece_len - r->piece_done;
-	const uint8_t *p = left ? r->piece + r->piece_done : NULL;
-
-	r->piece = NULL;
-	r->piece_len = r->piece_done = 0;
-	return literal(r, p, left, err);
-}
-
-void layer_recorder_enter(struct layer_recorder *r, const uint8_t *p, size_t n)
-{
-	r->piece = p;
-	r->piece_len = n;
-	r->piece_done = 0;
-}
-
-int layer_recorder_content(struct layer_recorder *r, const uint8_t *p, size_t n, uint32_t file,
-			   uint64_t offset, struct err *err)
-{
-	const size_t at = (size_t)(p - r->piece);
-	int rc = literal(r, r->piece + r->piece_done, at - r->piece_done, err);
-
-	r->piece_done = at + n;
-	r->bytes += n;
-	if (rc < 0)
-		return rc;
-	if (r->span.length && r->span.file == file && r->span.offset + r->span.length == offset) {
-		r->span.length += n;
-		return 0;
-	}
-	if (r->span.length)
-		rc = emit(r, err);
-	r->span = (struct layer_span){0, file, offset, n};
-	return rc;
-}
-
-int layer_recorder_end(struct layer_recorder *r, struct err *err)
-{
-	int rc = layer_recorder_leave(r, err);
-
-	if (rc >= 0 && (r->literal_len || r->span.length))
-		rc = emit(r, err);
-	return rc < 0 ? rc : frame_end(&r->frame, err);
-}
-
-/* --- Reading --- */
-
 struct layer_tar {
 	struct layer_reader *layer;
 	struct unframe spans;
@@ -122,7 +19,7 @@ struct layer_tar {
 	struct layer_entry entry;
 	bool has_tail;
 	uint8_t tail[EROFS_BLOCK];
-	uint8_t buf[SPAN_LITERAL_MAX];
+	uint8_t buf[LAYER_LITERAL_MAX];
 };
 
 static int damaged(const char *what, struct err *err)
@@ -250,11 +147,11 @@ int layer_tar_next(void *arg, const uint8_t **ret, size_t *ret_len, struct err *
 			return rc;
 	}
 	if (t->literal) {
-		n = MIN(t->literal, SPAN_LITERAL_MAX);
+		n = MIN(t->literal, LAYER_LITERAL_MAX);
 		rc = unframe_read(&t->spans, t->buf, n, err);
 		t->literal -= (uint32_t)n;
 	} else {
-		n = (size_t)MIN(t->span.length, (uint64_t)SPAN_LITERAL_MAX);
+		n = (size_t)MIN(t->span.length, (uint64_t)LAYER_LITERAL_MAX);
 		rc = read_content(t, &n, err);
 		t->span.offset += n;
 		t->span.length -= n;

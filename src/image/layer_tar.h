@@ -22,7 +22,10 @@ struct layer_span {
 };
 _Static_assert(sizeof(struct layer_span) == 24, "layer span layout");
 
-/* --- Writing --- */
+/* Bytes of the stream in one span. */
+#define LAYER_LITERAL_MAX (64u << 10)
+
+/* --- Writing (layer_recorder.c) --- */
 
 /* Zero-initialise, set frame. */
 struct layer_recorder {
@@ -36,7 +39,7 @@ struct layer_recorder {
 	uint64_t bytes; /* of the stream */
 };
 
-int layer_recorder_init(struct layer_recorder *r, const struct store *s, int fd, struct err *err);
+int layer_recorder_init(struct layer_recorder *r, int fd, struct err *err);
 void layer_recorder_done(struct layer_recorder *r);
 /* The tar reader has finished with the present piece; it must still be readable. */
 int layer_recorder_leave(struct layer_recorder *r, struct err *err);
@@ -47,7 +50,7 @@ int layer_recorder_content(struct layer_recorder *r, const uint8_t *p, size_t n,
 			   uint64_t offset, struct err *err);
 int layer_recorder_end(struct layer_recorder *r, struct err *err);
 
-/* --- Reading --- */
+/* --- Reading (layer_tar.c) --- */
 
 struct layer_tar;
 

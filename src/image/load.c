@@ -20,12 +20,13 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "image/catalog.h"
+#include "image/convert.h"
 #include "image/limits.h"
 #include "image/load.h"
 #include "image/reference.h"
 #include "image/stream.h"
 
-/* Each conversion is two busy threads and about 7 MiB. */
+/* Each conversion is two busy processes and hashing, and about 7 MiB. */
 #define LOAD_JOBS_MAX 4u
 
 struct job {
@@ -95,7 +96,7 @@ static int convert(struct load *l, unsigned which, const struct source_blob *blo
 		   struct err *err)
 {
 	struct job *job = &l->jobs[which];
-	cleanup_layer_writer struct layer_writer *w = NULL;
+	cleanup_layer_draft struct layer_draft draft = {0};
 	cleanup_stream struct stream *st = NULL;
 	struct layer_report progress = {l, which, blob->size == UINT64_MAX ? 0 : blob->size, text};
 	struct stream_options so = {
@@ -107,6 +108,7 @@ static int convert(struct load *l, unsigned which, const struct source_blob *blo
 		.progress = l->o->progress ? report_layer : NULL,
 		.progress_arg = &progress,
 	};
+	struct layer_made made;
 	struct stream_result res;
 	int r;
 
@@ -114,12 +116,12 @@ static int convert(struct load *l, unsigned which, const struct source_blob *blo
 		return err_set(err, ERR_CORRUPT, "it has %llu bytes, the manifest says %llu",
 			       (unsigned long long)blob->size,
 			       (unsigned long long)job->layer->size);
-	r = layer_writer_new(&w, l->store, &l->limits, err);
+	r = layer_draft_new(&draft, l->store, err);
 	if (r >= 0)
 		r = stream_open(&st, &so, err);
 	if (r < 0)
 		return r;
-	r = layer_write_tar(w, stream_next, st, err);
+	r = convert_layer(&draft, &l->limits, stream_fill, st, &made, err);
 	if (r == -ERR_CORRUPT) {
 		/* Damage shows as nonsense in the tar first; the digest tells the better story. */
 		struct stream_result all;
@@ -135,7 +137,7 @@ static int convert(struct load *l, unsigned which, const struct source_blob *blo
 	if (r >= 0)
 		r = check_result(job->layer, &res, err);
 	if (r >= 0)
-		r = layer_publish(w, &job->layer->diff_id, &job->info, err);
+		r = layer_publish(&draft, &made, &job->layer->diff_id, &job->info, err);
 	if (r < 0)
 		return r;
 	report(l, IMAGE_STAGE_LAYER_DONE, which, res.out, res.out, text);

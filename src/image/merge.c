@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "image/crc32c.h"
 #include "image/merge.h"
 
 struct merge {

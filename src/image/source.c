@@ -14,6 +14,7 @@
 #include "image/source.h"
 #include "image/stream.h"
 #include "image/tar.h"
+#include "image/unpack.h"
 
 #define SOURCE_READ 65536u
 

@@ -16,6 +16,7 @@
 #include "base/io.h"
 #include "base/str.h"
 #include "image/catalog.h"
+#include "image/crc32c.h"
 #include "image/limits.h"
 
 #define COMPARE_PIECE 65536u

@@ -2,13 +2,13 @@
 #include "sandbox/artifacts.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/install.h"
 #include "base/str.h"
 #include "machine/kvm/probe.h"
 
@@ -20,9 +20,10 @@ static const struct {
 	int mode; /* for access(2) */
 	const char *hint;
 } artifacts[ARTIFACTS] = {
-	[ARTIFACT_VM] = {"msb-vm", X_OK, "run `make`, or set MSB_LIBDIR to where it is"},
-	[ARTIFACT_AGENT] = {"guest/agentd", R_OK, "run `make`, or set MSB_LIBDIR to where it is"},
-	[ARTIFACT_FETCH] = {"msb-fetch", X_OK, "run `make`, or set MSB_LIBDIR to where it is"},
+	[ARTIFACT_VM] = {"msb-vm", X_OK, INSTALL_HINT},
+	[ARTIFACT_AGENT] = {"guest/agentd", R_OK, INSTALL_HINT},
+	[ARTIFACT_FETCH] = {"msb-fetch", X_OK, INSTALL_HINT},
+	[ARTIFACT_CONVERT] = {"msb-convert", X_OK, INSTALL_HINT},
 	[ARTIFACT_KERNEL] = {"vmlinux", R_OK, "run `make kernel`, or name one with --kernel PATH"},
 };
 
@@ -31,46 +32,10 @@ const char *artifact_name(enum artifact what)
 	return artifacts[what].name;
 }
 
-static char *usable(char *path, int mode)
-{
-	if (path && access(path, mode) == 0)
-		return path;
-	free(path);
-	return NULL;
-}
-
 int artifact_find(enum artifact what, char **ret, struct err *err)
 {
-	/* Relative to the executable's directory. */
-	static const char *const places[] = {"", "../", "../lib/microsandbox/"};
-	const char *name = artifacts[what].name, *libdir = getenv("MSB_LIBDIR");
-	int mode = artifacts[what].mode;
-	char exe[PATH_MAX], *found = NULL, *slash;
-	ssize_t n;
-
-	if (libdir && *libdir) {
-		found = usable(str_fmt("%s/%s", libdir, name), mode);
-		if (!found) {
-			err_set(err, ERR_NOT_FOUND, "%s is not in MSB_LIBDIR (%s)", name, libdir);
-			return err_hint(err, "correct MSB_LIBDIR, or unset it");
-		}
-	}
-	n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-	if (n < 0 && !found)
-		return err_errno(err, "cannot find the running program in /proc");
-	exe[n < 0 ? 0 : n] = '\0';
-	slash = strrchr(exe, '/');
-	if (slash)
-		slash[1] = '\0';
-	for (size_t i = 0; i < ARRAY_SIZE(places) && !found; i++)
-		found = usable(str_fmt("%s%s%s", exe, places[i], name), mode);
-	if (!found) {
-		err_set(err, ERR_NOT_FOUND, "%s is missing (looked in %s and %s%s)", name, exe, exe,
-			places[ARRAY_SIZE(places) - 1]);
-		return err_hint(err, "%s", artifacts[what].hint);
-	}
-	*ret = found;
-	return 0;
+	return install_find(artifacts[what].name, artifacts[what].mode, artifacts[what].hint, ret,
+			    err);
 }
 
 char *artifact_program(const char *name)
@@ -88,7 +53,7 @@ char *artifact_program(const char *name)
 			/* An empty entry means the working directory: nothing to trust. */
 			if (*p != '/')
 				continue;
-			path = usable(str_fmt("%.*s/%s", (int)(end - p), p, name), X_OK);
+			path = install_usable(str_fmt("%.*s/%s", (int)(end - p), p, name), X_OK);
 			if (path)
 				return path;
 		}
@@ -102,7 +67,7 @@ int artifact_qemu(char **ret, struct err *err)
 	char *path;
 
 	if (own && *own) {
-		path = strchr(own, '/') ? usable(strdup(own), X_OK) : artifact_program(own);
+		path = strchr(own, '/') ? install_usable(strdup(own), X_OK) : artifact_program(own);
 		if (!path) {
 			err_set(err, ERR_NOT_FOUND, "QEMU is not where MSB_QEMU says: %s", own);
 			return err_hint(err, "correct MSB_QEMU, or unset it");

@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where the parts of an installation are: the virtual machine program, the guest kernel, the
- * agent, the program that does HTTP, and the engine's own program.
- *
- * Searched in this order: $MSB_LIBDIR, the directory of the running executable (a build tree, or
- * its parent for what is not built there), and ../lib/microsandbox beside it (an installation).
- * Any thread.
+ * The parts of an installation, which are where base/install.h says: the virtual machine program,
+ * the guest kernel, the agent, the programs that do HTTP and convert layers, and the engine's own
+ * program. Any thread.
  */
 #ifndef SANDBOX_ARTIFACTS_H
 #define SANDBOX_ARTIFACTS_H
@@ -15,7 +12,14 @@
 
 #include "base/err.h"
 
-enum artifact { ARTIFACT_VM, ARTIFACT_AGENT, ARTIFACT_KERNEL, ARTIFACT_FETCH, ARTIFACTS };
+enum artifact {
+	ARTIFACT_VM,
+	ARTIFACT_AGENT,
+	ARTIFACT_KERNEL,
+	ARTIFACT_FETCH,
+	ARTIFACT_CONVERT,
+	ARTIFACTS
+};
 
 /* The absolute path, the caller's to free. ERR_NOT_FOUND says where it should be from. */
 int artifact_find(enum artifact what, char **ret, struct err *err);

@@ -67,7 +67,7 @@ class Walls(Case):
         to, build = tempfile.mkdtemp(prefix="msb-programs-"), os.path.dirname(MSB)
         self.addCleanup(shutil.rmtree, to, True)
         os.makedirs(to + "/guest")
-        for name in ("msb", "msb-vm", "msb-fetch", "guest/agentd", "vmlinux"):
+        for name in ("msb", "msb-vm", "msb-fetch", "msb-convert", "guest/agentd", "vmlinux"):
             shutil.copy(os.path.join(build, name), os.path.join(to, name))
         subprocess.check_call(["chmod", "-R", "a+rX", to])
         return to + "/msb"

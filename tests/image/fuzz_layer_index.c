@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "image/crc32c.h"
 #include "image/merge.h"
 
 static int no_tail(void *arg, const struct erofs_node *n, void *p, struct err *err)

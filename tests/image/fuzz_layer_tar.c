@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "image/crc32c.h"
 #include "image/layer_tar.h"
 #include "image/scratch_store.h"
 
@@ -49,7 +50,9 @@ static void put_file(uint8_t *p, unsigned n)
 
 static void make_layer(struct store *s, const struct digest *id)
 {
-	cleanup_layer_writer struct layer_writer *w = NULL;
+	cleanup_layer_draft struct layer_draft d = {0};
+	struct layer_made made;
+	int files[LAYER_FILES];
 	static struct source src;
 	struct image_limits l = {0};
 	struct layer_info info;
@@ -57,9 +60,12 @@ static void make_layer(struct store *s, const struct digest *id)
 	image_limits_default(&l);
 	for (unsigned i = 0; i < FILES; i++)
 		put_file(src.bytes + i * (512 + 5120), i);
-	if (layer_writer_new(&w, s, &l, NULL) < 0 ||
-	    layer_write_tar(w, read_source, &src, NULL) < 0 ||
-	    layer_publish(w, id, &info, NULL) < 0)
+	if (layer_draft_new(&d, s, NULL) < 0)
+		abort();
+	for (int i = 0; i < LAYER_FILES; i++)
+		files[i] = d.files[i].fd;
+	if (layer_make(files, &l, read_source, &src, &made, NULL) < 0 ||
+	    layer_publish(&d, &made, id, &info, NULL) < 0)
 		abort();
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "../test.h"
 
+#include "image/crc32c.h"
 #include "image/digest.h"
 #include "image/reference.h"
 

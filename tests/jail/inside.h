@@ -188,7 +188,7 @@ static inline int inside_run(void **state, bool nobody, inside_fn *fn)
 /* As the user of the test, and if that is root as nobody as well. */
 static inline void inside_check(void **state, inside_fn *fn)
 {
-	if (JAIL_SANITIZED)
+	if (SANITIZED)
 		skip();
 	for (int nobody = 0; nobody <= (geteuid() == 0); nobody++) {
 		int status = inside_run(state, nobody, fn);

@@ -295,7 +295,7 @@ static void test_child_dies_too(void **state)
 	char c;
 	int p[2];
 
-	if (JAIL_SANITIZED)
+	if (SANITIZED)
 		skip();
 	assert_int_equal(pipe(p), 0);
 	assert_int_equal(dup2(p[1], 200), 200);

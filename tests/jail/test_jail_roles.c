@@ -240,7 +240,7 @@ static void test_what_is_not_listed_kills(void **state)
 {
 	static const char *const roles[] = {"child", "device", "vcpu", "control"};
 
-	if (JAIL_SANITIZED)
+	if (SANITIZED)
 		skip();
 	for (size_t i = 0; i < ARRAY_SIZE(attempts); i++) {
 		int status;

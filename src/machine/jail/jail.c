@@ -151,7 +151,7 @@ static void give_up_privileges(struct jail *j)
 void jail_begin(struct jail *j, const struct jail_params *params)
 {
 	j->params = *params;
-	if (!params->on || JAIL_SANITIZED) {
+	if (!params->on || SANITIZED) {
 		j->params.on = false;
 		for (int s = 0; s < JAIL_STEPS; s++)
 			jail_degrade(j, (enum jail_step)s, "%s",

@@ -6,19 +6,8 @@
 #include <linux/filter.h>
 #include <stddef.h>
 
+#include "base/sanitized.h"
 #include "machine/jail/jail.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define JAIL_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
-	__has_feature(memory_sanitizer)
-#define JAIL_SANITIZED 1
-#endif
-#endif
-#ifndef JAIL_SANITIZED
-#define JAIL_SANITIZED 0
-#endif
 
 /* Say how a step went; a later word replaces the earlier. */
 void jail_hold(struct jail *j, enum jail_step s, const char *fmt, ...)
