@@ -565,6 +565,8 @@ static void (*const ops[FS_OPS])(struct conn *c, uint32_t id, const struct fs_op
 	[FS_READ_DIR] = op_read_dir,
 	[FS_FSTAT] = op_fstat,
 	[FS_FSET_STAT] = op_fset_stat,
+	[FS_PACK_TREE] = fs_pack,
+	[FS_UNPACK_TREE] = fs_unpack,
 };
 
 void fs_request(struct conn *c, uint32_t id, const struct msg_fs_request *req)

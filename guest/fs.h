@@ -8,7 +8,7 @@
  * helper process. Handles belong to their connection.
  *
  * fs.c: the table and handles; fs_attr.c: metadata; fs_stream.c: reads and writes; fs_tree.c:
- * copying and removing.
+ * copying and removing; fs_archive.c: trees as tar streams.
  */
 #ifndef GUEST_FS_H
 #define GUEST_FS_H
@@ -59,6 +59,11 @@ int fs_entry_fill(struct fs_entry *e, const char *path, const struct stat *st);
 /* 0, or -errno with the step that failed. */
 int fs_set_path(const char *path, bool follow, const struct fs_attrs *a, const char **step);
 int fs_set_fd(int fd, const struct fs_attrs *a, const char **step);
+
+/* fs_archive.c */
+void fs_pack(struct conn *c, uint32_t id, const struct fs_op *op);
+void fs_unpack(struct conn *c, uint32_t id, const struct fs_op *op);
+bool fs_unpack_data(struct stream *s, const uint8_t *p, size_t n);
 
 void fs_tree_copy(struct conn *c, uint32_t id, const char *src, const char *dst);
 void fs_tree_remove(struct conn *c, uint32_t id, const char *path);

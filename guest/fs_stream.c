@@ -121,7 +121,7 @@ bool fs_data(struct stream *s, const uint8_t *p, size_t n)
 	uint32_t id = s->id;
 
 	if (s->ops != &write_ops)
-		return false;
+		return fs_unpack_data(s, p, n);
 	if (!n) {
 		uint64_t moved = t->moved, len = t->len;
 		bool bad = t->has_len && moved != len;

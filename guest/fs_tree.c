@@ -259,7 +259,7 @@ static void tree_start(struct conn *c, uint32_t id, bool copy, const char *src, 
 	j->copy = copy;
 	j->src = src;
 	j->dst = dst;
-	r = helper_start(&j->helper, c->sv->loop, child_job, j, job_done);
+	r = helper_start(&j->helper, c->sv->loop, -1, child_job, j, job_done);
 	j->src = j->dst = NULL;
 	if (r < 0) {
 		job_free(j);

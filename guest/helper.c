@@ -33,8 +33,24 @@ static void on_exited(struct child *c, int status)
 	(void)status;
 }
 
-int helper_start(struct helper *h, struct loop *l, void (*job)(void *arg, int fd), void *arg,
-		 void (*done)(struct helper *h))
+/* The answer's pipe becomes 3, what is kept HELPER_KEPT, and nothing else stays open. */
+static void keep_only(int answer, int keep)
+{
+	/* A connection must not stay open because we hold a copy of it. */
+	if (keep >= 0) {
+		int high = fcntl(keep, F_DUPFD, HELPER_KEPT + 1);
+
+		if (answer == HELPER_KEPT)
+			answer = fcntl(answer, F_DUPFD, HELPER_KEPT + 1);
+		if (high < 0 || answer < 0 || dup2(high, HELPER_KEPT) < 0)
+			_exit(1);
+	}
+	if (dup2(answer, 3) == 3)
+		syscall(SYS_close_range, keep >= 0 ? HELPER_KEPT + 1u : 4u, ~0u, 0u);
+}
+
+int helper_start(struct helper *h, struct loop *l, int keep, void (*job)(void *arg, int fd),
+		 void *arg, void (*done)(struct helper *h))
 {
 	int p[2], r;
 	pid_t pid;
@@ -53,9 +69,7 @@ int helper_start(struct helper *h, struct loop *l, void (*job)(void *arg, int fd
 	if (pid == 0) {
 		sigset_t none;
 
-		/* A connection must not stay open because we hold a copy of it. */
-		if (dup2(p[1], 3) == 3)
-			syscall(SYS_close_range, 4u, ~0u, 0u);
+		keep_only(p[1], keep);
 		sigemptyset(&none);
 		sigprocmask(SIG_SETMASK, &none, NULL);
 		job(arg, 3);
@@ -80,4 +94,12 @@ void helper_stop(struct helper *h)
 		kill(h->child.pid, SIGKILL);
 		reaper_forget(&h->child);
 	}
+}
+
+void helper_leave(struct helper *h)
+{
+	loop_del(&h->src);
+	h->src.fd = close_fd(h->src.fd);
+	if (h->child.pid)
+		reaper_forget(&h->child);
 }

@@ -11,7 +11,7 @@
 #include "base/loop.h"
 #include "reaper.h"
 
-enum { HELPER_ANSWER_MAX = 2048 };
+enum { HELPER_ANSWER_MAX = 2048, HELPER_KEPT = 4 };
 
 struct helper {
 	struct loop_source src;
@@ -22,10 +22,15 @@ struct helper {
 	void (*done)(struct helper *h);
 };
 
-/* Fork. In the child @job(@arg, fd) runs and the process ends; it writes its answer to fd. */
-int helper_start(struct helper *h, struct loop *l, void (*job)(void *arg, int fd), void *arg,
-		 void (*done)(struct helper *h));
+/*
+ * Fork. In the child @job(@arg, fd) runs and the process ends; it writes its answer to fd. All
+ * other descriptors are closed there but @keep (-1: none), which is HELPER_KEPT.
+ */
+int helper_start(struct helper *h, struct loop *l, int keep, void (*job)(void *arg, int fd),
+		 void *arg, void (*done)(struct helper *h));
 /* Kill it if it still runs. A no-op on a zeroed one with src.fd == -1. */
 void helper_stop(struct helper *h);
+/* Let it go on by itself: nobody waits for its answer. */
+void helper_leave(struct helper *h);
 
 #endif

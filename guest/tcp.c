@@ -282,7 +282,7 @@ void tcp_connect(struct conn *c, uint32_t id, const struct msg_tcp_connect *m)
 		return;
 	}
 	if (!r)
-		r = helper_start(&t->resolver, c->sv->loop, resolve, t, on_resolved);
+		r = helper_start(&t->resolver, c->sv->loop, -1, resolve, t, on_resolved);
 	if (r < 0)
 		fail(t, "looking up", -r);
 }

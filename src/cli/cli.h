@@ -102,6 +102,6 @@ int cli_json(struct json_t *j);
 /* The verbs. */
 extern const struct verb verb_run, verb_ls, verb_stop, verb_rm, verb_inspect, verb_image, verb_pull,
 	verb_load, verb_save, verb_registry, verb_doctor, verb_images, verb_rmi, verb_exec,
-	verb_shell, verb_logs;
+	verb_shell, verb_logs, verb_copy;
 
 #endif

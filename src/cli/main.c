@@ -15,9 +15,9 @@
 
 /* Every verb there is, in the order of the help. */
 static const struct verb *const verbs[] = {
-	&verb_run,	&verb_ls,     &verb_stop,   &verb_rm,	&verb_inspect, &verb_exec,
-	&verb_shell,	&verb_logs,   &verb_image,  &verb_pull, &verb_load,    &verb_save,
-	&verb_registry, &verb_doctor, &verb_images, &verb_rmi,
+	&verb_run,   &verb_ls,	     &verb_stop,   &verb_rm,	 &verb_inspect, &verb_exec,
+	&verb_shell, &verb_copy,     &verb_logs,   &verb_image,	 &verb_pull,	&verb_load,
+	&verb_save,  &verb_registry, &verb_doctor, &verb_images, &verb_rmi,
 };
 
 static int set_level(const struct opt *o, void *target, const char *value, struct err *err)

@@ -31,9 +31,10 @@
 #include "image/convert.h"
 #include "image/limits.h"
 #include "image/merge.h"
+#include "tree/links.h"
+#include "tree/tar_write.h"
 
-#define TAR_BLOCK 512u
-#define CHUNK	  (256u << 10)
+#define CHUNK (256u << 10)
 /* Two ticks of the slowest clock that a Linux has (100 Hz). */
 #define RACY_NS 20000000
 
@@ -42,13 +43,6 @@ struct level {
 	struct strv names; /* sorted */
 	size_t at;
 	size_t path_len; /* of the directory's own path, in walk.path */
-};
-
-/* The first name of a file that has several. */
-struct first_name {
-	dev_t dev;
-	ino_t ino;
-	char *path; /* NULL: free */
 };
 
 struct walk {
@@ -65,8 +59,7 @@ struct walk {
 	struct hasher print;
 	int64_t newest; /* ctime, in nanoseconds */
 	/* Of a walk that reads. */
-	struct first_name *firsts;
-	size_t nfirsts, firsts_cap;
+	struct links links;
 	struct hasher tar;
 	struct buf pending; /* headers, padding */
 	int file;
@@ -245,9 +238,7 @@ static void walk_done(struct walk *w)
 {
 	while (w->nlevels)
 		pop(w);
-	for (size_t i = 0; i < w->firsts_cap; i++)
-		free(w->firsts[i].path);
-	free(w->firsts);
+	links_done(&w->links);
 	free(w->levels);
 	free(w->chunk);
 	buf_done(&w->pending);
@@ -257,110 +248,7 @@ static void walk_done(struct walk *w)
 }
 #define cleanup_walk __attribute__((cleanup(walk_done)))
 
-/* ---- hard links ---- */
-
-static struct first_name *find_first(struct first_name *t, size_t cap, dev_t dev, ino_t ino)
-{
-	size_t i = (size_t)(ino * 0x9e3779b97f4a7c15ull + dev) & (cap - 1);
-
-	while (t[i].path && (t[i].ino != ino || t[i].dev != dev))
-		i = (i + 1) & (cap - 1);
-	return &t[i];
-}
-
-/* *ret: the name under which the present file came before, or NULL if this is the first. */
-static int first_name(struct walk *w, const char **ret, struct err *err)
-{
-	struct first_name *f;
-
-	*ret = NULL;
-	if (w->st.st_nlink < 2 || S_ISDIR(w->st.st_mode))
-		return 0;
-	if (w->nfirsts * 2 >= w->firsts_cap) {
-		size_t cap = MAX(w->firsts_cap * 2, (size_t)64);
-		struct first_name *t = calloc(cap, sizeof(*t));
-
-		if (!t)
-			return no_memory(err);
-		for (size_t i = 0; i < w->firsts_cap; i++) {
-			if (w->firsts[i].path)
-				*find_first(t, cap, w->firsts[i].dev, w->firsts[i].ino) =
-					w->firsts[i];
-		}
-		free(w->firsts);
-		w->firsts = t;
-		w->firsts_cap = cap;
-	}
-	f = find_first(w->firsts, w->firsts_cap, w->st.st_dev, w->st.st_ino);
-	if (f->path) {
-		*ret = f->path;
-		return 0;
-	}
-	*f = (struct first_name){w->st.st_dev, w->st.st_ino, strdup(w->path)};
-	w->nfirsts++;
-	return f->path ? 0 : no_memory(err);
-}
-
 /* ---- the tar stream ---- */
-
-/* "LENGTH KEY=VALUE\n", LENGTH counting all of it. */
-static void pax_record(struct buf *b, const char *key, const void *value, size_t n)
-{
-	size_t body = strlen(key) + n + 3, len = body + 1;
-	char digits[24];
-
-	while ((size_t)snprintf(digits, sizeof(digits), "%zu", len) + body != len)
-		len = body + strlen(digits);
-	buf_addf(b, "%zu %s=", len, key);
-	buf_add(b, value, n);
-	buf_add_u8(b, '\n');
-}
-
-static void pax_text(struct buf *b, const char *key, const char *text)
-{
-	pax_record(b, key, text, strlen(text));
-}
-
-static void pax_number(struct buf *b, const char *key, uint64_t v)
-{
-	char text[24];
-
-	snprintf(text, sizeof(text), "%llu", (unsigned long long)v);
-	pax_text(b, key, text);
-}
-
-/* What fills up @size bytes to whole blocks. */
-static void add_padding(struct buf *b, uint64_t size)
-{
-	static const uint8_t zeros[TAR_BLOCK];
-
-	buf_add(b, zeros, -size & (TAR_BLOCK - 1));
-}
-
-/* A ustar header; what it cannot hold is in the pax records before it. */
-static void add_header(struct buf *b, const struct stat *st, char type, uint64_t size)
-{
-	char h[TAR_BLOCK] = {0};
-	unsigned sum = 0;
-
-	memcpy(h, "x", 1);
-	snprintf(h + 100, 8, "%07o", st->st_mode & 07777);
-	snprintf(h + 108, 8, "%07o", 0);
-	snprintf(h + 116, 8, "%07o", 0);
-	snprintf(h + 124, 12, "%011llo", size < (1ull << 33) ? (unsigned long long)size : 0ull);
-	snprintf(h + 136, 12, "%011o", 0);
-	memset(h + 148, ' ', 8);
-	h[156] = type;
-	memcpy(h + 257, "ustar\00000", 8);
-	if (type == '3' || type == '4') {
-		snprintf(h + 329, 8, "%07o", major(st->st_rdev) & 07777777);
-		snprintf(h + 337, 8, "%07o", minor(st->st_rdev) & 07777777);
-	}
-	for (size_t i = 0; i < sizeof(h); i++)
-		sum += (unsigned char)h[i];
-	snprintf(h + 148, 8, "%06o", sum);
-	buf_add(b, h, sizeof(h));
-}
 
 /* All attributes that we may read. */
 static int add_xattrs(struct walk *w, struct buf *b, struct err *err)
@@ -388,7 +276,7 @@ static int add_xattrs(struct walk *w, struct buf *b, struct err *err)
 		if (!key)
 			return no_memory(err);
 		if (size >= 0)
-			pax_record(b, key, value, (size_t)size);
+			tar_put_pax(b, key, value, (size_t)size);
 		else if (errno != ENODATA && errno != EPERM && errno != EACCES)
 			return cannot_read(w, err);
 	}
@@ -403,7 +291,7 @@ static int add_link_target(struct walk *w, struct buf *b, struct err *err)
 	if (n < 0)
 		return cannot_read(w, err);
 	target[n] = '\0';
-	pax_text(b, "linkpath", target);
+	tar_put_pax_text(b, "linkpath", target);
 	return 0;
 }
 
@@ -430,10 +318,10 @@ static int add_entry(struct walk *w, struct err *err)
 	const struct stat *st = &w->st;
 	const char *first = NULL;
 	char mtime[48], type;
-	int r = first_name(w, &first, err);
+	int r = links_find(&w->links, st, w->path, &first);
 
 	if (r < 0)
-		return r;
+		return no_memory(err);
 	type = first		      ? '1'
 	       : S_ISREG(st->st_mode) ? '0'
 	       : S_ISDIR(st->st_mode) ? '5'
@@ -441,19 +329,19 @@ static int add_entry(struct walk *w, struct err *err)
 	       : S_ISCHR(st->st_mode) ? '3'
 	       : S_ISBLK(st->st_mode) ? '4'
 				      : '6';
-	pax_text(&pax, "path", w->path[0] ? w->path : "./");
-	pax_number(&pax, "uid", st->st_uid);
-	pax_number(&pax, "gid", st->st_gid);
+	tar_put_pax_text(&pax, "path", w->path[0] ? w->path : "./");
+	tar_put_pax_number(&pax, "uid", st->st_uid);
+	tar_put_pax_number(&pax, "gid", st->st_gid);
 	snprintf(mtime, sizeof(mtime), "%lld.%09ld", (long long)st->st_mtim.tv_sec,
 		 (long)st->st_mtim.tv_nsec);
 	/* Before 1970 the fraction would count backwards. */
 	if (st->st_mtim.tv_sec < 0)
 		snprintf(mtime, sizeof(mtime), "%lld", (long long)st->st_mtim.tv_sec);
-	pax_text(&pax, "mtime", mtime);
+	tar_put_pax_text(&pax, "mtime", mtime);
 	if (type == '0')
-		pax_number(&pax, "size", (uint64_t)st->st_size);
+		tar_put_pax_number(&pax, "size", (uint64_t)st->st_size);
 	if (first)
-		pax_text(&pax, "linkpath", first);
+		tar_put_pax_text(&pax, "linkpath", first);
 	else
 		r = type == '2' ? add_link_target(w, &pax, err) : 0;
 	if (r == 0 && !first)
@@ -462,10 +350,14 @@ static int add_entry(struct walk *w, struct err *err)
 		r = open_file(w, err);
 	if (r < 0)
 		return r;
-	add_header(&w->pending, &(struct stat){0}, 'x', buf_size(&pax));
-	buf_add(&w->pending, buf_ptr(&pax), buf_size(&pax));
-	add_padding(&w->pending, buf_size(&pax));
-	add_header(&w->pending, st, type, type == '0' ? w->left : 0);
+	tar_put_extended(&w->pending, &pax);
+	/* What the pax header says, this one does not: one way for all entries. */
+	tar_put_header(&w->pending, &(struct tar_fields){.name = "x",
+							 .type = type,
+							 .mode = st->st_mode,
+							 .size = type == '0' ? w->left : 0,
+							 .major = major(st->st_rdev),
+							 .minor = minor(st->st_rdev)});
 	return buf_failed(&pax) || buf_failed(&w->pending) ? no_memory(err) : 0;
 }
 
@@ -505,17 +397,15 @@ static int tar_piece(struct walk *w, const uint8_t **ret, size_t *len, struct er
 	} else if (w->ended) {
 		return 0;
 	} else {
-		static const uint8_t zeros[TAR_BLOCK * 2];
-
 		if (w->file >= 0) {
-			add_padding(&w->pending, w->file_size);
+			tar_put_padding(&w->pending, w->file_size);
 			w->file = close_fd(w->file);
 		}
 		r = next_entry(w, err);
 		if (r > 0)
 			r = add_entry(w, err);
 		else if (r == 0) {
-			buf_add(&w->pending, zeros, sizeof(zeros));
+			tar_put_end(&w->pending);
 			w->ended = true;
 		}
 		*ret = buf_ptr(&w->pending);

@@ -31,7 +31,7 @@
 #include "image/digest.h"
 #include "image/erofs.h"
 #include "image/image.h"
-#include "image/tar.h"
+#include "tree/tar.h"
 #include "store/store.h"
 
 enum layer_type {

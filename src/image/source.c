@@ -13,8 +13,8 @@
 #include "image/layer.h"
 #include "image/source.h"
 #include "image/stream.h"
-#include "image/tar.h"
 #include "image/unpack.h"
+#include "tree/tar.h"
 
 #define SOURCE_READ 65536u
 

@@ -27,6 +27,15 @@ struct agent_exec {
 	struct frame_data chunk;
 };
 
+struct agent_stream {
+	struct agent_client *client;
+	const struct agent_stream_ops *ops;
+	void *arg;
+	struct agent_stream *next;
+	uint32_t id;
+	bool wants_room;
+};
+
 struct agent_client {
 	struct loop_source source;
 	const struct agent_client_ops *ops;
@@ -37,6 +46,8 @@ struct agent_client {
 	bool dispatching; /* dispatch() is further up the stack and will see that we go on */
 	uint32_t id_start, id_end, id_next;
 	struct agent_exec *execs[AGENT_EXECS_MAX];
+	struct agent_stream *streams;
+	unsigned nstreams;
 };
 
 static void watch(struct agent_client *c)
@@ -80,6 +91,17 @@ static void tell_room(struct agent_client *c)
 			continue;
 		e->wants_room = false;
 		e->ops->stdin_room(e->arg);
+	}
+	/* A callback may end streams: start over after each. */
+	for (struct agent_stream *s = c->streams;
+	     s && !c->closed && buf_size(&c->out) <= QUEUE_LOW;) {
+		if (!s->wants_room) {
+			s = s->next;
+			continue;
+		}
+		s->wants_room = false;
+		s->ops->room(s->arg);
+		s = c->streams;
 	}
 }
 
@@ -133,6 +155,57 @@ static void drop_exec(struct agent_exec *e)
 	free(e);
 }
 
+static struct agent_stream *find_stream(struct agent_client *c, uint32_t id)
+{
+	struct agent_stream *s = c->streams;
+
+	while (s && s->id != id)
+		s = s->next;
+	return s;
+}
+
+void agent_stream_drop(struct agent_stream *s)
+{
+	struct agent_stream **p;
+
+	if (!s)
+		return;
+	p = &s->client->streams;
+	while (*p != s)
+		p = &(*p)->next;
+	*p = s->next;
+	s->client->nstreams--;
+	free(s);
+}
+
+static void on_stream(struct agent_stream *s, const struct envelope *env, uint8_t flags)
+{
+	bool last = flags & FRAME_TERMINAL || msg_kind_of(env->type) == MSG_ERROR;
+	struct agent_client *c = s->client;
+	uint32_t id = s->id;
+
+	s->ops->message(s->arg, env, last);
+	/* It may have been dropped in there. */
+	if (last)
+		agent_stream_drop(find_stream(c, id));
+}
+
+int agent_stream_bytes(const struct envelope *env, struct msg_data *owned, const uint8_t **ret,
+		       size_t *n, struct err *err)
+{
+	int r = frame_data(env, ret, n, err);
+
+	if (r != -ERR_UNSUPPORTED)
+		return r;
+	err_clear(err);
+	r = frame_payload(env, owned, err);
+	if (r < 0)
+		return r;
+	*ret = owned->data.p;
+	*n = owned->data.n;
+	return 0;
+}
+
 static int on_data(struct agent_exec *e, const struct envelope *env, struct err *err)
 {
 	int stream = msg_kind_of(env->type) == MSG_EXEC_STDERR ? 2 : 1, r;
@@ -140,12 +213,7 @@ static int on_data(struct agent_exec *e, const struct envelope *env, struct err 
 	struct msg_data m = {0};
 	size_t n;
 
-	r = frame_data(env, &p, &n, err);
-	if (r == -ERR_UNSUPPORTED) {
-		r = frame_payload(env, &m, err);
-		p = m.data.p;
-		n = m.data.n;
-	}
+	r = agent_stream_bytes(env, &m, &p, &n, err);
 	if (r >= 0 && n)
 		e->ops->output(e->arg, stream, p, n);
 	msg_free(MSG_EXEC_STDOUT, &m);
@@ -229,6 +297,7 @@ static int on_frame(struct agent_client *c, const struct frame *f, struct err *e
 {
 	struct envelope env;
 	struct agent_exec *e;
+	struct agent_stream *s;
 	int r = frame_open(f, &env, err);
 
 	if (r < 0)
@@ -247,6 +316,11 @@ static int on_frame(struct agent_client *c, const struct frame *f, struct err *e
 	if (f->id == 0) {
 		if (!c->ready && msg_kind_of(env.type) == MSG_READY)
 			return on_ready(c, &env, err);
+		return 0;
+	}
+	s = find_stream(c, f->id);
+	if (s) {
+		on_stream(s, &env, f->flags);
 		return 0;
 	}
 	/* A session that has just ended may have had more on its way. */
@@ -376,6 +450,8 @@ struct agent_client *agent_client_free(struct agent_client *c)
 	close_fd(c->source.fd);
 	for (size_t i = 0; i < AGENT_EXECS_MAX; i++)
 		free(c->execs[i]);
+	while (c->streams)
+		agent_stream_drop(c->streams);
 	buf_done(&c->in);
 	buf_done(&c->out);
 	free(c);
@@ -444,7 +520,7 @@ static uint32_t next_id(struct agent_client *c)
 		id = c->id_next++;
 		if (c->id_next == c->id_end)
 			c->id_next = c->id_start;
-	} while (find_exec(c, id));
+	} while (find_exec(c, id) || find_stream(c, id));
 	return id;
 }
 
@@ -538,4 +614,50 @@ void agent_exec_signal(struct agent_exec *e, int sig)
 	struct msg_exec_signal m = {.signal = sig};
 
 	sent(e->client, frame_put_msg(&e->client->out, e->id, MSG_EXEC_SIGNAL, &m));
+}
+
+int agent_stream_new(struct agent_stream **ret, struct agent_client *c, enum msg_kind kind,
+		     const void *msg, const struct agent_stream_ops *ops, void *arg,
+		     struct err *err)
+{
+	struct agent_stream *s;
+	int r;
+
+	if (!c->ready || c->closed)
+		return err_set(err, ENOTCONN, "the agent is not connected");
+	if (c->nstreams == AGENT_STREAMS_MAX)
+		return err_set(err, ERR_LIMIT, "%d sessions are open already over this connection",
+			       AGENT_STREAMS_MAX);
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return err_set(err, ENOMEM, "out of memory");
+	*s = (struct agent_stream){.client = c, .ops = ops, .arg = arg, .id = next_id(c)};
+	r = frame_put_msg(&c->out, s->id, kind, msg);
+	if (r < 0) {
+		free(s);
+		return err_set(err, r, "cannot ask the agent (%s): %s", msg_types[kind].name,
+			       err_name(r));
+	}
+	s->next = c->streams;
+	c->streams = s;
+	c->nstreams++;
+	*ret = s;
+	sent(c, 0);
+	return 0;
+}
+
+bool agent_stream_room(struct agent_stream *s)
+{
+	s->wants_room = s->client->closed || buf_size(&s->client->out) >= AGENT_QUEUE_HIGH;
+	return !s->wants_room;
+}
+
+void agent_stream_send(struct agent_stream *s, enum msg_kind kind, const void *msg)
+{
+	sent(s->client, frame_put_msg(&s->client->out, s->id, kind, msg));
+}
+
+void agent_stream_data(struct agent_stream *s, enum msg_kind kind, const void *p, size_t n)
+{
+	sent(s->client, frame_put_data(&s->client->out, s->id, kind, p, n));
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A client of a sandbox's agent: one connection to agent.sock, and commands run over it.
+ * A client of a sandbox's agent: one connection to agent.sock, commands run over it, and other
+ * sessions (files, TCP connections) as raw streams of messages.
  *
  * Theory of operation. The relay greets with the client's range of session ids and the agent's
  * core.ready frame as soon as the guest is up; commands may be started from then on. Each is a
@@ -29,8 +30,10 @@
 #include "wire/agent_msg.h"
 #include "wire/frame.h"
 
-/* Sessions at once of one client; `msb` needs one, an SDK a few. */
+/* Commands at once of one client; `msb` needs one, an SDK a few. */
 #define AGENT_EXECS_MAX 64
+/* Streams at once: what the agent allows. */
+#define AGENT_STREAMS_MAX 1024
 /* Largest piece of standard input sent at once: what a pipe holds. */
 #define AGENT_STDIN_CHUNK ((size_t)64 << 10)
 /* Bytes queued towards the agent from which on there is no room for more input. */
@@ -38,6 +41,8 @@
 
 struct agent_client;
 struct agent_exec;
+struct agent_stream;
+struct envelope;
 
 struct agent_client_ops {
 	/* The guest is up. */
@@ -107,5 +112,30 @@ void agent_exec_stdin_end(struct agent_exec *e, size_t n);
 void agent_exec_stdin_eof(struct agent_exec *e);
 void agent_exec_resize(struct agent_exec *e, uint16_t rows, uint16_t cols);
 void agent_exec_signal(struct agent_exec *e, int sig);
+
+/* Any session that one message starts and a terminal one ends. */
+struct agent_stream_ops {
+	/*
+	 * A message of this session, valid during the call. The @last one ends it, and the stream
+	 * is gone when this returns; core.error is always the last.
+	 */
+	void (*message)(void *arg, const struct envelope *env, bool last);
+	/* There is room to send again. */
+	void (*room)(void *arg);
+};
+/* -ENOTCONN before ready(). @msg is of type @kind, which starts a session. */
+int agent_stream_new(struct agent_stream **ret, struct agent_client *c, enum msg_kind kind,
+		     const void *msg, const struct agent_stream_ops *ops, void *arg,
+		     struct err *err);
+/* Forget it: nothing more is reported. The other side is not told. NULL is fine. */
+void agent_stream_drop(struct agent_stream *s);
+/* Whether the queue has room for data; when not, room() is called once it has. */
+bool agent_stream_room(struct agent_stream *s);
+void agent_stream_send(struct agent_stream *s, enum msg_kind kind, const void *msg);
+/* A data message of at most FRAME_DATA_MAX bytes; they are copied. */
+void agent_stream_data(struct agent_stream *s, enum msg_kind kind, const void *p, size_t n);
+/* The bytes of a data message, in place if possible, else in @owned (msg_free() it). */
+int agent_stream_bytes(const struct envelope *env, struct msg_data *owned, const uint8_t **ret,
+		       size_t *n, struct err *err);
 
 #endif

@@ -277,6 +277,22 @@ static const struct wire_field op_fset_stat[] = {
 	F(struct fs_op, handle, WIRE_U64),
 	FN(struct fs_op, attrs, fs_attrs),
 };
+#define TREE_NAMES                                                                                 \
+	{.key = "path", .type = WIRE_BYTES, .offset = offsetof(struct fs_op, tree_path)},          \
+	{                                                                                          \
+		.key = "name", .type = WIRE_BYTES, .offset = offsetof(struct fs_op, tree_name)     \
+	}
+static const struct wire_field op_pack_tree[] = {
+	TREE_NAMES,
+	F(struct fs_op, follow, WIRE_BOOL),
+	F(struct fs_op, attributes, WIRE_BOOL),
+};
+static const struct wire_field op_unpack_tree[] = {
+	TREE_NAMES,
+	F(struct fs_op, archive, WIRE_BOOL),
+	F(struct fs_op, rights, WIRE_BOOL),
+	F(struct fs_op, attributes, WIRE_BOOL),
+};
 
 static const struct wire_variant fs_op_variants[FS_OPS] = {
 	[FS_REAL_PATH] = V("RealPath", op_path),
@@ -298,6 +314,8 @@ static const struct wire_variant fs_op_variants[FS_OPS] = {
 	[FS_READ_DIR] = V("ReadDir", op_read_dir),
 	[FS_FSTAT] = V("FStat", op_handle),
 	[FS_FSET_STAT] = V("FSetStat", op_fset_stat),
+	[FS_PACK_TREE] = V("PackTree", op_pack_tree),
+	[FS_UNPACK_TREE] = V("UnpackTree", op_unpack_tree),
 };
 static_assert(offsetof(struct fs_op, kind) == 0, "a union starts with its kind");
 static const struct wire_table fs_op = {

@@ -210,6 +210,9 @@ enum fs_op_kind {
 	FS_READ_DIR,
 	FS_FSTAT,
 	FS_FSET_STAT,
+	/* Ours: a file or tree as a tar stream (tree/tree.h), out of the guest and into it. */
+	FS_PACK_TREE,	/* answered like Read */
+	FS_UNPACK_TREE, /* goes on like Write */
 	FS_OPS,
 };
 
@@ -228,6 +231,10 @@ struct fs_op {
 	bool has_len, has_limit;
 	uint64_t len;	/* Read, Write */
 	uint32_t limit; /* ReadDir */
+	/* PackTree, UnpackTree: the fields of struct tree_pack and tree_unpack. */
+	struct wire_bytes tree_path, tree_name;
+	bool follow, attributes, rights;
+	bool archive; /* UnpackTree: any archive; tree_name means nothing then */
 };
 
 struct msg_fs_request {
@@ -258,7 +265,7 @@ struct fs_result {
 
 struct msg_fs_response {
 	bool ok;
-	char *error;
+	char *error; /* PackTree, UnpackTree: also when ok, what was not kept */
 	bool has_data;
 	struct fs_result data;
 };

@@ -26,7 +26,7 @@
 #include "image/digest.h"
 #include "image/image.h"
 #include "image/stream.h"
-#include "image/tar.h"
+#include "tree/tar.h"
 #include "store/store.h"
 
 static void show(const struct image_info *i)

@@ -418,12 +418,108 @@ static void test_tcp(void **state)
 	kill(pid, SIGKILL);
 }
 
+static struct wire_bytes bytes(const char *s)
+{
+	return (struct wire_bytes){(uint8_t *)(uintptr_t)s, strlen(s)};
+}
+
+/* Take the answer of an archive operation; true if it was ok. Its text goes to @text. */
+static bool archive_end(struct buf *data, char text[300])
+{
+	struct got g;
+	bool good;
+
+	for (;;) {
+		client_next(&c, &g);
+		if (g.kind != MSG_FS_DATA)
+			break;
+		if (data)
+			buf_add(data, g.data, g.data_len);
+		got_done(&g);
+	}
+	assert_int_equal(g.kind, MSG_FS_RESPONSE);
+	good = g.u.fs.ok;
+	snprintf(text, 300, "%s", g.u.fs.error ? g.u.fs.error : "");
+	got_done(&g);
+	return good;
+}
+
+static bool unpack(uint32_t id, const char *to, const char *name, const void *p, size_t n,
+		   char text[300])
+{
+	struct msg_fs_request req = {.op = {.kind = FS_UNPACK_TREE,
+					    .tree_path = bytes(to),
+					    .tree_name = bytes(name ? name : ""),
+					    .archive = !name}};
+
+	client_send(&c, id, MSG_FS_REQUEST, &req);
+	if (n)
+		client_data(&c, id, MSG_FS_DATA, p, n);
+	client_data(&c, id, MSG_FS_DATA, "", 0);
+	return archive_end(NULL, text);
+}
+
+static void test_archives(void **state)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	struct msg_fs_request req = {.op = {.kind = FS_PACK_TREE, .tree_name = bytes(".")}};
+	char text[300], cmd[300];
+	struct stat st;
+
+	(void)state;
+	snprintf(cmd, sizeof(cmd), "cd %s && mkdir -p a/b && head -c 900000 /dev/urandom >a/b/f",
+		 dir);
+	assert_int_equal(system(cmd), 0);
+	req.op.tree_path = bytes(at(path, "a"));
+	client_send(&c, 700, MSG_FS_REQUEST, &req);
+	assert_true(archive_end(&b, text));
+	assert_string_equal(text, "");
+	assert_true(unpack(701, at(other, "new"), "a", buf_ptr(&b), buf_size(&b), text));
+	snprintf(cmd, sizeof(cmd), "cd %s && diff -r a new", dir);
+	assert_int_equal(system(cmd), 0);
+	/* What breaks off is taken back, also when nobody waits for the answer. */
+	assert_false(unpack(702, at(other, "cut"), "a", buf_ptr(&b), 500000, text));
+	assert_non_null(strstr(text, "cut off"));
+	assert_int_not_equal(access(at(other, "cut"), F_OK), 0);
+	req.op = (struct fs_op){.kind = FS_UNPACK_TREE,
+				.tree_path = bytes(at(other, "gone")),
+				.tree_name = bytes("a")};
+	client_send(&c, 703, MSG_FS_REQUEST, &req);
+	client_data(&c, 703, MSG_FS_DATA, buf_ptr(&b), 500000);
+	for (int i = 0; i < 5000 && access(other, F_OK) < 0; i++)
+		usleep(1000);
+	assert_int_equal(access(other, F_OK), 0);
+	client_close(&c);
+	for (int i = 0; i < 5000 && !access(other, F_OK); i++)
+		usleep(1000);
+	assert_int_not_equal(access(other, F_OK), 0);
+	client_open(&c);
+	/* Refusals. */
+	assert_false(unpack(704, at(other, "no/where"), "a", buf_ptr(&b), buf_size(&b), text));
+	assert_non_null(strstr(text, "no/where"));
+	assert_false(unpack(705, dir, "../x", buf_ptr(&b), buf_size(&b), text));
+	assert_false(unpack(706, "", "x", buf_ptr(&b), buf_size(&b), text));
+	assert_false(unpack(707, dir, NULL, "no tar at all", 13, text));
+	req.op = (struct fs_op){.kind = FS_PACK_TREE,
+				.tree_path = bytes("/no/such/thing"),
+				.tree_name = bytes(".")};
+	client_send(&c, 708, MSG_FS_REQUEST, &req);
+	assert_false(archive_end(NULL, text));
+	assert_non_null(strstr(text, "/no/such/thing"));
+	assert_int_equal(stat(dir, &st), 0);
+	/* Packing that its client gives up. */
+	req.op.tree_path = bytes("/proc/self/../../usr");
+	client_send(&c, 709, MSG_FS_REQUEST, &req);
+	client_close(&c);
+	client_open(&c);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, up, down)
 	const struct CMUnitTest tests[] = {
 		T(test_write_read),   T(test_names),   T(test_tree), T(test_listing),
-		T(test_handle_limit), T(test_as_user), T(test_tcp),
+		T(test_handle_limit), T(test_as_user), T(test_tcp),  T(test_archives),
 	};
 
 	return cmocka_run_group_tests(tests, group_up, group_down);

@@ -14,9 +14,10 @@
  *
  * One thread. Pointers in an entry live until the next call of tar_next().
  */
-#ifndef IMAGE_TAR_H
-#define IMAGE_TAR_H
+#ifndef TREE_TAR_H
+#define TREE_TAR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -88,5 +89,8 @@ int tar_next(struct tar *t, struct tar_entry *ret, struct err *err);
  */
 int tar_data(struct tar *t, const uint8_t **ret, size_t *ret_len, uint64_t *ret_off,
 	     struct err *err);
+
+/* After tar_next() returned 0: did the archive end as such, rather than just stop? */
+bool tar_complete(const struct tar *t);
 
 #endif

@@ -3,7 +3,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "image/tar.h"
+#include "tree/tar.h"
 
 struct feed {
 	const uint8_t *p;

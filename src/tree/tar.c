@@ -6,9 +6,8 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/str.h"
-#include "image/tar.h"
-
-#define TAR_BLOCK 512u
+#include "tree/tar.h"
+#include "tree/tar_write.h"
 
 /* POSIX.1-1988 ustar header; offsets checked below. */
 struct tar_header {
@@ -36,7 +35,7 @@ struct tar {
 	const uint8_t *p; /* unread rest of the last piece */
 	size_t n;
 	uint64_t pos; /* of p in the archive */
-	bool ended;
+	bool ended, complete;
 
 	uint64_t data_left, pad_left;
 	uint64_t file_off; /* logical offset of the next data byte, when not sparse */
@@ -781,6 +780,7 @@ int tar_next(struct tar *t, struct tar_entry *ret, struct err *err)
 		r = tar_take(t, &h, sizeof(h), err);
 		if (r < 0)
 			return r;
+		t->complete = r > 0;
 		if (r == 0 || memcmp(&h, zero, TAR_BLOCK) == 0)
 			return extended ? corrupt(t, "it is cut off", err) : 0;
 		if (!tar_checksum_ok(&h))
@@ -880,4 +880,9 @@ int tar_data(struct tar *t, const uint8_t **ret, size_t *ret_len, uint64_t *ret_
 	t->file_off += n;
 	t->map_done += n;
 	return 1;
+}
+
+bool tar_complete(const struct tar *t)
+{
+	return t->complete;
 }
