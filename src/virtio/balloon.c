@@ -18,7 +18,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "virtio/iov.h"
+#include "base/iov.h"
 
 /*
  * As drivers count them: without statistics and hinting the third queue is the reporting one. (The

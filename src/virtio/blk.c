@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "virtio/iov.h"
+#include "base/iov.h"
 
 enum {
 	QUEUE_SIZE_DEFAULT = 256,

@@ -8,7 +8,7 @@
 
 #include "base/cleanup.h"
 #include "virtio/blk.h"
-#include "virtio/iov.h"
+#include "base/iov.h"
 
 /* What is told to be there must be there. */
 static int transfer(int fd, struct iovec *iov, unsigned niov, uint64_t off, bool write)

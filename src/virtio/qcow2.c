@@ -23,7 +23,7 @@
 #include <zstd.h>
 
 #include "base/cleanup.h"
-#include "virtio/iov.h"
+#include "base/iov.h"
 #include "virtio/qcow2_impl.h"
 #include "virtio/virtqueue.h"
 

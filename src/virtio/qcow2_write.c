@@ -31,7 +31,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "virtio/iov.h"
+#include "base/iov.h"
 #include "virtio/qcow2_impl.h"
 #include "virtio/virtqueue.h"
 

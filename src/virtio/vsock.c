@@ -20,7 +20,7 @@
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
-#include "virtio/iov.h"
+#include "base/iov.h"
 #include "virtio/vsock_impl.h"
 
 enum {

@@ -23,7 +23,7 @@
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
-#include "virtio/iov.h"
+#include "base/iov.h"
 #include "virtio/vsock_impl.h"
 
 static unsigned bucket_of(uint32_t guest_port, uint32_t host_port)

@@ -10,7 +10,7 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 
-#include "virtio/iov.h"
+#include "base/iov.h"
 #include "virtio/virtqueue.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

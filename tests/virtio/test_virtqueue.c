@@ -5,7 +5,7 @@
 
 #include "base/cleanup.h"
 #include "driver.h"
-#include "virtio/iov.h"
+#include "base/iov.h"
 
 #define FEATURES (1ull << VIRTIO_RING_F_INDIRECT_DESC | 1ull << VIRTIO_F_VERSION_1)
 #define EVENTS	 (FEATURES | 1ull << VIRTIO_RING_F_EVENT_IDX)

@@ -2,8 +2,8 @@
 /*
  * Scatter-gather vectors: sizes, copies and cuts. No function touches bytes outside the vector.
  */
-#ifndef VIRTIO_IOV_H
-#define VIRTIO_IOV_H
+#ifndef BASE_IOV_H
+#define BASE_IOV_H
 
 #include <stdbool.h>
 #include <stddef.h>

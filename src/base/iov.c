@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "virtio/iov.h"
+#include "base/iov.h"
 
 #include <errno.h>
 #include <string.h>

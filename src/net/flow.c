@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of flows, and the wheel of their timers. */
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "net/stack_impl.h"
+
+/* ---- SipHash-2-4 (Aumasson and Bernstein) ---- */
+
+static uint64_t rotl(uint64_t x, unsigned n)
+{
+	return x << n | x >> (64 - n);
+}
+
+static void sip_round(uint64_t v[4])
+{
+	v[0] += v[1];
+	v[2] += v[3];
+	v[1] = rotl(v[1], 13) ^ v[0];
+	v[3] = rotl(v[3], 16) ^ v[2];
+	v[0] = rotl(v[0], 32) + v[3];
+	v[2] += v[1];
+	v[1] = rotl(v[1], 17) ^ v[2];
+	v[3] = rotl(v[3], 21) ^ v[0];
+	v[2] = rotl(v[2], 32);
+}
+
+static void sip_word(uint64_t v[4], uint64_t m)
+{
+	v[3] ^= m;
+	sip_round(v);
+	sip_round(v);
+	v[0] ^= m;
+}
+
+uint64_t stack_hash(const struct stack *s, const void *p, size_t n)
+{
+	const uint8_t *b = p;
+	uint64_t k0, k1, m, v[4];
+	size_t i = 0;
+
+	memcpy(&k0, s->config.seed, 8);
+	memcpy(&k1, s->config.seed + 8, 8);
+	k0 = le64toh(k0);
+	k1 = le64toh(k1);
+	v[0] = k0 ^ 0x736f6d6570736575;
+	v[1] = k1 ^ 0x646f72616e646f6d;
+	v[2] = k0 ^ 0x6c7967656e657261;
+	v[3] = k1 ^ 0x7465646279746573;
+	for (; n - i >= 8; i += 8) {
+		memcpy(&m, b + i, 8);
+		sip_word(v, le64toh(m));
+	}
+	m = (uint64_t)n << 56;
+	for (size_t k = 0; i + k < n; k++)
+		m |= (uint64_t)b[i + k] << (8 * k);
+	sip_word(v, m);
+	v[2] ^= 0xff;
+	for (int k = 0; k < 4; k++)
+		sip_round(v);
+	return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+/* ---- the table ---- */
+
+static struct flow_list *bucket_of(struct stack *s, const struct flow_key *key)
+{
+	return &s->buckets[stack_hash(s, key, sizeof(*key)) & s->bucket_mask];
+}
+
+int flow_table_init(struct stack *s)
+{
+	uint32_t n = 256;
+
+	while (n < s->config.max_flows)
+		n *= 2;
+	s->buckets = calloc(n, sizeof(*s->buckets));
+	s->bucket_mask = n - 1;
+	TAILQ_INIT(&s->owing);
+	return s->buckets ? 0 : -ENOMEM;
+}
+
+struct flow *flow_find(struct stack *s, const struct flow_key *key)
+{
+	struct flow *f;
+
+	LIST_FOREACH(f, bucket_of(s, key), bucket)
+	{
+		if (memcmp(&f->key, key, sizeof(*key)) == 0)
+			return f;
+	}
+	return NULL;
+}
+
+struct flow *flow_new(struct stack *s, const struct flow_key *key)
+{
+	struct flow *f = s->stats.flows < s->config.max_flows ? calloc(1, sizeof(*f)) : NULL;
+
+	if (!f) {
+		s->stats.full++;
+		return NULL;
+	}
+	f->key = *key;
+	LIST_INSERT_HEAD(bucket_of(s, key), f, bucket);
+	s->stats.flows++;
+	s->stats.opened++;
+	return f;
+}
+
+void flow_free(struct stack *s, struct flow *f)
+{
+	if (f->listed)
+		TAILQ_REMOVE(&s->owing, f, owing);
+	if (f->tick)
+		LIST_REMOVE(f, wheel);
+	LIST_REMOVE(f, bucket);
+	s->stats.flows--;
+	free(f);
+}
+
+void flow_owes(struct stack *s, struct flow *f)
+{
+	if (f->listed)
+		return;
+	f->listed = true;
+	TAILQ_INSERT_TAIL(&s->owing, f, owing);
+}
+
+void **flow_host(struct flow *f)
+{
+	return &f->host;
+}
+
+uint8_t flow_proto(const struct flow *f)
+{
+	return (uint8_t)f->key.proto;
+}
+
+void flow_peer(const struct flow *f, struct net_addr *a, uint16_t *port)
+{
+	*a = f->to;
+	*port = f->to_port;
+}
+
+/* ---- timers ---- */
+
+static void hang(struct stack *s, struct flow *f)
+{
+	uint64_t tick = (f->due >> WHEEL_TICK) + 1;
+
+	/* Further than a turn: it will be looked at on the way. */
+	tick = MAX(tick, s->tick + 1);
+	tick = MIN(tick, s->tick + WHEEL_SLOTS - 1);
+	f->tick = tick;
+	LIST_INSERT_HEAD(&s->slots[tick % WHEEL_SLOTS], f, wheel);
+	if (!s->next_tick || tick < s->next_tick)
+		s->next_tick = tick;
+}
+
+/* A timer that moves away, as most do with every packet, stays where it is until it is looked at.
+ */
+void flow_timer(struct stack *s, struct flow *f, uint64_t due)
+{
+	f->due = due;
+	if (!due || (f->tick && (due >> WHEEL_TICK) + 1 >= f->tick))
+		return;
+	if (f->tick)
+		LIST_REMOVE(f, wheel);
+	hang(s, f);
+}
+
+uint64_t stack_next(const struct stack *s)
+{
+	return s->next_tick << WHEEL_TICK;
+}
+
+static void fire(struct stack *s, struct flow *f)
+{
+	f->due = 0;
+	if (f->key.proto == NET_TCP)
+		tcp_timer(s, f);
+	else
+		udp_timer(s, f);
+}
+
+static void turn(struct stack *s, uint64_t tick)
+{
+	struct flow_list *slot = &s->slots[tick % WHEEL_SLOTS], now = LIST_HEAD_INITIALIZER(now);
+	struct flow *f;
+
+	/* What is put back goes into other slots, as they are all later. */
+	s->tick = tick;
+	if ((f = LIST_FIRST(slot))) {
+		now = *slot;
+		f->wheel.le_prev = &now.lh_first;
+		LIST_INIT(slot);
+	}
+	while ((f = LIST_FIRST(&now))) {
+		LIST_REMOVE(f, wheel);
+		f->tick = 0;
+		if (f->due && f->due <= s->now)
+			fire(s, f);
+		else if (f->due)
+			hang(s, f);
+	}
+}
+
+void stack_tick(struct stack *s, uint64_t now)
+{
+	uint64_t to = now >> WHEEL_TICK, from = s->tick;
+
+	s->now = now;
+	if (to <= from)
+		return;
+	/* After a pause longer than a turn every slot is due, once. */
+	if (to - from > WHEEL_SLOTS)
+		from = to - WHEEL_SLOTS;
+	for (uint64_t t = from + 1; t <= to; t++)
+		turn(s, t);
+	s->next_tick = 0;
+	for (uint64_t t = to + 1; t < to + WHEEL_SLOTS && !s->next_tick; t++) {
+		if (!LIST_EMPTY(&s->slots[t % WHEEL_SLOTS]))
+			s->next_tick = t;
+	}
+}

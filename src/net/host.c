@@ -1,0 +1,666 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "net/host.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/iov.h"
+
+enum {
+	/* What was peeked at already is read once more into here, where the kernel cannot skip it.
+	 */
+	SCRATCH = 65536,
+	PEEK_PIECES = 64,
+	PORT_TURN = 64,
+};
+
+struct listener {
+	struct loop_source source; /* first */
+	struct net_host *h;
+	struct net_port port;
+};
+
+struct host_socket {
+	struct loop_source source; /* fd -1: a flow through a port's socket */
+	struct net_host *h;
+	struct flow *f;
+	struct listener *through;
+	bool full;
+	int error;     /* of UDP, to be told with the next receive() */
+	bool seeks;    /* SO_PEEK_OFF works, and is... */
+	size_t offset; /* ...this */
+};
+
+struct net_host {
+	struct stack *s;
+	struct loop *loop;
+	struct loop_timer timer;
+	const struct net_guest_ops *ops;
+	void *arg;
+	int probe4, probe6; /* never send anything */
+	struct listener *listeners;
+	unsigned nlisteners;
+	uint8_t scratch[SCRATCH];
+};
+
+#define WATCH (EPOLLIN | EPOLLRDHUP | EPOLLET)
+
+static socklen_t fill(struct sockaddr_storage *ss, const struct net_addr *a, uint16_t port)
+{
+	struct sockaddr_in *in4 = (void *)ss;
+	struct sockaddr_in6 *in6 = (void *)ss;
+
+	memset(ss, 0, sizeof(*ss));
+	if (net_addr_is_v4(a)) {
+		in4->sin_family = AF_INET;
+		in4->sin_port = htons(port);
+		memcpy(&in4->sin_addr, net_addr_four(a), 4);
+		return sizeof(*in4);
+	}
+	in6->sin6_family = AF_INET6;
+	in6->sin6_port = htons(port);
+	memcpy(&in6->sin6_addr, a->b, 16);
+	return sizeof(*in6);
+}
+
+static void parse(const struct sockaddr_storage *ss, struct net_addr *a, uint16_t *port)
+{
+	const struct sockaddr_in *in4 = (const void *)ss;
+	const struct sockaddr_in6 *in6 = (const void *)ss;
+
+	if (ss->ss_family == AF_INET6) {
+		*a = net_addr_v6(&in6->sin6_addr);
+		*port = ntohs(in6->sin6_port);
+	} else {
+		*a = net_addr_v4(&in4->sin_addr);
+		*port = ntohs(in4->sin_port);
+	}
+}
+
+/* ---- what the stack asks for ---- */
+
+static unsigned op_reserve(void *arg, size_t len, struct iovec *iov, unsigned max)
+{
+	struct net_host *h = arg;
+
+	return h->ops->reserve(h->arg, len, iov, max);
+}
+
+static void op_commit(void *arg, size_t len, const struct stack_meta *meta)
+{
+	struct net_host *h = arg;
+
+	h->ops->commit(h->arg, len, meta);
+}
+
+static void on_socket(struct loop_source *src, uint32_t events);
+
+static struct host_socket *add_socket(struct net_host *h, struct flow *f, int fd)
+{
+	struct host_socket *k = calloc(1, sizeof(*k));
+
+	if (!k)
+		return NULL;
+	k->source = (struct loop_source){.fn = on_socket, .fd = fd};
+	k->h = h;
+	k->f = f;
+	return k;
+}
+
+static void prepare_tcp(struct host_socket *k)
+{
+	const int one = 1, zero = 0;
+
+	(void)setsockopt(k->source.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	/* Since Linux 6.9, for IPv6 since 6.11. */
+	k->seeks = setsockopt(k->source.fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero)) == 0;
+}
+
+static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_addr *to,
+		   uint16_t port)
+{
+	const bool four = net_addr_is_v4(to), tcp = proto == NET_TCP;
+	cleanup_close int fd = -1;
+	struct net_host *h = arg;
+	struct sockaddr_storage ss;
+	socklen_t n = fill(&ss, to, port);
+	struct host_socket *k;
+	int r;
+
+	fd = socket(four ? AF_INET : AF_INET6,
+		    (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC,
+		    proto == NET_ICMP	 ? IPPROTO_ICMP
+		    : proto == NET_ICMP6 ? IPPROTO_ICMPV6
+					 : 0);
+	if (fd < 0)
+		return -errno;
+	k = add_socket(h, f, fd);
+	if (!k)
+		return -ENOMEM;
+	if (tcp)
+		prepare_tcp(k);
+	r = connect(fd, (const void *)&ss, n) < 0 && errno != EINPROGRESS ? -errno : 0;
+	if (r == 0)
+		r = loop_add(h->loop, &k->source, tcp ? WATCH | EPOLLOUT : WATCH);
+	if (r < 0) {
+		free(k);
+		return r;
+	}
+	take_fd(&fd);
+	*flow_host(f) = k;
+	return 0;
+}
+
+static void op_close(void *arg, struct flow *f, bool reset)
+{
+	const struct linger now = {.l_onoff = 1};
+	struct host_socket *k = *flow_host(f);
+
+	(void)arg;
+	if (!k)
+		return;
+	if (k->source.fd >= 0) {
+		if (reset && flow_proto(f) == NET_TCP)
+			(void)setsockopt(k->source.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+		loop_del(&k->source);
+		close_fd(k->source.fd);
+	}
+	free(k);
+	*flow_host(f) = NULL;
+}
+
+static ssize_t send_once(struct host_socket *k, const struct iovec *iov, unsigned n)
+{
+	struct sockaddr_storage ss;
+	struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = n};
+	struct net_addr peer;
+	ssize_t sent;
+	uint16_t port;
+
+	if (k->through) {
+		flow_peer(k->f, &peer, &port);
+		m.msg_name = &ss;
+		m.msg_namelen = fill(&ss, &peer, port);
+	}
+	sent = sendmsg(k->through ? k->through->port.fd : k->source.fd, &m,
+		       MSG_NOSIGNAL | MSG_DONTWAIT);
+	return sent < 0 ? -errno : sent;
+}
+
+static ssize_t op_send(void *arg, struct flow *f, const struct iovec *iov, unsigned n)
+{
+	struct host_socket *k = *flow_host(f);
+	ssize_t sent;
+
+	(void)arg;
+	if (!k)
+		return -ENOTCONN;
+	sent = send_once(k, iov, n);
+	if (flow_proto(f) == NET_TCP) {
+		if (sent == -EAGAIN || (sent >= 0 && (size_t)sent < iov_size(iov, n))) {
+			k->full = true;
+			loop_mod(&k->source, WATCH | EPOLLOUT);
+		}
+		return sent;
+	}
+	/* What is said about an earlier one; this one was not sent for it. */
+	if (sent < 0 && sent != -EAGAIN && !k->through && !k->error) {
+		k->error = (int)-sent;
+		stack_event(k->h->s, f, STACK_READABLE, 0, now_ns());
+		sent = send_once(k, iov, n);
+	}
+	return sent;
+}
+
+/* Has the other end said that it sends no more? Asked where all that it sent is known. */
+static bool at_end(const struct host_socket *k)
+{
+	struct tcp_info info = {0};
+	socklen_t n = sizeof(info);
+
+	if (getsockopt(k->source.fd, IPPROTO_TCP, TCP_INFO, &info, &n) < 0)
+		return false;
+	return info.tcpi_state != TCP_ESTABLISHED && info.tcpi_state != TCP_FIN_WAIT1 &&
+	       info.tcpi_state != TCP_FIN_WAIT2;
+}
+
+static ssize_t op_peek(void *arg, struct flow *f, size_t skip, const struct iovec *iov, unsigned n)
+{
+	struct net_host *h = arg;
+	struct host_socket *k = *flow_host(f);
+	struct iovec v[IOV_MAX];
+	struct msghdr m = {.msg_iov = v};
+	unsigned at = 0;
+	ssize_t got;
+
+	if (!k)
+		return -ENOTCONN;
+	if (k->seeks && skip != k->offset) {
+		const int offset = (int)skip;
+
+		if (setsockopt(k->source.fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset)) < 0)
+			return -errno;
+		k->offset = skip;
+	}
+	if (!k->seeks) {
+		for (size_t left = skip; left && at < IOV_MAX - PEEK_PIECES; at++) {
+			v[at] = (struct iovec){h->scratch, MIN(left, (size_t)SCRATCH)};
+			left -= v[at].iov_len;
+		}
+	}
+	for (unsigned i = 0; i < n && i < PEEK_PIECES; i++)
+		v[at++] = iov[i];
+	m.msg_iovlen = at;
+	got = recvmsg(k->source.fd, &m, MSG_PEEK | MSG_DONTWAIT);
+	if (got < 0)
+		return -errno;
+	if (k->seeks) {
+		k->offset += (size_t)got;
+		return got;
+	}
+	if ((size_t)got > skip)
+		return got - (ssize_t)skip;
+	/* Nothing behind it: the end shows as the end of what there is. */
+	return (size_t)got == skip && at_end(k) ? 0 : -EAGAIN;
+}
+
+static void op_consume(void *arg, struct flow *f, size_t n)
+{
+	struct host_socket *k = *flow_host(f);
+
+	(void)arg;
+	while (k && n) {
+		ssize_t got = recv(k->source.fd, NULL, n, MSG_TRUNC | MSG_DONTWAIT);
+
+		if (got <= 0)
+			return;
+		n -= (size_t)got;
+		k->offset -= MIN(k->offset, (size_t)got);
+	}
+}
+
+static ssize_t op_receive(void *arg, struct flow *f, void *p, size_t n)
+{
+	struct host_socket *k = *flow_host(f);
+	ssize_t got;
+
+	(void)arg;
+	if (!k || k->through)
+		return -EAGAIN;
+	if (k->error) {
+		int error = k->error;
+
+		k->error = 0;
+		return -error;
+	}
+	got = recv(k->source.fd, p, n, MSG_DONTWAIT);
+	return got < 0 ? -errno : got;
+}
+
+static void op_shut(void *arg, struct flow *f)
+{
+	struct host_socket *k = *flow_host(f);
+
+	(void)arg;
+	if (k)
+		(void)shutdown(k->source.fd, SHUT_WR);
+}
+
+static size_t op_room(void *arg, struct flow *f)
+{
+	struct host_socket *k = *flow_host(f);
+	uint32_t info[SK_MEMINFO_VARS] = {0};
+	socklen_t n = sizeof(info);
+	uint32_t size, used, room;
+
+	(void)arg;
+	if (!k || k->full)
+		return 0;
+	/* A kernel that does not tell gets what every socket takes. */
+	if (getsockopt(k->source.fd, SOL_SOCKET, SO_MEMINFO, info, &n) < 0)
+		return 16384;
+	size = info[SK_MEMINFO_SNDBUF];
+	used = info[SK_MEMINFO_WMEM_QUEUED];
+	room = size > used ? size - used : 0;
+	/* Some of it goes into what the kernel needs around the bytes. */
+	room -= room / 4;
+	if (room < size / 8)
+		loop_mod(&k->source, WATCH | EPOLLOUT);
+	return room;
+}
+
+/* The kernel's choice of a source for what goes there: itself, if it is one of the host's own. */
+static bool op_is_local(void *arg, const struct net_addr *a)
+{
+	struct net_host *h = arg;
+	const bool four = net_addr_is_v4(a);
+	int *fd = four ? &h->probe4 : &h->probe6;
+	struct sockaddr_storage ss;
+	socklen_t n = fill(&ss, a, 9);
+	struct net_addr own;
+	uint16_t port;
+
+	if (*fd < 0)
+		*fd = socket(four ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
+			     0);
+	if (*fd < 0 || connect(*fd, (const void *)&ss, n) < 0)
+		return false;
+	n = sizeof(ss);
+	if (getsockname(*fd, (void *)&ss, &n) < 0)
+		return false;
+	parse(&ss, &own, &port);
+	return net_addr_equal(&own, a) || net_addr_kind(&own) == NET_LOOPBACK;
+}
+
+static const struct stack_ops ops = {
+	.reserve = op_reserve,
+	.commit = op_commit,
+	.open = op_open,
+	.close = op_close,
+	.send = op_send,
+	.peek = op_peek,
+	.consume = op_consume,
+	.receive = op_receive,
+	.shut = op_shut,
+	.room = op_room,
+	.is_local = op_is_local,
+};
+
+/* ---- events ---- */
+
+static void on_timer(struct loop_timer *t)
+{
+	struct net_host *h = container_of(t, struct net_host, timer);
+
+	stack_tick(h->s, now_ns());
+	net_host_run(h);
+}
+
+void net_host_run(struct net_host *h)
+{
+	uint64_t now = now_ns();
+	bool more = stack_run(h->s, now);
+	uint64_t next = more ? now : stack_next(h->s);
+
+	if (next)
+		(void)loop_timer_at(h->loop, &h->timer, next);
+	else
+		loop_timer_stop(&h->timer);
+}
+
+static void on_socket(struct loop_source *src, uint32_t events)
+{
+	struct host_socket *k = container_of(src, struct host_socket, source);
+	struct net_host *h = k->h;
+	const bool tcp = flow_proto(k->f) == NET_TCP;
+	unsigned what = 0;
+	int error = 0;
+	socklen_t n = sizeof(error);
+
+	if (events & EPOLLERR && tcp) {
+		(void)getsockopt(src->fd, SOL_SOCKET, SO_ERROR, &error, &n);
+		if (error)
+			what |= STACK_FAILED;
+	}
+	if (events & EPOLLOUT && tcp && !error) {
+		k->full = false;
+		loop_mod(src, WATCH);
+		what |= STACK_WRITABLE;
+	}
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		what |= STACK_READABLE;
+	stack_event(h->s, k->f, what, error, now_ns());
+	net_host_run(h);
+}
+
+/* ---- published ports ---- */
+
+static void refuse(int fd)
+{
+	const struct linger now = {.l_onoff = 1};
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	close_fd(fd);
+}
+
+static bool accept_one(struct listener *l)
+{
+	struct sockaddr_storage ss;
+	socklen_t n = sizeof(ss);
+	int fd = accept4(l->port.fd, (void *)&ss, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	struct host_socket *k;
+	struct net_addr peer;
+	uint16_t port;
+
+	if (fd < 0)
+		return errno == EINTR || errno == ECONNABORTED;
+	parse(&ss, &peer, &port);
+	k = add_socket(l->h, NULL, fd);
+	if (!k || loop_add(l->h->loop, &k->source, WATCH) < 0)
+		goto fail;
+	prepare_tcp(k);
+	k->f = stack_accept(l->h->s, NET_TCP, &peer, port, l->port.guest_port, k, now_ns());
+	if (k->f)
+		return true;
+	loop_del(&k->source);
+fail:
+	free(k);
+	refuse(fd);
+	return true;
+}
+
+static bool receive_one(struct listener *l)
+{
+	static const uint8_t nothing[1];
+	struct sockaddr_storage ss;
+	socklen_t n = sizeof(ss);
+	struct net_host *h = l->h;
+	/* Nobody else uses it now. */
+	ssize_t got =
+		recvfrom(l->port.fd, h->scratch, sizeof(h->scratch), MSG_DONTWAIT, (void *)&ss, &n);
+	struct net_addr peer;
+	struct flow *f;
+	uint16_t port;
+
+	if (got < 0)
+		return errno == EINTR || errno == ECONNREFUSED;
+	parse(&ss, &peer, &port);
+	f = stack_accept(h->s, NET_UDP, &peer, port, l->port.guest_port, NULL, now_ns());
+	if (!f)
+		return true;
+	if (!*flow_host(f)) {
+		struct host_socket *k = add_socket(h, f, -1);
+
+		if (!k)
+			return true;
+		k->through = l;
+		*flow_host(f) = k;
+	}
+	stack_datagram(h->s, f, got ? h->scratch : nothing, (size_t)got, now_ns());
+	return true;
+}
+
+static void on_port(struct loop_source *src, uint32_t events)
+{
+	struct listener *l = container_of(src, struct listener, source);
+	struct net_host *h = l->h;
+
+	(void)events;
+	/* Level-triggered: what is left after a turn comes again. */
+	for (int i = 0; i < PORT_TURN; i++) {
+		if (!(l->port.proto == NET_TCP ? accept_one(l) : receive_one(l)))
+			break;
+	}
+	net_host_run(h);
+}
+
+/* ---- life ---- */
+
+int net_host_new(const struct stack_config *config, const struct net_guest_ops *guest, void *arg,
+		 struct loop *loop, const struct net_port *ports, unsigned nports,
+		 struct net_host **ret, struct err *err)
+{
+	struct net_host *h = calloc(1, sizeof(*h));
+	int r;
+
+	if (h)
+		h->listeners = calloc(nports + 1, sizeof(*h->listeners));
+	if (!h || !h->listeners) {
+		free(h);
+		return err_set(err, ENOMEM, "cannot create a network: out of memory");
+	}
+	h->loop = loop;
+	h->ops = guest;
+	h->arg = arg;
+	h->probe4 = h->probe6 = -1;
+	h->timer.fn = on_timer;
+	r = stack_new(config, &ops, h, &h->s, err);
+	if (r < 0) {
+		free(h->listeners);
+		free(h);
+		return r;
+	}
+	for (unsigned i = 0; i < nports; i++) {
+		struct listener *l = &h->listeners[h->nlisteners++];
+
+		l->source = (struct loop_source){.fn = on_port, .fd = ports[i].fd};
+		l->h = h;
+		l->port = ports[i];
+	}
+	*ret = h;
+	return 0;
+}
+
+int net_host_start(struct net_host *h)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < h->nlisteners && r == 0; i++)
+		r = loop_add(h->loop, &h->listeners[i].source, EPOLLIN);
+	return r;
+}
+
+struct net_host *net_host_free(struct net_host *h)
+{
+	if (!h)
+		return NULL;
+	h->s = stack_free(h->s);
+	loop_timer_stop(&h->timer);
+	for (unsigned i = 0; i < h->nlisteners; i++) {
+		loop_del(&h->listeners[i].source);
+		close_fd(h->listeners[i].port.fd);
+	}
+	close_fd(h->probe4);
+	close_fd(h->probe6);
+	free(h->listeners);
+	free(h);
+	return NULL;
+}
+
+struct stack *net_host_stack(struct net_host *h)
+{
+	return h->s;
+}
+
+/* ---- ports, before there is a network ---- */
+
+static int bad_port(struct err *err, const char *text)
+{
+	err_set(err, ERR_USAGE, "no port to publish: \"%s\"", text);
+	return err_hint(err, "it looks like 8080:80, 127.0.0.1:8080:80, [::1]:5353:53/udp");
+}
+
+static bool parse_number(const char *text, unsigned least, uint16_t *ret)
+{
+	unsigned long v;
+	char *end;
+
+	if (!text || *text < '0' || *text > '9')
+		return false;
+	v = strtoul(text, &end, 10);
+	if (*end || v < least || v > 65535)
+		return false;
+	*ret = (uint16_t)v;
+	return true;
+}
+
+int net_port_parse(const char *text, struct net_port *ret, struct err *err)
+{
+	static const uint8_t loopback[] = {127, 0, 0, 1};
+	struct net_port p = {.bind = net_addr_v4(loopback), .proto = NET_TCP, .fd = -1};
+	cleanup_free char *copy = strdup(text);
+	char *proto = copy, *guest, *host, *bind;
+
+	if (!copy)
+		return err_set(err, ENOMEM, "out of memory");
+	strsep(&proto, "/");
+	if (proto && strcmp(proto, "udp") == 0)
+		p.proto = NET_UDP;
+	else if (proto && strcmp(proto, "tcp") != 0)
+		return bad_port(err, text);
+	guest = strrchr(copy, ':');
+	if (!guest)
+		return bad_port(err, text);
+	*guest++ = '\0';
+	host = strrchr(copy, ':');
+	bind = host ? copy : NULL;
+	if (host)
+		*host++ = '\0';
+	else
+		host = copy;
+	if (bind && *bind == '[') {
+		size_t n = strlen(++bind);
+
+		if (!n || bind[n - 1] != ']')
+			return bad_port(err, text);
+		bind[n - 1] = '\0';
+	} else if (bind && strchr(bind, ':')) {
+		return bad_port(err, text);
+	}
+	if ((bind && !net_addr_parse(bind, &p.bind)) || !parse_number(host, 0, &p.port) ||
+	    !parse_number(guest, 1, &p.guest_port))
+		return bad_port(err, text);
+	*ret = p;
+	return 0;
+}
+
+int net_port_open(struct net_port *p, struct err *err)
+{
+	const bool tcp = p->proto == NET_TCP;
+	struct sockaddr_storage ss;
+	socklen_t n = fill(&ss, &p->bind, p->port);
+	cleanup_close int fd = socket(
+		ss.ss_family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	char text[NET_ADDR_TEXT];
+	const int one = 1;
+	struct net_addr bound;
+
+	net_addr_text(&p->bind, text);
+	if (fd < 0)
+		return err_errno(err, "cannot publish port %u", p->port);
+	/* As servers do: a connection of before that lingers is no reason to fail. */
+	if (tcp)
+		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (ss.ss_family == AF_INET6)
+		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+	if (bind(fd, (void *)&ss, n) < 0 || (tcp && listen(fd, SOMAXCONN) < 0)) {
+		int r = err_errno(err, "cannot publish port %u of %s", p->port, text);
+
+		if (r == -EADDRINUSE)
+			err_hint(err, "another program has it; choose another one, or 0 for any");
+		return r;
+	}
+	n = sizeof(ss);
+	if (getsockname(fd, (void *)&ss, &n) < 0)
+		return err_errno(err, "cannot publish port %u", p->port);
+	parse(&ss, &bound, &p->port);
+	p->fd = take_fd(&fd);
+	return 0;
+}

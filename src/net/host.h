@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The world's side of a stack: sockets of the host, in the network namespace of the thread that
+ * runs the loop.
+ *
+ * All sockets are watched edge-triggered: what the stack peeks at stays readable for long, and
+ * says so once. Writability is only watched for where the stack was told that there is little room.
+ *
+ * net_host_new() may be called on any thread; everything else on the loop's, net_port_open() aside.
+ */
+#ifndef NET_HOST_H
+#define NET_HOST_H
+
+#include "base/loop.h"
+#include "net/stack.h"
+
+struct net_host;
+
+/* A port of the host that leads into the guest. */
+struct net_port {
+	struct net_addr bind;
+	uint16_t port, guest_port;
+	uint8_t proto;
+	int fd; /* bound, and listening if that is TCP */
+};
+
+/* As many as a range of all that one program could want. */
+#define NET_PORTS_MAX 1024
+
+/* "[BIND:]HOST:GUEST[/tcp|/udp]", an IPv6 address in brackets. fd becomes -1. ERR_USAGE with a
+ * hint. */
+int net_port_parse(const char *text, struct net_port *ret, struct err *err);
+/* Bind it; port 0 becomes the one that was free. */
+int net_port_open(struct net_port *p, struct err *err);
+
+struct net_guest_ops {
+	unsigned (*reserve)(void *arg, size_t len, struct iovec *iov, unsigned max);
+	void (*commit)(void *arg, size_t len, const struct stack_meta *meta);
+};
+
+/* @ops, @arg and @loop are borrowed; the descriptors of @ports become its own if this succeeds. */
+int net_host_new(const struct stack_config *config, const struct net_guest_ops *ops, void *arg,
+		 struct loop *loop, const struct net_port *ports, unsigned nports,
+		 struct net_host **ret, struct err *err);
+/* Begin to watch the ports. -errno. */
+int net_host_start(struct net_host *h);
+/* NULL is fine. Returns NULL. */
+struct net_host *net_host_free(struct net_host *h);
+
+struct stack *net_host_stack(struct net_host *h);
+/* After frames went into the stack, and when the guest has buffers again. */
+void net_host_run(struct net_host *h);
+
+#endif

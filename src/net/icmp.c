@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ICMP: echoes, neighbours, and bad news.
+ *
+ * An echo to the gateway is answered here. One to the world is a flow of its identifier, whose
+ * socket of the host is a "ping socket": the kernel gives it an identifier of its own and hands
+ * back answers to that only. Where the host does not allow those, the guest hears that it is
+ * prohibited.
+ */
+#include <errno.h>
+#include <netinet/icmp6.h>
+#include <netinet/in.h>
+#include <netinet/ip_icmp.h>
+
+#include "base/cleanup.h"
+#include "base/iov.h"
+#include "net/stack_impl.h"
+
+enum {
+	ICMP_HDR = 8,
+	/* Of what the guest sent: the headers, for TCP with the sequence number (RFC 792). */
+	QUOTE_MAX = 64,
+	ECHO_IDLE_S = 30,
+};
+
+static bool send_icmp(struct stack *s, const struct net_addr *src, const struct net_addr *dst,
+		      uint8_t *message, size_t len)
+{
+	const uint8_t proto = net_addr_is_v4(src) ? NET_ICMP : NET_ICMP6;
+	uint64_t sum = proto == NET_ICMP ? 0 : sum_pseudo(src, dst, proto, len);
+	uint8_t head[OUT_HEAD_MAX];
+
+	put16(message + 2, 0);
+	put16(message + 2, (uint16_t)~sum_fold(sum_bytes(message, len, sum)));
+	return link_send(s, head, link_header(s, head, src, dst, proto, len), message, len, NULL);
+}
+
+/* ---- bad news ---- */
+
+void icmp_unreachable(struct stack *s, int error, const struct net_addr *remote, uint8_t proto,
+		      const uint8_t *l4, size_t n)
+{
+	static const struct {
+		int error;
+		uint8_t code4, code6;
+	} codes[] = {
+		{ECONNREFUSED, ICMP_PORT_UNREACH, ICMP6_DST_UNREACH_NOPORT},
+		{ENETUNREACH, ICMP_NET_UNREACH, ICMP6_DST_UNREACH_NOROUTE},
+		{EACCES, ICMP_PKT_FILTERED, ICMP6_DST_UNREACH_ADMIN},
+		{EPERM, ICMP_PKT_FILTERED, ICMP6_DST_UNREACH_ADMIN},
+		/* the last: all others */
+		{EHOSTUNREACH, ICMP_HOST_UNREACH, ICMP6_DST_UNREACH_ADDR},
+	};
+	const struct net_addr *guest = stack_guest(s, remote), *from = stack_gateway(s, remote);
+	const bool four = net_addr_is_v4(remote);
+	uint8_t m[ICMP_HDR + ETH_HDR + IP6_HDR + QUOTE_MAX] = {0}, head[ETH_HDR + IP6_HDR];
+	size_t i = 0, ip;
+
+	while (i < ARRAY_SIZE(codes) - 1 && codes[i].error != error)
+		i++;
+	m[0] = four ? ICMP_DEST_UNREACH : ICMP6_DST_UNREACH;
+	m[1] = four ? codes[i].code4 : codes[i].code6;
+	n = MIN(n, (size_t)QUOTE_MAX);
+	ip = link_header(s, head, guest, remote, proto, n) - ETH_HDR;
+	memcpy(m + ICMP_HDR, head + ETH_HDR, ip);
+	memcpy(m + ICMP_HDR + ip, l4, n);
+	/* It is the destination itself that knows of ports. */
+	if (error == ECONNREFUSED)
+		from = remote;
+	send_icmp(s, from, guest, m, ICMP_HDR + ip + n);
+}
+
+/* ---- echoes ---- */
+
+static void echo_reply(struct stack *s, const struct net_addr *src, uint8_t *m, size_t len)
+{
+	m[0] = net_addr_is_v4(src) ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY;
+	m[1] = 0;
+	send_icmp(s, src, stack_guest(s, src), m, len);
+}
+
+static void echo_request(struct stack *s, const struct packet *p)
+{
+	const size_t len = p->len - p->l4;
+	struct flow_key key = {.proto = p->proto, .remote = p->dst};
+	struct net_addr to;
+	struct iovec v;
+	struct flow *f;
+	bool dns;
+	int r;
+
+	if (len > sizeof(s->message))
+		return;
+	iov_read(p->iov, p->n, p->l4, s->message, len);
+	if (net_addr_equal(&p->dst, stack_gateway(s, &p->dst))) {
+		echo_reply(s, &p->dst, s->message, len);
+		return;
+	}
+	key.guest_port = (uint16_t)(s->message[4] << 8 | s->message[5]);
+	f = flow_find(s, &key);
+	if (!f) {
+		r = stack_route(s, p->proto, &p->dst, 0, &to, &dns);
+		f = r == 0 ? flow_new(s, &key) : NULL;
+		if (r == 0 && !f)
+			return;
+		if (f) {
+			f->to = to;
+			r = s->ops->open(s->arg, f, p->proto, &to, 0);
+		}
+		if (r < 0) {
+			if (f)
+				flow_free(s, f);
+			icmp_unreachable(s, -r, &p->dst, p->proto, s->message, len);
+			return;
+		}
+	}
+	flow_timer(s, f, s->now + ECHO_IDLE_S * SECOND);
+	v = (struct iovec){s->message, len};
+	(void)s->ops->send(s->arg, f, &v, 1);
+}
+
+bool echo_run(struct stack *s, struct flow *f)
+{
+	struct iovec probe;
+	ssize_t n;
+
+	for (int budget = 16; budget; budget--) {
+		if (!s->ops->reserve(s->arg, ETH_HDR, &probe, 1)) {
+			flow_owes(s, f);
+			return false;
+		}
+		s->ops->commit(s->arg, 0, NULL);
+		n = s->ops->receive(s->arg, f, s->message, sizeof(s->message));
+		if (n < 0)
+			return true;
+		if (n < ICMP_HDR)
+			continue;
+		put16(s->message + 4, f->key.guest_port);
+		echo_reply(s, &f->key.remote, s->message, (size_t)n);
+	}
+	flow_owes(s, f);
+	return true;
+}
+
+void echo_event(struct stack *s, struct flow *f, unsigned events, int error)
+{
+	(void)error;
+	if (events & (STACK_READABLE | STACK_FAILED))
+		flow_owes(s, f);
+}
+
+void icmp_input(struct stack *s, const struct packet *p)
+{
+	if (p->len - p->l4 < ICMP_HDR || p->head_len < p->l4 + ICMP_HDR || !packet_intact(p)) {
+		s->stats.malformed++;
+		return;
+	}
+	if (p->head[p->l4] == ICMP_ECHO)
+		echo_request(s, p);
+	else
+		s->stats.unsupported++;
+}
+
+/* ---- neighbours (RFC 4861) ---- */
+
+/* Our address on the link, where the guest expects routers to have one: from the gateway's MAC. */
+static struct net_addr link_local(const struct stack *s)
+{
+	const uint8_t *m = s->config.gateway_mac;
+	const uint8_t b[16] = {0xfe, 0x80, [8] = (uint8_t)(m[0] ^ 2), m[1], m[2], 0xff, 0xfe, m[3],
+			       m[4], m[5]};
+
+	return net_addr_v6(b);
+}
+
+static void solicitation(struct stack *s, const struct packet *p)
+{
+	static const struct net_addr nobody;
+	/* type, code, sum; flags: a router's, asked for, overriding; target; option: our MAC */
+	uint8_t m[32] = {ND_NEIGHBOR_ADVERT, [4] = 0xe0, [24] = ND_OPT_TARGET_LINKADDR, 1};
+	const struct net_addr own = link_local(s);
+	struct net_addr target;
+
+	if (p->len - p->l4 < 24 || p->head_len < p->l4 + 24) {
+		s->stats.malformed++;
+		return;
+	}
+	target = net_addr_v6(p->head + p->l4 + 8);
+	/* Whether an address of the guest's is free is answered by silence. */
+	if (net_addr_equal(&p->src, &nobody) ||
+	    (!net_addr_equal(&target, &s->config.gateway6) && !net_addr_equal(&target, &own)))
+		return;
+	memcpy(m + 8, target.b, 16);
+	memcpy(m + 26, s->config.gateway_mac, 6);
+	send_icmp(s, &target, &p->src, m, sizeof(m));
+}
+
+void icmp6_input(struct stack *s, const struct packet *p)
+{
+	uint8_t type;
+
+	if (p->len - p->l4 < ICMP_HDR || p->head_len < p->l4 + ICMP_HDR || !packet_intact(p)) {
+		s->stats.malformed++;
+		return;
+	}
+	type = p->head[p->l4];
+	if (type == ND_NEIGHBOR_SOLICIT && p->head[ETH_HDR + 7] == 255)
+		solicitation(s, p);
+	else if (type == ICMP6_ECHO_REQUEST && net_addr_equal(&p->src, &s->config.guest6))
+		echo_request(s, p);
+	else
+		s->stats.unsupported++;
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "net/policy.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+
+#define BIT(n)	   ((uint16_t)(1u << (n)))
+#define EVERYTHING ((uint16_t)(BIT(NET_IS_DNS + 1) - 1))
+/* What has to be named to be allowed. */
+#define NAMED ((uint16_t)(BIT(NET_IS_HOST) | BIT(NET_METADATA)))
+
+struct word {
+	const char *name;
+	uint16_t value;
+};
+
+static const struct word groups[] = {
+	{"any", EVERYTHING},
+	{"host", BIT(NET_IS_HOST)},
+	{"meta", BIT(NET_METADATA)},
+	{"loopback", BIT(NET_LOOPBACK)},
+	{"private", BIT(NET_PRIVATE)},
+	{"link-local", BIT(NET_LINK_LOCAL)},
+	{"multicast", BIT(NET_MULTICAST)},
+	{"public", BIT(NET_PUBLIC)},
+	{"dns", BIT(NET_IS_DNS)},
+};
+
+static const struct word directions[] = {
+	{"egress", NET_EGRESS},
+	{"ingress", NET_INGRESS},
+	{"any", NET_EGRESS | NET_INGRESS},
+};
+
+static const struct word protocols[] = {
+	{"any", 0}, {"tcp", NET_TCP}, {"udp", NET_UDP}, {"icmpv4", NET_ICMP}, {"icmpv6", NET_ICMP6},
+};
+
+/* Profiles let the guest ask for names, too. */
+static const struct word profiles[] = {
+	{"none", 0},
+	{"public", BIT(NET_IS_DNS) | BIT(NET_PUBLIC)},
+	{"private", BIT(NET_IS_DNS) | BIT(NET_PRIVATE)},
+	{"host", BIT(NET_IS_DNS) | BIT(NET_IS_HOST)},
+	{"all", BIT(NET_IS_DNS) | BIT(NET_PUBLIC) | BIT(NET_PRIVATE) | BIT(NET_LINK_LOCAL)},
+};
+
+static bool find(const struct word *words, size_t n, const char *text, uint16_t *ret)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (str_eq(words[i].name, text)) {
+			*ret = words[i].value;
+			return true;
+		}
+	}
+	return false;
+}
+#define FIND(words, text, ret) find(words, ARRAY_SIZE(words), text, ret)
+
+void net_policy_init(struct net_policy *p)
+{
+	*p = (struct net_policy){.ingress = true};
+}
+
+int net_policy_profile(struct net_policy *p, const char *words, struct err *err)
+{
+	cleanup_free char *copy = strdup(words);
+	uint16_t egress = 0, one;
+	char *rest = copy, *word;
+
+	if (!copy)
+		return err_set(err, ENOMEM, "out of memory");
+	while ((word = strsep(&rest, ","))) {
+		if (!FIND(profiles, word, &one)) {
+			err_set(err, ERR_USAGE, "there is no network profile \"%s\"", word);
+			return err_hint(err, "profiles are none, public, private, host and all");
+		}
+		egress |= one;
+	}
+	p->egress |= egress;
+	return 0;
+}
+
+/* ---- rules ---- */
+
+static int bad(struct err *err, const char *what, const char *word)
+{
+	err_set(err, ERR_USAGE, "%s \"%s\"", what, word);
+	return err_hint(err, "rules look like allow@public:tcp:443, deny@10.0.0.0/8 or "
+			     "allow:any@[fd00::/8]");
+}
+
+static int parse_network(char *text, struct net_rule *r, struct err *err)
+{
+	char *slash = strchr(text, '/'), *end;
+	unsigned long bits, max;
+	bool four;
+
+	if (slash)
+		*slash++ = '\0';
+	if (!net_addr_parse(text, &r->net))
+		return bad(err, "neither a group nor an address:", text);
+	four = net_addr_is_v4(&r->net);
+	max = four ? 32 : 128;
+	bits = max;
+	if (slash) {
+		bits = strtoul(slash, &end, 10);
+		if (*slash < '0' || *slash > '9' || *end || bits > max)
+			return bad(err, "no length of a network's prefix:", slash);
+	}
+	r->bits = (uint8_t)(bits + (four ? 96 : 0));
+	return 0;
+}
+
+static int parse_ports(const char *text, struct net_rule *r, struct err *err)
+{
+	unsigned low, high;
+	int n = 0;
+
+	if (str_eq(text, "any"))
+		return 0;
+	if (sscanf(text, "%5u%n", &low, &n) == 1 && !text[n])
+		high = low;
+	else if (sscanf(text, "%5u-%5u%n", &low, &high, &n) != 2 || text[n])
+		return bad(err, "no port or range of ports:", text);
+	if (!low || low > high || high > 65535)
+		return bad(err, "no port or range of ports:", text);
+	r->low = (uint16_t)low;
+	r->high = (uint16_t)high;
+	return 0;
+}
+
+/* The target, up to the colon behind it or the end; *rest is what follows the colon, or NULL. */
+static int parse_target(char *text, struct net_rule *r, char **rest, struct err *err)
+{
+	char *end;
+
+	if (*text == '[') {
+		end = strchr(++text, ']');
+		if (!end || (end[1] && end[1] != ':'))
+			return bad(err, "no closing bracket in", text);
+		*rest = end[1] ? end + 2 : NULL;
+		*end = '\0';
+		return parse_network(text, r, err);
+	}
+	*rest = text;
+	strsep(rest, ":");
+	if (FIND(groups, text, &r->targets))
+		return 0;
+	return parse_network(text, r, err);
+}
+
+static int parse_rule(char *text, struct net_rule *ret, struct err *err)
+{
+	struct net_rule r = {.directions = NET_EGRESS, .high = 65535};
+	char *rest = text, *action = strsep(&rest, "@"), *ports;
+	char *direction = action;
+	uint16_t value;
+	int e;
+
+	if (!rest)
+		return bad(err, "no rule, as it has no @:", text);
+	strsep(&direction, ":");
+	if (!str_eq(action, "allow") && !str_eq(action, "deny"))
+		return bad(err, "a rule allows or denies, but does not", action);
+	r.allow = action[0] == 'a';
+	if (direction) {
+		if (!FIND(directions, direction, &value))
+			return bad(err, "no direction:", direction);
+		r.directions = (uint8_t)value;
+	}
+	e = parse_target(rest, &r, &ports, err);
+	if (e < 0)
+		return e;
+	if (r.targets & BIT(NET_IS_DNS) && r.targets != EVERYTHING && r.directions != NET_EGRESS)
+		return bad(err, "names are asked for by the guest, so there is no direction",
+			   direction);
+	if (ports) {
+		char *protocol = strsep(&ports, ":");
+
+		if (!FIND(protocols, protocol, &value))
+			return bad(err, "no protocol:", protocol);
+		r.proto = (uint8_t)value;
+	}
+	if (ports && (r.proto == NET_ICMP || r.proto == NET_ICMP6))
+		return bad(err, "ICMP has no ports:", ports);
+	if (ports) {
+		e = parse_ports(ports, &r, err);
+		if (e < 0)
+			return e;
+	}
+	if (r.allow && r.targets == EVERYTHING)
+		r.targets &= (uint16_t)~NAMED;
+	*ret = r;
+	return 0;
+}
+
+int net_policy_rules(struct net_policy *p, const char *text, struct err *err)
+{
+	cleanup_free char *copy = strdup(text);
+	unsigned n = p->nrules;
+	char *rest = copy, *one;
+
+	if (!copy)
+		return err_set(err, ENOMEM, "out of memory");
+	while ((one = strsep(&rest, ","))) {
+		int r;
+
+		if (n == NET_RULES_MAX)
+			return err_set(err, ERR_LIMIT, "more than %d network rules", NET_RULES_MAX);
+		r = parse_rule(one, &p->rule[n], err);
+		if (r < 0)
+			return err_wrap(err, "network rule \"%s\"", text);
+		n++;
+	}
+	p->nrules = n;
+	return 0;
+}
+
+/* ---- questions ---- */
+
+static bool matches(const struct net_rule *r, const struct net_question *q, uint16_t target)
+{
+	if (!(r->directions & q->direction) || (r->proto && r->proto != q->proto))
+		return false;
+	if (q->port < r->low || q->port > r->high)
+		return false;
+	if (r->targets)
+		return r->targets & target;
+	return net_addr_within(&q->peer, &r->net, r->bits);
+}
+
+bool net_policy_allows(const struct net_policy *p, const struct net_question *q)
+{
+	enum net_kind kind = net_addr_kind(&q->peer);
+	uint16_t target = q->dns ? BIT(NET_IS_DNS) : q->host ? BIT(NET_IS_HOST) : BIT(kind);
+
+	if (q->direction == NET_EGRESS && kind == NET_LOOPBACK)
+		return false;
+	for (unsigned i = 0; i < p->nrules; i++) {
+		if (matches(&p->rule[i], q, target))
+			return p->rule[i].allow;
+	}
+	return q->direction == NET_EGRESS ? p->egress & target : p->ingress;
+}

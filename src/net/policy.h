@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who may talk to whom: rules in the order they were given, the first that matches counts; then
+ * what the profiles say; everything else is denied.
+ *
+ *	ACTION[:DIRECTION]@TARGET[:PROTOCOL[:PORTS]]
+ *
+ *	ACTION     allow, deny
+ *	DIRECTION  egress (what the guest begins), ingress (what comes through a published port),
+ *any TARGET     any; host, meta, loopback, private, link-local, multicast, public; an IPv4 address
+ *	           or network; an IPv6 address or network in brackets; dns[:udp|tcp|any]
+ *	PROTOCOL   any, tcp, udp, icmpv4, icmpv6
+ *	PORTS      any, N, A-B
+ *
+ * Three things are not a matter of taste: what names this host by address (loopback in all its
+ * spellings) is denied whatever the rules say, for the host has a name of its own, the gateway; and
+ * "any" in a rule that allows includes neither the host nor the metadata of clouds.
+ *
+ * Plain data; no thread of its own.
+ */
+#ifndef NET_POLICY_H
+#define NET_POLICY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "net/addr.h"
+
+/* A list that a person could still follow. */
+#define NET_RULES_MAX 256
+
+enum net_proto {
+	NET_ICMP = 1,
+	NET_TCP = 6,
+	NET_UDP = 17,
+	NET_ICMP6 = 58,
+};
+
+enum net_direction {
+	NET_EGRESS = 1,
+	NET_INGRESS = 2,
+};
+
+/* Besides the kinds of addresses, as bits behind theirs. */
+enum {
+	NET_IS_HOST = NET_KINDS, /* the host: the gateway's address, or one of the host's own */
+	NET_IS_DNS,		 /* the gateway's name service */
+};
+
+struct net_rule {
+	bool allow;
+	uint8_t directions; /* NET_EGRESS | NET_INGRESS */
+	uint8_t proto;	    /* 0 is any */
+	uint8_t bits;	    /* of the network, if targets is 0 */
+	uint16_t targets;   /* 1 << enum net_kind or the two above */
+	uint16_t low, high; /* ports; 0 and 65535 is any */
+	struct net_addr net;
+};
+
+struct net_policy {
+	struct net_rule rule[NET_RULES_MAX];
+	unsigned nrules;
+	uint16_t egress; /* targets that profiles allow */
+	bool ingress;	 /* through published ports */
+};
+
+/* What is asked: a flow from or to an address of the world. */
+struct net_question {
+	enum net_direction direction;
+	uint8_t proto;
+	bool host, dns; /* see above */
+	uint16_t port;	/* that is connected to; 0 for ICMP */
+	struct net_addr peer;
+};
+
+/* Nothing is allowed out, everything in: only published ports are asked about. */
+void net_policy_init(struct net_policy *p);
+/* Add what profiles allow: "public", "private", "host", "all", "none"; several with commas. */
+int net_policy_profile(struct net_policy *p, const char *words, struct err *err);
+/* Append rules, separated by commas. ERR_USAGE with a hint; ERR_LIMIT. */
+int net_policy_rules(struct net_policy *p, const char *text, struct err *err);
+bool net_policy_allows(const struct net_policy *p, const struct net_question *q);
+
+#endif

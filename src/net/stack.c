@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "net/stack_impl.h"
+
+int stack_new(const struct stack_config *config, const struct stack_ops *ops, void *arg,
+	      struct stack **ret, struct err *err)
+{
+	struct stack *s;
+
+	if (config->mtu < STACK_MTU_MIN || config->mtu > STACK_MTU_MAX)
+		return err_set(err, EINVAL, "a network cannot have an MTU of %u", config->mtu);
+	if (config->max_flows > STACK_FLOWS_MAX)
+		return err_set(err, ERR_LIMIT, "%u connections are more than the %d there can be",
+			       config->max_flows, STACK_FLOWS_MAX);
+	s = calloc(1, sizeof(*s));
+	if (s) {
+		s->config = *config;
+		if (!s->config.max_flows)
+			s->config.max_flows = STACK_FLOWS_DEFAULT;
+		s->config.ndns = MIN(config->ndns, (unsigned)STACK_DNS_MAX);
+		s->ops = ops;
+		s->arg = arg;
+	}
+	if (!s || flow_table_init(s) < 0) {
+		free(s);
+		return err_set(err, ENOMEM, "cannot create a network: out of memory");
+	}
+	*ret = s;
+	return 0;
+}
+
+struct stack *stack_free(struct stack *s)
+{
+	if (!s)
+		return NULL;
+	for (uint32_t b = 0; b <= s->bucket_mask; b++) {
+		struct flow *f;
+
+		while ((f = LIST_FIRST(&s->buckets[b]))) {
+			s->ops->close(s->arg, f, true);
+			flow_free(s, f);
+		}
+	}
+	free(s->buckets);
+	free(s);
+	return NULL;
+}
+
+void stack_offload(struct stack *s, bool csum, bool tso4, bool tso6)
+{
+	s->csum = csum;
+	s->tso4 = csum && tso4;
+	s->tso6 = csum && tso6;
+}
+
+const struct stack_stats *stack_stats(const struct stack *s)
+{
+	return &s->stats;
+}
+
+const struct net_addr *stack_guest(const struct stack *s, const struct net_addr *of)
+{
+	return net_addr_is_v4(of) ? &s->config.guest4 : &s->config.guest6;
+}
+
+const struct net_addr *stack_gateway(const struct stack *s, const struct net_addr *of)
+{
+	return net_addr_is_v4(of) ? &s->config.gateway4 : &s->config.gateway6;
+}
+
+void stack_input(struct stack *s, const struct iovec *iov, unsigned n,
+		 const struct stack_meta *meta, uint64_t now)
+{
+	s->now = now;
+	s->stats.frames_in++;
+	link_input(s, iov, n, meta);
+}
+
+bool stack_run(struct stack *s, uint64_t now)
+{
+	struct flow_tail todo = TAILQ_HEAD_INITIALIZER(todo);
+	struct flow *f;
+
+	/* What has more to say than its turn allows comes again with the next call. */
+	s->now = now;
+	TAILQ_CONCAT(&todo, &s->owing, owing);
+	while ((f = TAILQ_FIRST(&todo))) {
+		bool enough;
+
+		TAILQ_REMOVE(&todo, f, owing);
+		f->listed = false;
+		if (f->key.proto == NET_TCP)
+			enough = tcp_run(s, f);
+		else if (f->key.proto == NET_UDP)
+			enough = udp_run(s, f);
+		else
+			enough = echo_run(s, f);
+		if (enough)
+			continue;
+		/* It is at the end of the list again; so are, in their order, those behind it. */
+		TAILQ_CONCAT(&todo, &s->owing, owing);
+		TAILQ_CONCAT(&s->owing, &todo, owing);
+		return false;
+	}
+	return !TAILQ_EMPTY(&s->owing);
+}
+
+void stack_event(struct stack *s, struct flow *f, unsigned events, int error, uint64_t now)
+{
+	s->now = now;
+	if (f->key.proto == NET_TCP)
+		tcp_event(s, f, events, error);
+	else if (f->key.proto == NET_UDP)
+		udp_event(s, f, events, error);
+	else
+		echo_event(s, f, events, error);
+}
+
+/* ---- where to ---- */
+
+static struct net_addr host_for(const struct stack *s, const struct net_addr *gateway)
+{
+	return net_addr_is_v4(gateway) ? s->config.host4 : s->config.host6;
+}
+
+int stack_route(struct stack *s, uint8_t proto, const struct net_addr *dst, uint16_t port,
+		struct net_addr *to, bool *dns)
+{
+	const bool gateway = net_addr_equal(dst, stack_gateway(s, dst));
+	struct net_question q = {
+		.direction = NET_EGRESS,
+		.proto = proto,
+		.port = port,
+		.peer = *dst,
+	};
+
+	*dns = gateway && port == 53 && (proto == NET_UDP || proto == NET_TCP);
+	q.dns = *dns;
+	/* The gateway's own address may be anything; the other ones that are the host's are not. */
+	q.host = gateway || s->ops->is_local(s->arg, dst);
+	if (!net_policy_allows(&s->config.policy, &q)) {
+		s->stats.denied++;
+		return -EACCES;
+	}
+	if (*dns && !s->config.ndns)
+		return -ENETUNREACH;
+	*to = *dns ? s->config.dns[s->dns_at] : gateway ? host_for(s, dst) : *dst;
+	return 0;
+}
+
+struct flow *stack_accept(struct stack *s, uint8_t proto, const struct net_addr *peer,
+			  uint16_t port, uint16_t guest_port, void *host, uint64_t now)
+{
+	struct net_question q = {
+		.direction = NET_INGRESS,
+		.proto = proto,
+		.port = guest_port,
+		.peer = *peer,
+	};
+	struct flow_key key = {.proto = proto, .guest_port = guest_port, .remote_port = port};
+	enum net_kind kind = net_addr_kind(peer);
+	struct flow *f;
+
+	s->now = now;
+	if (!net_policy_allows(&s->config.policy, &q)) {
+		s->stats.denied++;
+		return NULL;
+	}
+	key.remote = *peer;
+	/* The guest has its own loopback and link. What it does not speak comes in the other form.
+	 */
+	if (kind == NET_LOOPBACK || kind == NET_LINK_LOCAL || s->ops->is_local(s->arg, peer) ||
+	    net_addr_equal(peer, stack_guest(s, peer)))
+		key.remote = *stack_gateway(s, peer);
+	if (!key.remote.b[0] && !net_addr_is_v4(&key.remote))
+		key.remote = s->config.gateway4;
+	/* Two clients can look the same from inside: the second gets another port. */
+	for (int tries = 0; (f = flow_find(s, &key)); tries++) {
+		if (proto == NET_UDP && f->to_port == port && net_addr_equal(&f->to, peer))
+			return f;
+		if (tries == 64)
+			return NULL;
+		key.remote_port = (uint16_t)(1024 + (key.remote_port * 5u + 1) % 64000);
+	}
+	f = flow_new(s, &key);
+	if (!f)
+		return NULL;
+	f->host = host;
+	f->to = *peer;
+	f->to_port = port;
+	if (proto == NET_TCP)
+		tcp_call(s, f);
+	else
+		udp_accept(s, f);
+	return f;
+}

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The network of one sandbox: Ethernet frames of the guest on one side, flows to the world on the
+ * other. No sockets here, no threads, no clock: whoever runs the stack gives it frames, events and
+ * the time, and does what it asks for through struct stack_ops.
+ *
+ * Theory of operation. The guest's only neighbour is a gateway that we play. Its TCP ends here:
+ * each connection is carried by a socket of the host, which has its own idea of the path behind, so
+ * there is no second congestion control and no second send buffer. A SYN is answered once the
+ * host's connect() succeeded, with what became of it.
+ *
+ * Bytes are never kept:
+ *   from the guest  a segment that is next in order goes from guest memory into the socket. What
+ *                   the socket does not take is not acknowledged, and the window tells the guest in
+ *                   advance what it will take.
+ *   to the guest    bytes are peeked from the socket into guest memory and taken off it once the
+ *                   guest has acknowledged them, so the socket's buffer is the buffer for
+ *                   retransmission and the guest's slowness is felt by the sender.
+ *
+ * So a flow costs a few hundred bytes here whatever goes through it. UDP and ICMP echo are flows
+ * with a socket and an idle timer each.
+ *
+ * Flows are in a hash table keyed with a random seed. What a flow owes the guest and there was no
+ * buffer for is remembered in the flow, not as a frame: it goes on a list that stack_run() serves
+ * in turn.
+ *
+ * All calls are made on one thread. Times are nanoseconds of any clock that does not go back.
+ */
+#ifndef NET_STACK_H
+#define NET_STACK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "base/err.h"
+#include "net/addr.h"
+#include "net/policy.h"
+
+struct stack;
+struct flow;
+
+/* The resolvers of resolv.conf(5). */
+#define STACK_DNS_MAX	    3
+#define STACK_FLOWS_DEFAULT 4096
+#define STACK_FLOWS_MAX	    65536
+#define STACK_MTU_MIN	    1280 /* of IPv6 */
+#define STACK_MTU_MAX	    65521
+
+struct stack_config {
+	uint8_t guest_mac[6], gateway_mac[6];
+	/* A family whose addresses are all zero is not spoken. */
+	struct net_addr guest4, gateway4, guest6, gateway6;
+	uint16_t mtu;
+	unsigned max_flows; /* 0 is STACK_FLOWS_DEFAULT */
+	struct net_policy policy;
+	struct net_addr dns[STACK_DNS_MAX]; /* the host's resolvers, for questions to the gateway */
+	unsigned ndns;
+	struct net_addr host4, host6; /* what the gateway stands for besides: the host's loopback */
+	uint8_t seed[16];
+};
+
+/* What belongs to a frame but is not in it; the sense is virtio's (1.2, 5.1.6). */
+enum stack_gso { STACK_GSO_NONE, STACK_GSO_TCP4, STACK_GSO_TCP6 };
+struct stack_meta {
+	bool partial; /* the checksum at csum_start + csum_offset covers the pseudo header only */
+	bool valid;   /* the checksum was verified already, or does not matter */
+	uint16_t csum_start, csum_offset;
+	enum stack_gso gso;
+	uint16_t gso_size, hdr_len;
+};
+
+struct stack_ops {
+	/* ---- to the guest ---- */
+
+	/*
+	 * Room for one frame of @len bytes: its pieces in @iov (at most @max), or 0 when the guest
+	 * has none now. Then commit() follows, before any other reserve(), with the length used; 0
+	 * is giving it back.
+	 */
+	unsigned (*reserve)(void *arg, size_t len, struct iovec *iov, unsigned max);
+	void (*commit)(void *arg, size_t len, const struct stack_meta *meta);
+
+	/* ---- to the world; results are counts or -errno ---- */
+
+	/*
+	 * Begin to reach @to. 0: TCP then hears STACK_WRITABLE or STACK_FAILED, the others can send
+	 * at once. What belongs to the flow is kept behind *flow_host().
+	 */
+	int (*open)(void *arg, struct flow *f, uint8_t proto, const struct net_addr *to,
+		    uint16_t port);
+	/* The flow goes away, or for @reset: is to be cut off. */
+	void (*close)(void *arg, struct flow *f, bool reset);
+	/* Never blocks: -EAGAIN, or for TCP less than all. */
+	ssize_t (*send)(void *arg, struct flow *f, const struct iovec *iov, unsigned n);
+	/* TCP: look at what is @skip bytes behind the start; 0 is the end. consume() takes off. */
+	ssize_t (*peek)(void *arg, struct flow *f, size_t skip, const struct iovec *iov,
+			unsigned n);
+	void (*consume)(void *arg, struct flow *f, size_t n);
+	/* The others: the next message. */
+	ssize_t (*receive)(void *arg, struct flow *f, void *p, size_t n);
+	/* TCP: no more will be sent. */
+	void (*shut)(void *arg, struct flow *f);
+	/* TCP: what send() will take. When that is little, STACK_WRITABLE follows once it is more.
+	 */
+	size_t (*room)(void *arg, struct flow *f);
+	/* Is this one of the host's own addresses? */
+	bool (*is_local)(void *arg, const struct net_addr *a);
+};
+
+enum stack_event {
+	STACK_READABLE = 1, /* there is more than there was */
+	STACK_WRITABLE = 2,
+	STACK_FAILED = 4,
+};
+
+struct stack_stats {
+	uint64_t frames_in, frames_out, bytes_in, bytes_out;
+	uint64_t malformed;   /* not a frame that a guest should send */
+	uint64_t unsupported; /* well-formed, but not carried: fragments, other protocols */
+	uint64_t denied;      /* flows that the policy refused */
+	uint64_t full;	      /* flows refused for want of room */
+	uint64_t opened;
+	uint64_t retransmits;
+	unsigned flows;
+};
+
+/* @ops and @arg are borrowed. */
+int stack_new(const struct stack_config *config, const struct stack_ops *ops, void *arg,
+	      struct stack **ret, struct err *err);
+/* Closes all flows. NULL is fine. Returns NULL. */
+struct stack *stack_free(struct stack *s);
+
+/* What frames may leave undone for the guest to do: checksums, and segments longer than the MTU. */
+void stack_offload(struct stack *s, bool csum, bool tso4, bool tso6);
+
+/* A frame from the guest. The pieces are read (and handed to send()) during the call only. */
+void stack_input(struct stack *s, const struct iovec *iov, unsigned n,
+		 const struct stack_meta *meta, uint64_t now);
+/*
+ * After a batch of frames or events, and when the guest has buffers again: say what is owed. True
+ * when there is more that could be said now: call it again, after others had their turn.
+ */
+bool stack_run(struct stack *s, uint64_t now);
+
+/* @events are of enum stack_event; @error goes with STACK_FAILED. The flow may be gone after. */
+void stack_event(struct stack *s, struct flow *f, unsigned events, int error, uint64_t now);
+
+/*
+ * Somebody connected to a published port, or sent a datagram there: the flow from @peer to
+ * @guest_port. He appears under his own address where the guest can answer to that. NULL when the
+ * policy refuses or there is no room. flow_host() of a new flow is @host; datagrams from @peer meet
+ * the flow that is there.
+ */
+struct flow *stack_accept(struct stack *s, uint8_t proto, const struct net_addr *peer,
+			  uint16_t port, uint16_t guest_port, void *host, uint64_t now);
+
+/* A datagram for a flow that stack_accept() returned; dropped when the guest has no room for it. */
+void stack_datagram(struct stack *s, struct flow *f, const void *p, size_t n, uint64_t now);
+
+/* When stack_tick() is due, and stack_run() after it; 0 when never. */
+uint64_t stack_next(const struct stack *s);
+void stack_tick(struct stack *s, uint64_t now);
+
+const struct stack_stats *stack_stats(const struct stack *s);
+
+/* Of the world's side; NULL until set. */
+void **flow_host(struct flow *f);
+uint8_t flow_proto(const struct flow *f);
+/* Where it really goes, or comes from. */
+void flow_peer(const struct flow *f, struct net_addr *a, uint16_t *port);
+
+#endif

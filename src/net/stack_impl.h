@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between the files of the stack. */
+#ifndef NET_STACK_IMPL_H
+#define NET_STACK_IMPL_H
+
+#include <sys/queue.h>
+
+#include "base/buf.h"
+#include "net/stack.h"
+
+#define MS     ((uint64_t)1000000)
+#define SECOND (1000 * MS)
+
+enum {
+	ETH_HDR = 14,
+	IP4_HDR = 20,
+	IP6_HDR = 40,
+	UDP_HDR = 8,
+	TCP_HDR = 20,
+	/* Ethernet, the longest IPv4 and TCP headers: what is looked at as one piece. */
+	HEAD_MAX = ETH_HDR + 60 + 60,
+	/* Of frames that are made here: no IPv4 options, TCP's for a SYN. */
+	OUT_HEAD_MAX = ETH_HDR + IP6_HDR + TCP_HDR + 40,
+	/* A datagram of UDP, or an echo with its data. */
+	MESSAGE_MAX = 65535,
+	/* 64 KiB of a guest's smallest receive buffers, 1.5 KiB, and some. */
+	PIECES_MAX = 64,
+
+	/* The wheel: a tick is 2^25 ns, some 34 ms; a turn 17 s. */
+	WHEEL_TICK = 25,
+	WHEEL_SLOTS = 512,
+};
+
+enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACK = 16 };
+
+/* The flow as the guest sees it. Compared and hashed as bytes. */
+struct flow_key {
+	struct net_addr remote;
+	uint16_t remote_port, guest_port; /* ICMP: 0 and the identifier */
+	uint32_t proto;
+};
+
+enum tcp_state {
+	TCP_CONNECTING, /* the guest's SYN is here, the host is connecting */
+	TCP_GREETED,	/* we have answered it with ours */
+	TCP_CALLING,	/* ours is on its way to the guest, for somebody out there */
+	TCP_OPEN,
+};
+
+/* Names are RFC 9293's, seen from us. */
+struct tcp {
+	enum tcp_state state;
+	uint32_t iss, snd_una, snd_nxt, snd_max, snd_wnd, snd_wl1, snd_wl2;
+	uint32_t irs, rcv_nxt, rcv_adv; /* rcv_adv: the edge of the window that was told */
+	uint32_t ts_recent, last_ack;
+	uint32_t fin_seq;   /* of our FIN, if at_end */
+	uint32_t timed_una; /* what the timer awaits the acknowledgement of, if timed */
+	uint16_t mss;
+	uint8_t snd_shift;
+	uint8_t dupacks, retries;
+	bool shifts, stamps; /* both ends scale windows, send time stamps */
+	bool readable;	     /* the socket may have more */
+	bool at_end;	     /* it ends at fin_seq */
+	bool guest_fin, fin_acked;
+	bool owes_ack, timed;
+	bool stalled; /* the guest sent what the socket did not take, and must send it again */
+};
+
+struct udp {
+	bool inbound, readable;
+	uint8_t dns;	/* 1 + index of the resolver that is asked */
+	uint64_t asked; /* when, and no answer since */
+};
+
+struct flow {
+	struct flow_key key;
+	struct net_addr to; /* where it really goes */
+	uint16_t to_port;
+	bool listed; /* on stack.owing */
+	void *host;
+	uint64_t due;  /* 0: no timer */
+	uint64_t tick; /* where it is on the wheel; 0: nowhere */
+	LIST_ENTRY(flow) bucket;
+	LIST_ENTRY(flow) wheel;
+	TAILQ_ENTRY(flow) owing;
+	union {
+		struct tcp tcp;
+		struct udp udp;
+	};
+};
+
+LIST_HEAD(flow_list, flow);
+TAILQ_HEAD(flow_tail, flow);
+
+struct stack {
+	struct stack_config config;
+	const struct stack_ops *ops;
+	void *arg;
+	bool csum, tso4, tso6;
+	uint64_t now;
+	struct stack_stats stats;
+	unsigned dns_at; /* the resolver that answered last */
+
+	struct flow_list *buckets;
+	uint32_t bucket_mask;
+	struct flow_list slots[WHEEL_SLOTS];
+	uint64_t tick;	    /* the last that was served */
+	uint64_t next_tick; /* none is due before; 0: none at all */
+	struct flow_tail owing;
+
+	uint8_t message[MESSAGE_MAX];
+};
+
+/* A packet from the guest, its headers checked. */
+struct packet {
+	const struct iovec *iov; /* the frame */
+	unsigned n;
+	size_t len; /* of it as far as IP says there is something */
+	bool four;
+	uint8_t proto;
+	size_t l4; /* where that protocol's header begins */
+	struct net_addr src, dst;
+	uint8_t head[HEAD_MAX]; /* a copy of its beginning */
+	size_t head_len;
+	bool checked; /* no need to verify the checksum */
+};
+
+/* ---- flow.c ---- */
+
+uint64_t stack_hash(const struct stack *s, const void *p, size_t n);
+int flow_table_init(struct stack *s);
+struct flow *flow_find(struct stack *s, const struct flow_key *key);
+/* NULL when there is no room. */
+struct flow *flow_new(struct stack *s, const struct flow_key *key);
+/* Tells nobody. */
+void flow_free(struct stack *s, struct flow *f);
+/* The flow's only timer; 0 stops it. */
+void flow_timer(struct stack *s, struct flow *f, uint64_t due);
+void flow_owes(struct stack *s, struct flow *f);
+
+/* ---- link.c: Ethernet and IP ---- */
+
+void link_input(struct stack *s, const struct iovec *iov, unsigned n,
+		const struct stack_meta *meta);
+/* The one's complement sum of bytes, to be folded; @at is where they are in what is summed. */
+uint64_t sum_bytes(const void *p, size_t n, uint64_t sum);
+uint64_t sum_pieces(const struct iovec *iov, unsigned n, size_t off, size_t len, uint64_t sum);
+uint16_t sum_fold(uint64_t sum);
+uint64_t sum_pseudo(const struct net_addr *src, const struct net_addr *dst, uint8_t proto,
+		    size_t len);
+bool packet_intact(const struct packet *p);
+
+/*
+ * Ethernet and IP headers in front of @len bytes of @proto from @src to the guest's @dst; returns
+ * their length.
+ */
+size_t link_header(const struct stack *s, uint8_t *h, const struct net_addr *src,
+		   const struct net_addr *dst, uint8_t proto, size_t len);
+/* A frame: head and message. False when the guest has no room for it. */
+bool link_send(struct stack *s, const uint8_t *head, size_t head_len, const void *message,
+	       size_t len, const struct stack_meta *meta);
+/* The guest's or the gateway's address of the family of @of. */
+const struct net_addr *stack_guest(const struct stack *s, const struct net_addr *of);
+const struct net_addr *stack_gateway(const struct stack *s, const struct net_addr *of);
+
+/* Where a flow to @dst would go, if it may: 0, -EACCES, -ENETUNREACH. */
+int stack_route(struct stack *s, uint8_t proto, const struct net_addr *dst, uint16_t port,
+		struct net_addr *to, bool *dns);
+
+static inline void put16(uint8_t *p, uint32_t v)
+{
+	p[0] = (uint8_t)(v >> 8);
+	p[1] = (uint8_t)v;
+}
+static inline void put32(uint8_t *p, uint32_t v)
+{
+	put16(p, v >> 16);
+	put16(p + 2, v & 0xffff);
+}
+
+/* ---- icmp.c ---- */
+
+void icmp_input(struct stack *s, const struct packet *p);
+void icmp6_input(struct stack *s, const struct packet *p);
+void echo_event(struct stack *s, struct flow *f, unsigned events, int error);
+bool echo_run(struct stack *s, struct flow *f);
+/* Tell the guest why a packet to @remote went nowhere; @l4 is the first bytes of what it sent. */
+void icmp_unreachable(struct stack *s, int error, const struct net_addr *remote, uint8_t proto,
+		      const uint8_t *l4, size_t n);
+
+/* ---- udp.c ---- */
+
+void udp_input(struct stack *s, const struct packet *p);
+void udp_event(struct stack *s, struct flow *f, unsigned events, int error);
+/* What is owed; false when the guest's buffers ran out. */
+bool udp_run(struct stack *s, struct flow *f);
+void udp_timer(struct stack *s, struct flow *f);
+void udp_accept(struct stack *s, struct flow *f);
+
+/* ---- tcp.c, tcp_out.c ---- */
+
+#define SEQ_LT(a, b) ((int32_t)((a) - (b)) < 0)
+#define SEQ_LE(a, b) ((int32_t)((a) - (b)) <= 0)
+
+void tcp_input(struct stack *s, const struct packet *p);
+void tcp_event(struct stack *s, struct flow *f, unsigned events, int error);
+bool tcp_run(struct stack *s, struct flow *f);
+void tcp_timer(struct stack *s, struct flow *f);
+void tcp_call(struct stack *s, struct flow *f);
+
+/* A segment without data. False when there was no room for it. */
+bool tcp_say(struct stack *s, struct flow *f, uint8_t flags, uint32_t seq);
+/* For a segment of no flow. */
+void tcp_refuse(struct stack *s, const struct packet *p, uint32_t seq, uint32_t ack, bool with_ack);
+/* Send what there is and the window allows; @probe: a byte more. False for want of buffers. */
+bool tcp_push(struct stack *s, struct flow *f, bool probe);
+/* Set the timer for what is awaited. */
+void tcp_wait(struct stack *s, struct flow *f);
+/* Cut it off on both sides. */
+void tcp_reset(struct stack *s, struct flow *f);
+
+#endif

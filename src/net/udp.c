@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * UDP: a flow is a pair of addresses and ports with a socket of the host that is connected to the
+ * other end, so that its errors come back; a flow through a published port uses that port's socket.
+ *
+ * Questions to the gateway's port 53 go to one of the host's resolvers. When one does not answer,
+ * the guest's next attempt goes to the next.
+ */
+#include <errno.h>
+
+#include "base/cleanup.h"
+#include "base/iov.h"
+#include "net/stack_impl.h"
+
+enum {
+	IDLE_S = 60,
+	/* One question, one answer: the socket is worth more than the time to make another. */
+	DNS_IDLE_S = 15,
+	DNS_HDR = 12,
+	/* Shorter than any resolver waits before it asks again. */
+	DNS_PATIENCE_MS = 900,
+	TURN = 64,
+	/* What IPv4 can say. */
+	DATA_MAX = MESSAGE_MAX - IP4_HDR - UDP_HDR,
+};
+
+static void give_up(struct stack *s, struct flow *f)
+{
+	s->ops->close(s->arg, f, false);
+	flow_free(s, f);
+}
+
+static void touch(struct stack *s, struct flow *f)
+{
+	flow_timer(s, f, s->now + (f->udp.dns ? DNS_IDLE_S : IDLE_S) * SECOND);
+}
+
+static bool send_datagram(struct stack *s, const struct net_addr *from, uint16_t from_port,
+			  uint16_t guest_port, const void *p, size_t n)
+{
+	const struct net_addr *guest = stack_guest(s, from);
+	struct stack_meta meta = {.csum_offset = 6};
+	uint8_t h[OUT_HEAD_MAX], *udp;
+	size_t l3 = link_header(s, h, from, guest, NET_UDP, UDP_HDR + n);
+	uint64_t sum = sum_pseudo(from, guest, NET_UDP, UDP_HDR + n);
+	uint16_t folded;
+
+	udp = h + l3;
+	put16(udp, from_port);
+	put16(udp + 2, guest_port);
+	put16(udp + 4, (uint32_t)(UDP_HDR + n));
+	put16(udp + 6, 0);
+	if (s->csum) {
+		meta.partial = true;
+		meta.csum_start = (uint16_t)l3;
+		put16(udp + 6, sum_fold(sum));
+	} else {
+		sum = sum_bytes(udp, UDP_HDR, sum);
+		folded = (uint16_t)~sum_fold(sum_bytes(p, n, sum));
+		/* Zero would say that there is none. */
+		put16(udp + 6, folded ? folded : 0xffff);
+	}
+	return link_send(s, h, l3 + UDP_HDR, p, n, &meta);
+}
+
+/* The question itself, marked as an answer that refuses. */
+static void refuse_name(struct stack *s, const struct packet *p, const uint8_t *udp)
+{
+	const size_t len = p->len - p->l4 - UDP_HDR;
+	uint8_t m[512];
+
+	if (len < DNS_HDR || len > sizeof(m))
+		return;
+	iov_read(p->iov, p->n, p->l4 + UDP_HDR, m, len);
+	if (m[2] & 0x80)
+		return;
+	m[2] |= 0x80;
+	m[3] = (uint8_t)((m[3] & 0x70) | 0x85); /* recursion is there; REFUSED */
+	send_datagram(s, &p->dst, 53, (uint16_t)(udp[0] << 8 | udp[1]), m, len);
+}
+
+static int begin(struct stack *s, const struct flow_key *key, struct flow **ret)
+{
+	struct net_addr to;
+	struct flow *f;
+	bool dns;
+	int r;
+
+	r = stack_route(s, NET_UDP, &key->remote, key->remote_port, &to, &dns);
+	if (r < 0)
+		return r;
+	f = flow_new(s, key);
+	if (!f)
+		return -ENOBUFS;
+	f->to = to;
+	f->to_port = key->remote_port;
+	f->udp.dns = dns ? (uint8_t)(s->dns_at + 1) : 0;
+	r = s->ops->open(s->arg, f, NET_UDP, &to, f->to_port);
+	if (r < 0) {
+		flow_free(s, f);
+		return r;
+	}
+	*ret = f;
+	return 0;
+}
+
+/* Has the resolver had its chance? Then another one is asked from here on. */
+static void next_resolver(struct stack *s, struct flow *f)
+{
+	unsigned next = f->udp.dns % s->config.ndns;
+
+	s->dns_at = next;
+	s->ops->close(s->arg, f, false);
+	f->host = NULL;
+	f->to = s->config.dns[next];
+	f->udp.dns = (uint8_t)(next + 1);
+	f->udp.asked = 0;
+	(void)s->ops->open(s->arg, f, NET_UDP, &f->to, f->to_port);
+}
+
+void udp_input(struct stack *s, const struct packet *p)
+{
+	const uint8_t *udp = p->head + p->l4;
+	struct flow_key key = {.proto = NET_UDP, .remote = p->dst};
+	struct iovec v[PIECES_MAX];
+	unsigned n;
+	struct flow *f;
+	size_t len;
+	int r = 0;
+
+	if (p->len - p->l4 < UDP_HDR || p->head_len < p->l4 + UDP_HDR)
+		goto malformed;
+	len = (size_t)(udp[4] << 8 | udp[5]);
+	if (len < UDP_HDR || len > p->len - p->l4)
+		goto malformed;
+	/* IPv4 knows datagrams without a checksum. */
+	if ((!p->four || udp[6] || udp[7]) && !packet_intact(p))
+		goto malformed;
+	key.guest_port = (uint16_t)(udp[0] << 8 | udp[1]);
+	key.remote_port = (uint16_t)(udp[2] << 8 | udp[3]);
+	if (!key.guest_port || !key.remote_port)
+		goto malformed;
+	/* Nobody else is on the link to hear it; many programs try all the same. */
+	if (net_addr_kind(&p->dst) == NET_MULTICAST) {
+		s->stats.unsupported++;
+		return;
+	}
+	f = flow_find(s, &key);
+	if (!f)
+		r = begin(s, &key, &f);
+	if (r == -EACCES && key.remote_port == 53)
+		refuse_name(s, p, udp);
+	if (r == -ENOBUFS)
+		return;
+	if (r < 0) {
+		icmp_unreachable(s, -r, &p->dst, NET_UDP, udp, UDP_HDR);
+		return;
+	}
+	if (f->udp.dns && f->udp.asked && s->now - f->udp.asked > DNS_PATIENCE_MS * MS)
+		next_resolver(s, f);
+	if (f->udp.dns && !f->udp.asked)
+		f->udp.asked = s->now;
+	n = iov_slice(p->iov, p->n, p->l4 + UDP_HDR, len - UDP_HDR, v, PIECES_MAX);
+	if (iov_size(v, n) != len - UDP_HDR)
+		goto malformed;
+	(void)s->ops->send(s->arg, f, v, n);
+	touch(s, f);
+	return;
+malformed:
+	s->stats.malformed++;
+}
+
+/* The other end said that nobody is there; @f's own port and it are all that has to be quoted. */
+static void bad_news(struct stack *s, struct flow *f, int error)
+{
+	uint8_t udp[UDP_HDR];
+
+	if (f->udp.dns) {
+		f->udp.asked = 0;
+		next_resolver(s, f);
+	}
+	put16(udp, f->key.guest_port);
+	put16(udp + 2, f->key.remote_port);
+	put32(udp + 4, UDP_HDR << 16);
+	icmp_unreachable(s, error, &f->key.remote, NET_UDP, udp, UDP_HDR);
+}
+
+bool udp_run(struct stack *s, struct flow *f)
+{
+	struct iovec probe;
+
+	for (int budget = TURN; budget; budget--) {
+		ssize_t n;
+
+		/* What has no place in the guest yet stays in the socket. */
+		if (!s->ops->reserve(s->arg, ETH_HDR, &probe, 1)) {
+			flow_owes(s, f);
+			return false;
+		}
+		s->ops->commit(s->arg, 0, NULL);
+		n = s->ops->receive(s->arg, f, s->message, DATA_MAX);
+		if (n == -EAGAIN)
+			return true;
+		if (n < 0) {
+			bad_news(s, f, (int)-n);
+			return true;
+		}
+		if (f->udp.dns) {
+			f->udp.asked = 0;
+			s->dns_at = f->udp.dns - 1u;
+		}
+		send_datagram(s, &f->key.remote, f->key.remote_port, f->key.guest_port, s->message,
+			      (size_t)n);
+		touch(s, f);
+	}
+	flow_owes(s, f);
+	return true;
+}
+
+void udp_event(struct stack *s, struct flow *f, unsigned events, int error)
+{
+	(void)error;
+	if (events & (STACK_READABLE | STACK_FAILED))
+		flow_owes(s, f);
+}
+
+void udp_accept(struct stack *s, struct flow *f)
+{
+	f->udp.inbound = true;
+	touch(s, f);
+}
+
+void stack_datagram(struct stack *s, struct flow *f, const void *p, size_t n, uint64_t now)
+{
+	s->now = now;
+	if (n > DATA_MAX)
+		return;
+	send_datagram(s, &f->key.remote, f->key.remote_port, f->key.guest_port, p, n);
+	touch(s, f);
+}
+
+/* Of UDP and echoes: nothing was heard for a while. */
+void udp_timer(struct stack *s, struct flow *f)
+{
+	give_up(s, f);
+}

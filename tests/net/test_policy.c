@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Kinds of addresses in every spelling, and what profiles and rules make of them. */
+#include "test.h"
+
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "net/policy.h"
+
+static struct net_addr addr(const char *text)
+{
+	struct net_addr a;
+
+	if (!net_addr_parse(text, &a))
+		fail_msg("no address: %s", text);
+	return a;
+}
+
+static void kinds(void **state)
+{
+	static const struct {
+		const char *text;
+		enum net_kind kind;
+	} rows[] = {
+		{"1.1.1.1", NET_PUBLIC},
+		{"8.8.8.8", NET_PUBLIC},
+		{"172.32.0.1", NET_PUBLIC},
+		{"100.128.0.1", NET_PUBLIC},
+		{"192.0.1.1", NET_PUBLIC},
+		{"198.20.0.1", NET_PUBLIC},
+		{"10.0.0.1", NET_PRIVATE},
+		{"172.16.0.1", NET_PRIVATE},
+		{"172.31.255.255", NET_PRIVATE},
+		{"192.168.255.1", NET_PRIVATE},
+		{"100.64.0.1", NET_PRIVATE},
+		{"127.0.0.1", NET_LOOPBACK},
+		{"127.255.255.254", NET_LOOPBACK},
+		{"0.0.0.0", NET_LOOPBACK},
+		{"0.1.2.3", NET_LOOPBACK},
+		{"169.254.1.1", NET_LINK_LOCAL},
+		{"169.254.169.254", NET_METADATA},
+		{"169.254.170.2", NET_METADATA},
+		{"100.100.100.200", NET_METADATA},
+		{"224.0.0.1", NET_MULTICAST},
+		{"239.255.255.255", NET_MULTICAST},
+		{"255.255.255.255", NET_MULTICAST},
+		{"240.0.0.1", NET_RESERVED},
+		{"192.0.0.1", NET_RESERVED},
+		{"192.0.0.9", NET_PUBLIC},
+		{"192.0.2.1", NET_RESERVED},
+		{"198.18.0.1", NET_RESERVED},
+		{"198.19.255.255", NET_RESERVED},
+		{"198.51.100.1", NET_RESERVED},
+		{"203.0.113.1", NET_RESERVED},
+		{"192.88.99.1", NET_RESERVED},
+		{"2606:4700::1", NET_PUBLIC},
+		{"::", NET_LOOPBACK},
+		{"::1", NET_LOOPBACK},
+		{"fd00::1", NET_PRIVATE},
+		{"fec0::1", NET_PRIVATE},
+		{"fe80::1", NET_LINK_LOCAL},
+		{"ff02::1", NET_MULTICAST},
+		{"fd00:ec2::254", NET_METADATA},
+		{"fd20:ce::254", NET_METADATA},
+		{"2001:db8::1", NET_RESERVED},
+		{"2001::1", NET_RESERVED},
+		{"2001:2::1", NET_RESERVED},
+		{"2001:10::1", NET_RESERVED},
+		{"2001:20::1", NET_PUBLIC},
+		{"2001:200::1", NET_PUBLIC},
+		{"3fff::1", NET_RESERVED},
+		{"100::1", NET_RESERVED},
+		{"5f00::1", NET_RESERVED},
+		{"4000::1", NET_RESERVED},
+		/* the same in disguise */
+		{"::ffff:127.0.0.1", NET_LOOPBACK},
+		{"::127.0.0.1", NET_LOOPBACK},
+		{"::ffff:0:127.0.0.1", NET_LOOPBACK},
+		{"64:ff9b::127.0.0.1", NET_LOOPBACK},
+		{"64:ff9b::10.0.0.1", NET_PRIVATE},
+		{"64:ff9b::169.254.169.254", NET_METADATA},
+		{"64:ff9b::8.8.8.8", NET_PUBLIC},
+		{"64:ff9b:1::192.168.0.1", NET_PRIVATE},
+		{"2002:7f00:1::1", NET_LOOPBACK},
+		{"2002:a9fe:a9fe::1", NET_METADATA},
+		{"2002:c0a8:1::", NET_PRIVATE},
+		{"2002:808:808::", NET_PUBLIC},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct net_addr a = addr(rows[i].text);
+
+		if (net_addr_kind(&a) != rows[i].kind)
+			fail_msg("%s is of kind %d", rows[i].text, net_addr_kind(&a));
+	}
+}
+
+struct asked {
+	const char *profile, *rules;
+	enum net_direction direction;
+	uint8_t proto;
+	const char *peer; /* "dns", "host" or an address */
+	uint16_t port;
+	bool allowed;
+};
+
+static bool ask(const struct asked *a)
+{
+	struct net_question q = {.direction = a->direction, .proto = a->proto, .port = a->port};
+	struct net_policy p;
+
+	net_policy_init(&p);
+	assert_int_equal(net_policy_profile(&p, a->profile, NULL), 0);
+	if (a->rules)
+		assert_int_equal(net_policy_rules(&p, a->rules, NULL), 0);
+	q.dns = str_eq(a->peer, "dns");
+	q.host = q.dns || str_eq(a->peer, "host");
+	q.peer = addr(q.host ? "172.16.0.1" : a->peer);
+	return net_policy_allows(&p, &q);
+}
+
+static void questions(void **state)
+{
+#define OUT NET_EGRESS, NET_TCP
+	static const struct asked rows[] = {
+		{"none", NULL, OUT, "1.1.1.1", 80, false},
+		{"none", NULL, OUT, "dns", 53, false},
+		{"public", NULL, OUT, "1.1.1.1", 80, true},
+		{"public", NULL, OUT, "dns", 53, true},
+		{"public", NULL, OUT, "host", 80, false},
+		{"public", NULL, OUT, "10.0.0.1", 80, false},
+		{"public", NULL, OUT, "198.18.0.1", 80, false},
+		{"public", NULL, OUT, "64:ff9b::10.0.0.1", 80, false},
+		{"public", NULL, OUT, "240.0.0.1", 80, false},
+		{"public", NULL, OUT, "169.254.169.254", 80, false},
+		{"private", NULL, OUT, "10.0.0.1", 80, true},
+		{"private", NULL, OUT, "1.1.1.1", 80, false},
+		{"public,private", NULL, OUT, "1.1.1.1", 80, true},
+		{"host", NULL, OUT, "host", 80, true},
+		{"host", NULL, OUT, "127.0.0.1", 80, false},
+		{"all", NULL, OUT, "1.1.1.1", 80, true},
+		{"all", NULL, OUT, "10.0.0.1", 80, true},
+		{"all", NULL, OUT, "169.254.169.254", 80, false},
+		{"all", NULL, OUT, "2002:a9fe:a9fe::", 80, false},
+		{"all", NULL, OUT, "host", 80, false},
+		{"all", NULL, OUT, "127.0.0.1", 80, false},
+		{"all", NULL, OUT, "0.0.0.0", 80, false},
+		{"all", "allow@loopback", OUT, "127.0.0.1", 80, false},
+		{"none", "allow@any", OUT, "169.254.169.254", 80, false},
+		{"none", "allow@any", OUT, "host", 80, false},
+		{"none", "allow@any", OUT, "10.0.0.1", 80, true},
+		{"none", "allow@meta", OUT, "169.254.169.254", 80, true},
+		{"all", "deny@any", OUT, "1.1.1.1", 80, false},
+		{"all", "deny@any", OUT, "dns", 53, false},
+		{"none", "allow@10.0.0.0/8:tcp:80-90", OUT, "10.1.2.3", 85, true},
+		{"none", "allow@10.0.0.0/8:tcp:80-90", OUT, "10.1.2.3", 91, false},
+		{"none", "allow@10.0.0.0/8:tcp:80-90", NET_EGRESS, NET_UDP, "10.1.2.3", 85, false},
+		{"none", "deny@10.1.0.0/16,allow@10.0.0.0/8", OUT, "10.1.2.3", 85, false},
+		{"none", "deny@10.1.0.0/16,allow@10.0.0.0/8", OUT, "10.2.2.3", 85, true},
+		{"none", "allow@[fd00::/8]:udp", NET_EGRESS, NET_UDP, "fd01::1", 9, true},
+		{"none", "allow@[fd00::/8]:udp", OUT, "fd01::1", 9, false},
+		{"none", "allow@dns:udp", NET_EGRESS, NET_UDP, "dns", 53, true},
+		{"none", "allow@dns:udp", OUT, "dns", 53, false},
+		{"none", "allow@1.2.3.4", NET_EGRESS, NET_ICMP, "1.2.3.4", 0, true},
+		{"none", NULL, NET_INGRESS, NET_TCP, "127.0.0.1", 80, true},
+		{"all", "deny:ingress@any", NET_INGRESS, NET_TCP, "127.0.0.1", 80, false},
+		{"all", "deny:ingress@public", NET_INGRESS, NET_TCP, "127.0.0.1", 80, true},
+		{"all", "deny:ingress@public", NET_INGRESS, NET_TCP, "9.9.9.9", 80, false},
+		{"all", "deny:any@9.9.9.9", NET_INGRESS, NET_TCP, "9.9.9.9", 80, false},
+		{"all", "deny:any@9.9.9.9", OUT, "9.9.9.9", 80, false},
+	};
+#undef OUT
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		if (ask(&rows[i]) != rows[i].allowed)
+			fail_msg("row %zu: %s %s %s:%u", i, rows[i].profile,
+				 rows[i].rules ? rows[i].rules : "", rows[i].peer, rows[i].port);
+	}
+}
+
+static void refused_words(void **state)
+{
+	static const char *const bad[] = {
+		"",
+		"allow",
+		"allow@",
+		"permit@any",
+		"allow:up@any",
+		"allow@anyone",
+		"allow@10.0.0.0/33",
+		"allow@10.0.0.0/-1",
+		"allow@10.0.0.0/",
+		"allow@10.0.0.0/8x",
+		"allow@fd00::1",
+		"allow@[fd00::1",
+		"allow@[fd00::1]x",
+		"allow@[fd00::/129]",
+		"allow@any:sctp",
+		"allow@any:tcp:0",
+		"allow@any:tcp:65536",
+		"allow@any:tcp:9-8",
+		"allow@any:tcp:80x",
+		"allow@any:tcp:80,",
+		"allow@host:443",
+		"allow@any:icmpv4:1",
+		"allow:ingress@dns",
+		"allow@any,deny",
+		"allow@any:tcp:80:90",
+	};
+	struct net_policy p;
+
+	(void)state;
+	net_policy_init(&p);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct err err = ERR_INIT;
+
+		if (net_policy_rules(&p, bad[i], &err) != -ERR_USAGE || !err.hint[0])
+			fail_msg("\"%s\": %s", bad[i], err.msg);
+		assert_int_equal(p.nrules, 0);
+	}
+	assert_int_equal(net_policy_profile(&p, "public,nobody", NULL), -ERR_USAGE);
+	assert_int_equal(p.egress, 0);
+	for (unsigned i = 0; i < NET_RULES_MAX; i++)
+		assert_int_equal(net_policy_rules(&p, "allow@any", NULL), 0);
+	assert_int_equal(net_policy_rules(&p, "allow@any", NULL), -ERR_LIMIT);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(kinds),
+		cmocka_unit_test(questions),
+		cmocka_unit_test(refused_words),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,585 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The stack against a guest that is written out frame by frame, and a world without sockets. */
+#include "test.h"
+
+#include "net/stack_world.h"
+
+static struct world w;
+
+static int begin(void **state)
+{
+	struct stack_config config;
+
+	(void)state;
+	memset(&w, 0, sizeof(w));
+	world_config(&config);
+	world_begin(&w, &config);
+	return 0;
+}
+
+static int end(void **state)
+{
+	(void)state;
+	world_end(&w);
+	return 0;
+}
+
+/* ---- a guest ---- */
+
+static uint8_t out[WORLD_FRAME];
+
+/* An IP packet of the guest's around the @n bytes at out + the header. */
+static size_t wrap(const char *to, uint8_t proto, size_t n)
+{
+	const struct net_addr dst = world_addr(to), *src = stack_guest(w.s, &dst);
+	size_t l4 = link_header(w.s, out, src, &dst, proto, n);
+
+	memcpy(out, w.s->config.gateway_mac, 6);
+	memcpy(out + 6, w.s->config.guest_mac, 6);
+	return l4;
+}
+
+static void sum_up(size_t l4, size_t n, size_t field, const char *to, uint8_t proto)
+{
+	const struct net_addr dst = world_addr(to), *src = stack_guest(w.s, &dst);
+	uint64_t sum = proto == NET_ICMP ? 0 : sum_pseudo(src, &dst, proto, n);
+
+	put16(out + l4 + field, 0);
+	put16(out + l4 + field, (uint16_t)~sum_fold(sum_bytes(out + l4, n, sum)));
+}
+
+static size_t head(const char *to)
+{
+	return ETH_HDR + (strchr(to, ':') ? IP6_HDR : IP4_HDR);
+}
+
+static void send_udp(const char *to, uint16_t from_port, uint16_t port, const void *p, size_t n)
+{
+	size_t l4 = head(to);
+
+	put16(out + l4, from_port);
+	put16(out + l4 + 2, port);
+	put16(out + l4 + 4, (uint32_t)(UDP_HDR + n));
+	memcpy(out + l4 + UDP_HDR, p, n);
+	wrap(to, NET_UDP, UDP_HDR + n);
+	sum_up(l4, UDP_HDR + n, 6, to, NET_UDP);
+	world_input(&w, out, l4 + UDP_HDR + n, NULL);
+}
+
+struct seg {
+	const char *to;
+	uint8_t flags;
+	uint32_t seq, ack;
+	uint16_t window; /* 0: 60000 */
+	bool shut;
+	const void *data;
+	size_t len;
+	const uint8_t *options;
+	size_t noptions;
+};
+
+static void send_tcp(const struct seg *g)
+{
+	size_t l4 = head(g->to), hdr = TCP_HDR + g->noptions;
+	uint8_t *tcp = out + l4;
+
+	put16(tcp, 40000);
+	put16(tcp + 2, 80);
+	put32(tcp + 4, g->seq);
+	put32(tcp + 8, g->ack);
+	tcp[12] = (uint8_t)(hdr / 4 << 4);
+	tcp[13] = g->flags;
+	put16(tcp + 14, g->shut ? 0 : g->window ? g->window : 60000);
+	put32(tcp + 16, 0);
+	if (g->noptions)
+		memcpy(tcp + TCP_HDR, g->options, g->noptions);
+	if (g->len)
+		memcpy(tcp + hdr, g->data, g->len);
+	wrap(g->to, NET_TCP, hdr + g->len);
+	sum_up(l4, hdr + g->len, 16, g->to, NET_TCP);
+	world_input(&w, out, l4 + hdr + g->len, NULL);
+}
+#define SEG(...) send_tcp(&(struct seg){__VA_ARGS__})
+
+/* The frame @i that the guest got, from its layer 4 on. */
+static const uint8_t *got(unsigned i, size_t *len)
+{
+	size_t l4 = ETH_HDR + (w.frame[i][12] == 0x08 ? IP4_HDR : IP6_HDR);
+
+	assert_true(i < w.nframes);
+	*len = w.len[i] - l4;
+	return w.frame[i] + l4;
+}
+
+static uint32_t be32(const uint8_t *p)
+{
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+struct reply {
+	uint8_t flags;
+	uint32_t seq, ack;
+	uint32_t window;
+	size_t len;
+	const uint8_t *data;
+};
+
+static struct reply reply(unsigned i)
+{
+	size_t len, hdr;
+	const uint8_t *t = got(i, &len);
+
+	hdr = (size_t)(t[12] >> 4) * 4;
+	return (struct reply){t[13],	 be32(t + 4), be32(t + 8), (uint32_t)(t[14] << 8 | t[15]),
+			      len - hdr, t + hdr};
+}
+
+#define PEER "1.2.3.4"
+#define ISS  ((uint32_t)0xfffffff0) /* the numbers wrap soon */
+
+/* A connection that is open; ours is the sequence number the guest expects. */
+static uint32_t open_tcp(const char *to)
+{
+	uint32_t theirs;
+
+	SEG(.to = to, .flags = TCP_SYN, .seq = ISS);
+	assert_int_equal(w.nframes, 0);
+	stack_event(w.s, w.last->flow, STACK_WRITABLE, 0, w.now);
+	assert_int_equal(w.nframes, 1);
+	assert_int_equal(reply(0).flags, TCP_SYN | TCP_ACK);
+	assert_int_equal(reply(0).ack, ISS + 1);
+	theirs = reply(0).seq + 1;
+	w.nframes = 0;
+	SEG(.to = to, .flags = TCP_ACK, .seq = ISS + 1, .ack = theirs);
+	w.nframes = 0;
+	return theirs;
+}
+
+static void say(const char *text)
+{
+	buf_add_str(&w.last->answer, text);
+	stack_event(w.s, w.last->flow, STACK_READABLE, 0, w.now);
+	stack_run(w.s, w.now);
+}
+
+/* ---- tests ---- */
+
+static void neighbours(void **state)
+{
+	static const uint8_t arp[] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2,   0x6d, 0x73, 0, 0,
+				      2,    8,	  6,	0,    1,    8,	  0,   6,    4,	   0, 1,
+				      2,    0x6d, 0x73, 0,    0,    2,	  172, 16,   0,	   2, 0,
+				      0,    0,	  0,	0,    0,    172,  16,  0,    1};
+	uint8_t other[sizeof(arp)], *m = out + ETH_HDR + IP6_HDR;
+	const char *const solicited = "ff02::1:ff00:1";
+	size_t len;
+
+	(void)state;
+	world_input(&w, arp, sizeof(arp), NULL);
+	assert_int_equal(w.nframes, 1);
+	assert_int_equal(w.frame[0][21], 2);
+	assert_memory_equal(w.frame[0] + 22, w.s->config.gateway_mac, 6);
+	w.nframes = 0;
+	/* Whether its own address is free. */
+	memcpy(other, arp, sizeof(arp));
+	other[41] = 2;
+	world_input(&w, other, sizeof(other), NULL);
+	assert_int_equal(w.nframes, 0);
+
+	memset(m, 0, 32);
+	m[0] = 135;
+	memcpy(m + 8, w.s->config.gateway6.b, 16);
+	wrap(solicited, NET_ICMP6, 32);
+	sum_up(ETH_HDR + IP6_HDR, 32, 2, solicited, NET_ICMP6);
+	world_input(&w, out, ETH_HDR + IP6_HDR + 32, NULL);
+	assert_int_equal(w.nframes, 1);
+	assert_int_equal(got(0, &len)[0], 136);
+	assert_memory_equal(got(0, &len) + 26, w.s->config.gateway_mac, 6);
+}
+
+static void refused_and_unreachable(void **state)
+{
+	size_t len;
+
+	(void)state;
+	SEG(.to = PEER, .flags = TCP_SYN, .seq = ISS);
+	stack_event(w.s, w.last->flow, STACK_FAILED, ECONNREFUSED, w.now);
+	assert_int_equal(reply(0).flags, TCP_RST | TCP_ACK);
+	assert_int_equal(reply(0).ack, ISS + 1);
+	assert_int_equal(w.open, 0);
+	w.nframes = 0;
+	SEG(.to = PEER, .flags = TCP_SYN, .seq = ISS);
+	stack_event(w.s, w.last->flow, STACK_FAILED, EHOSTUNREACH, w.now);
+	assert_int_equal(got(0, &len)[0], 3);
+	assert_int_equal(got(0, &len)[1], 1);
+	/* It has to name the guest's own segment. */
+	assert_int_equal(be32(got(0, &len) + 8 + 20 + 4), ISS);
+	w.nframes = 0;
+	w.open_error = ENETUNREACH;
+	SEG(.to = "2606::1", .flags = TCP_SYN, .seq = ISS);
+	assert_int_equal(got(0, &len)[0], 1);
+	assert_int_equal(w.s->stats.flows, 0);
+}
+
+static void denied(void **state)
+{
+	static const char *const addresses[] = {
+		"10.0.0.1",	   "127.0.0.1",	    "172.16.0.1",
+		"0.0.0.0",	   "198.51.100.7",  "64:ff9b::a00:1",
+		"fd42:6d73:62::1", "2002:7f00:1::", "169.254.169.254"};
+	size_t len;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(addresses); i++) {
+		w.nframes = 0;
+		SEG(.to = addresses[i], .flags = TCP_SYN, .seq = ISS);
+		assert_int_equal(reply(0).flags, TCP_RST | TCP_ACK);
+		w.nframes = 0;
+		send_udp(addresses[i], 1000, 9, "x", 1);
+		assert_true(w.nframes == 1 && (got(0, &len)[0] == 3 || got(0, &len)[0] == 1));
+		assert_int_equal(got(0, &len)[1], got(0, &len)[0] == 3 ? 13 : 1);
+	}
+	assert_int_equal(w.open, 0);
+	assert_int_equal(w.s->stats.denied, 2 * ARRAY_SIZE(addresses));
+}
+
+static void data_both_ways(void **state)
+{
+	uint32_t ours = open_tcp(PEER);
+
+	(void)state;
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 1, .ack = ours, .data = "hello", .len = 5);
+	assert_int_equal(buf_size(&w.last->sent), 5);
+	assert_int_equal(reply(0).ack, ISS + 6);
+	w.nframes = 0;
+	/* The same once more, with something new: only that is passed on. */
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 1, .ack = ours, .data = "hello, world",
+	    .len = 12);
+	assert_memory_equal(buf_ptr(&w.last->sent), "hello, world", 12);
+	assert_int_equal(reply(0).ack, ISS + 13);
+	w.nframes = 0;
+	/* A hole. */
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 20, .ack = ours, .data = "late", .len = 4);
+	assert_int_equal(reply(0).ack, ISS + 13);
+	assert_int_equal(buf_size(&w.last->sent), 12);
+	w.nframes = 0;
+
+	say("answer");
+	assert_int_equal(w.nframes, 1);
+	assert_int_equal(reply(0).len, 6);
+	assert_memory_equal(reply(0).data, "answer", 6);
+	/* It stays in the socket until it is acknowledged. */
+	assert_int_equal(buf_size(&w.last->answer), 6);
+	w.nframes = 0;
+	w.now += SECOND;
+	stack_tick(w.s, w.now);
+	assert_int_equal(w.nframes, 1);
+	assert_int_equal(reply(0).seq, ours);
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 13, .ack = ours + 6);
+	assert_int_equal(buf_size(&w.last->answer), 0);
+	/* Nothing that was never sent can be acknowledged. */
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 13, .ack = ours + 7);
+	assert_int_equal(w.last->flow->tcp.snd_una, ours + 6);
+}
+
+static void ends(void **state)
+{
+	uint32_t ours = open_tcp(PEER);
+
+	(void)state;
+	/* The guest's half first: the other goes on. */
+	SEG(.to = PEER, .flags = TCP_FIN | TCP_ACK, .seq = ISS + 1, .ack = ours, .data = "x",
+	    .len = 1);
+	assert_true(w.last->shut);
+	assert_int_equal(reply(0).ack, ISS + 3);
+	w.nframes = 0;
+	say("bye");
+	assert_int_equal(reply(0).len, 3);
+	w.nframes = 0;
+	w.last->ended = true;
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 3, .ack = ours + 3);
+	stack_event(w.s, w.last->flow, STACK_READABLE, 0, w.now);
+	stack_run(w.s, w.now);
+	assert_int_equal(reply(0).flags, TCP_FIN | TCP_ACK);
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 3, .ack = ours + 4);
+	assert_int_equal(w.open, 0);
+	w.nframes = 0;
+	/* What comes late finds nothing. */
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 3, .ack = ours + 4);
+	assert_int_equal(reply(0).flags, TCP_RST);
+}
+
+static void resets(void **state)
+{
+	uint32_t ours = open_tcp(PEER);
+
+	(void)state;
+	/* Somewhere in the window is not enough. */
+	SEG(.to = PEER, .flags = TCP_RST, .seq = ISS + 100, .ack = ours);
+	assert_int_equal(reply(0).flags, TCP_ACK);
+	assert_int_equal(w.open, 1);
+	SEG(.to = PEER, .flags = TCP_RST, .seq = ISS + 1, .ack = ours);
+	assert_int_equal(w.open, 0);
+	w.nframes = 0;
+	open_tcp(PEER);
+	stack_event(w.s, w.last->flow, STACK_FAILED, ECONNRESET, w.now);
+	assert_int_equal(reply(0).flags, TCP_RST | TCP_ACK);
+	assert_int_equal(w.open, 0);
+}
+
+static void windows(void **state)
+{
+	uint32_t ours = open_tcp(PEER);
+
+	(void)state;
+	/* The guest's is shut: nothing but a probe, and that for as long as the guest answers. */
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 1, .ack = ours, .shut = true);
+	w.nframes = 0;
+	say("waits");
+	assert_int_equal(w.nframes, 0);
+	for (int i = 0; i < 100; i++) {
+		w.nframes = 0;
+		w.now += 61 * SECOND;
+		stack_tick(w.s, w.now);
+		assert_int_equal(w.nframes, 1);
+		assert_int_equal(reply(0).len, 1);
+		SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 1, .ack = ours, .shut = true);
+	}
+	w.nframes = 0;
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 1, .ack = ours + 1, .window = 1000);
+	assert_int_equal(reply(0).len, 4);
+	assert_memory_equal(reply(0).data, "aits", 4);
+	w.nframes = 0;
+
+	/* Ours says what the socket takes, and more than that is not acknowledged. */
+	w.room = 10;
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 1, .ack = ours + 5,
+	    .data = "0123456789abcdef", .len = 16);
+	assert_int_equal(buf_size(&w.last->sent), 10);
+	assert_int_equal(reply(0).ack, ISS + 11);
+	w.nframes = 0;
+	buf_reset(&w.last->sent);
+	stack_event(w.s, w.last->flow, STACK_WRITABLE, 0, w.now);
+	stack_run(w.s, w.now);
+	/* To be sent again at once. */
+	assert_true(w.nframes >= 4);
+	assert_int_equal(reply(w.nframes - 1).ack, ISS + 11);
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 11, .ack = ours + 5, .data = "abcdef",
+	    .len = 6);
+	assert_memory_equal(buf_ptr(&w.last->sent), "abcdef", 6);
+}
+
+static void options(void **state)
+{
+	/* MSS 1000, window scale 3, time stamp 77 */
+	static const uint8_t syn[] = {2, 4,  3, 232, 1, 3,  3, 3, 1, 1,
+				      8, 10, 0, 0,   0, 77, 0, 0, 0, 0};
+	static const uint8_t later[] = {1, 1, 8, 10, 0, 0, 0, 90, 0, 0, 0, 0};
+	static const uint8_t before[] = {1, 1, 8, 10, 0, 0, 0, 70, 0, 0, 0, 0};
+	static const uint8_t nonsense[] = {2, 0, 0, 0, 3, 200, 1, 1};
+	const uint8_t *t;
+	uint32_t ours;
+	size_t len;
+
+	(void)state;
+	stack_offload(w.s, true, true, true);
+	w.room = 4 << 20;
+	SEG(.to = PEER, .flags = TCP_SYN, .seq = ISS, .options = syn, .noptions = sizeof(syn));
+	stack_event(w.s, w.last->flow, STACK_WRITABLE, 0, w.now);
+	t = got(0, &len);
+	assert_int_equal(t[12] >> 4, 10);
+	assert_int_equal(t[20] << 8 | t[21], 0x0204);
+	assert_int_equal(t[22] << 8 | t[23], 1460);
+	assert_int_equal(be32(t + 36), 77);
+	ours = reply(0).seq + 1;
+	w.nframes = 0;
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 1, .ack = ours, .options = later,
+	    .noptions = 12, .data = "a", .len = 1);
+	assert_true(reply(0).window > 8192);
+	w.nframes = 0;
+	/* An old duplicate. */
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 2, .ack = ours, .options = before,
+	    .noptions = 12, .data = "b", .len = 1);
+	assert_int_equal(buf_size(&w.last->sent), 1);
+	w.nframes = 0;
+	/* 60000 << 3 of window: the guest's segments, many in a frame. */
+	for (int i = 0; i < 5000; i++)
+		buf_add(&w.last->answer, "0123456789abcdefghij", 20);
+	stack_event(w.s, w.last->flow, STACK_READABLE, 0, w.now);
+	stack_run(w.s, w.now);
+	assert_int_equal(w.nframes, 2);
+	assert_int_equal(w.meta[0].gso, STACK_GSO_TCP4);
+	assert_int_equal(w.meta[0].gso_size, 988);
+	assert_int_equal(reply(0).len % 988, 0);
+	assert_int_equal(reply(0).len + reply(1).len, 100000);
+	/* Options that lead nowhere. */
+	SEG(.to = "1.1.1.1", .flags = TCP_SYN, .options = nonsense, .noptions = sizeof(nonsense));
+	assert_int_equal(w.open, 2);
+}
+
+static void patience(void **state)
+{
+	uint32_t ours = open_tcp(PEER);
+	unsigned i;
+
+	(void)state;
+	/* With no room in the guest nothing is lost. */
+	w.max_frames = 0;
+	say("answer");
+	w.max_frames = WORLD_FRAMES;
+	stack_run(w.s, w.now);
+	assert_int_equal(reply(0).len, 6);
+	/* Three of the same: what is missing goes again before its time. */
+	w.nframes = 0;
+	for (i = 0; i < 3; i++)
+		SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 1, .ack = ours);
+	assert_int_equal(w.nframes, 1);
+	assert_int_equal(reply(0).seq, ours);
+	/* A guest that never answers is given up. */
+	for (i = 0; w.open && i < 1000; i++) {
+		w.nframes = 0;
+		w.now += SECOND;
+		stack_tick(w.s, w.now);
+		stack_run(w.s, w.now);
+	}
+	assert_in_range(i, 60, 900);
+	assert_int_equal(reply(w.nframes - 1).flags, TCP_RST | TCP_ACK);
+}
+
+static void accepted(void **state)
+{
+	struct net_addr peer = world_addr("127.0.0.1");
+	struct flow *f = stack_accept(w.s, NET_TCP, &peer, 5000, 8080, NULL, w.now);
+	struct world_socket *k;
+	uint32_t ours;
+
+	(void)state;
+	assert_non_null(f);
+	world_open(&w, f, NET_TCP, &peer, 5000);
+	k = w.last;
+	assert_int_equal(reply(0).flags, TCP_SYN);
+	/* From whom the guest can answer. */
+	assert_memory_equal(w.frame[0] + ETH_HDR + 12, net_addr_four(&w.s->config.gateway4), 4);
+	ours = reply(0).seq + 1;
+	w.nframes = 0;
+	/* Two that look the same. */
+	peer = world_addr("127.0.0.2");
+	assert_ptr_not_equal(stack_accept(w.s, NET_TCP, &peer, 5000, 8080, NULL, w.now), f);
+	w.nframes = 0;
+	buf_add_str(&k->answer, "request");
+	{
+		size_t l4 = head(PEER);
+		uint8_t *tcp = out + l4;
+
+		memset(tcp, 0, TCP_HDR);
+		put16(tcp, 8080);
+		put16(tcp + 2, 5000);
+		put32(tcp + 4, 7);
+		put32(tcp + 8, ours);
+		tcp[12] = 5 << 4;
+		tcp[13] = TCP_SYN | TCP_ACK;
+		put16(tcp + 14, 5000);
+		wrap("172.16.0.1", NET_TCP, TCP_HDR);
+		sum_up(l4, TCP_HDR, 16, "172.16.0.1", NET_TCP);
+		world_input(&w, out, l4 + TCP_HDR, NULL);
+	}
+	assert_int_equal(w.nframes, 1);
+	assert_int_equal(reply(0).ack, 8);
+	assert_int_equal(reply(0).len, 7);
+}
+
+static void names(void **state)
+{
+	static const uint8_t question[] = {0x12, 0x34, 1, 0,   0, 1, 0, 0, 0, 0,
+					   0,	 0,    1, 'a', 0, 0, 1, 0, 1};
+	struct net_addr first = world_addr("192.0.2.53"), second = world_addr("192.0.2.54");
+	size_t len;
+
+	(void)state;
+	send_udp("172.16.0.1", 3000, 53, question, sizeof(question));
+	assert_true(net_addr_equal(&w.to, &first));
+	buf_add_str(&w.last->answer, "answer");
+	stack_event(w.s, w.last->flow, STACK_READABLE, 0, w.now);
+	stack_run(w.s, w.now);
+	assert_memory_equal(got(0, &len) + UDP_HDR, "answer", 6);
+	/* Without an answer the next one is asked. */
+	send_udp("172.16.0.1", 3000, 53, question, sizeof(question));
+	assert_true(net_addr_equal(&w.to, &first));
+	w.now += SECOND;
+	send_udp("172.16.0.1", 3000, 53, question, sizeof(question));
+	assert_true(net_addr_equal(&w.to, &second));
+	send_udp("172.16.0.1", 3001, 53, question, sizeof(question));
+	assert_true(net_addr_equal(&w.to, &second));
+	/* Quiet for long enough. */
+	for (int i = 0; i < 20; i++) {
+		w.now += SECOND;
+		stack_tick(w.s, w.now);
+	}
+	assert_int_equal(w.open, 0);
+	w.nframes = 0;
+	w.s->config.policy.egress = 0;
+	send_udp("172.16.0.1", 3000, 53, question, sizeof(question));
+	assert_int_equal(got(0, &len)[UDP_HDR + 3] & 15, 5);
+	assert_int_equal(got(0, &len)[UDP_HDR], 0x12);
+}
+
+static void datagrams(void **state)
+{
+	size_t len;
+
+	(void)state;
+	send_udp("2606::1", 3000, 4000, "abc", 3);
+	assert_memory_equal(buf_ptr(&w.last->sent), "abc", 3);
+	w.last->reset = true;
+	stack_event(w.s, w.last->flow, STACK_FAILED, ECONNREFUSED, w.now);
+	stack_run(w.s, w.now);
+	assert_int_equal(got(0, &len)[0], 1);
+	assert_int_equal(got(0, &len)[1], 4);
+	/* As many as there may be, and no more. */
+	for (uint16_t i = 0; i < 100; i++)
+		send_udp(PEER, (uint16_t)(5000 + i), 4000, "x", 1);
+	assert_int_equal(w.s->stats.flows, 32);
+	w.now += 100 * SECOND;
+	stack_tick(w.s, w.now);
+	assert_int_equal(w.s->stats.flows, 0);
+}
+
+static void nonsense(void **state)
+{
+	uint64_t before;
+
+	(void)state;
+	/* Every length of a frame that was right. */
+	SEG(.to = PEER, .flags = TCP_SYN, .seq = ISS);
+	w.s->stats.malformed = 0;
+	for (size_t n = 0; n < head(PEER) + TCP_HDR; n++) {
+		before = w.s->stats.malformed + w.s->stats.unsupported;
+		world_input(&w, out, n, NULL);
+		assert_int_equal(w.s->stats.malformed + w.s->stats.unsupported, before + 1);
+	}
+	/* Every bit of it that a sum covers. */
+	for (size_t bit = ETH_HDR * 8; bit < (head(PEER) + TCP_HDR) * 8; bit++) {
+		before = w.s->stats.malformed;
+		out[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		world_input(&w, out, head(PEER) + TCP_HDR, NULL);
+		out[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		assert_int_equal(w.s->stats.malformed, before + 1);
+	}
+	assert_int_equal(w.open, 1);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+	const struct CMUnitTest tests[] = {
+		TEST(neighbours), TEST(refused_and_unreachable),
+		TEST(denied),	  TEST(data_both_ways),
+		TEST(ends),	  TEST(resets),
+		TEST(windows),	  TEST(options),
+		TEST(patience),	  TEST(accepted),
+		TEST(names),	  TEST(datagrams),
+		TEST(nonsense),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
