@@ -43,7 +43,7 @@ static const char *const store_dir_names[STORE_DIR_COUNT] = {
  * images.disk is the extent list as written by image/catalog.c; the join over image_layers would
  * say the same, but finding an image is on the path of every `msb run`.
  */
-static const char store_schema[] =
+static const char store_schema_2[] =
 	"CREATE TABLE images(id TEXT PRIMARY KEY NOT NULL, manifest_digest TEXT NOT NULL,"
 	" config TEXT NOT NULL, architecture TEXT NOT NULL, os TEXT NOT NULL,"
 	" created TEXT NOT NULL, size INTEGER NOT NULL, stored INTEGER NOT NULL,"
@@ -62,10 +62,38 @@ static const char store_schema[] =
 	"CREATE INDEX image_layers_by_layer ON image_layers(diff_id);"
 	"CREATE TABLE image_refs(sandbox TEXT PRIMARY KEY NOT NULL,"
 	" image_id TEXT NOT NULL REFERENCES images(id)) STRICT, WITHOUT ROWID;"
-	"CREATE INDEX image_refs_by_image ON image_refs(image_id);"
-	"PRAGMA application_id=" STR(STORE_APPLICATION_ID) ";"
-							   "PRAGMA user_version=" STR(
-								   STORE_VERSION) ";";
+	"CREATE INDEX image_refs_by_image ON image_refs(image_id);";
+
+/*
+ * Version 3: what is said about sandboxes (sandbox/state.h). Events outlive the sandboxes they are
+ * about.
+ */
+static const char store_schema_3[] =
+	"CREATE TABLE sandboxes(name TEXT PRIMARY KEY NOT NULL, state TEXT NOT NULL,"
+	" reason TEXT NOT NULL, ephemeral INTEGER NOT NULL, created_at INTEGER NOT NULL,"
+	" started_at INTEGER NOT NULL, changed_at INTEGER NOT NULL, exit_code INTEGER)"
+	" STRICT, WITHOUT ROWID;"
+	"CREATE TABLE labels(sandbox TEXT NOT NULL REFERENCES sandboxes(name) ON DELETE CASCADE,"
+	" key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(sandbox, key))"
+	" STRICT, WITHOUT ROWID;"
+	"CREATE INDEX labels_by_key ON labels(key, value);"
+	"CREATE TABLE events(seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL,"
+	" sandbox TEXT NOT NULL, old TEXT NOT NULL, new TEXT NOT NULL, reason TEXT NOT NULL,"
+	" exit_code INTEGER) STRICT;"
+	"CREATE INDEX events_by_sandbox ON events(sandbox, seq);";
+
+static const char store_schema_mark[] = "PRAGMA application_id=" STR(
+	STORE_APPLICATION_ID) ";"
+			      "PRAGMA user_version=" STR(STORE_VERSION) ";";
+
+/* What makes a database of version N one of N + 1; 0 is an empty one. */
+static const struct {
+	int from, to;
+	const char *sql;
+} store_steps[] = {
+	{0, 2, store_schema_2},
+	{2, 3, store_schema_3},
+};
 
 const char *store_home(const struct store *s)
 {
@@ -192,7 +220,7 @@ static int store_old(const struct store *s, long long version, struct err *err)
 			     "again");
 }
 
-/* 0: version file says we know it; 1: no version file. */
+/* 0: it is of our version; 1: there is no version file, or one to bring up to date. */
 static int store_check_version(const struct store *s, struct err *err)
 {
 	cleanup_close int fd = openat(s->root, STORE_VERSION_FILE, O_RDONLY | O_CLOEXEC);
@@ -217,7 +245,9 @@ static int store_check_version(const struct store *s, struct err *err)
 			(unsigned long long)version, STORE_VERSION);
 		return err_hint(err, "update microsandbox, or set MSB_HOME to another directory");
 	}
-	return version < STORE_VERSION ? store_old(s, (long long)version, err) : 0;
+	if (version < STORE_VERSION_OLDEST)
+		return store_old(s, (long long)version, err);
+	return version < STORE_VERSION;
 }
 
 static int store_write_version(const struct store *s, struct err *err)
@@ -301,24 +331,20 @@ static int store_pragma_int(struct store *s, const char *sql, int64_t *ret, stru
 	return 0;
 }
 
-static int store_check_schema(struct store *s, bool *ret_fresh, struct err *err)
+/* The version of the database into *ret; 0 if there is nothing in it yet. */
+static int store_check_schema(struct store *s, int64_t *ret, struct err *err)
 {
 	int64_t version = 0, app = 0, tables = 0;
 	int r = store_pragma_int(s, "PRAGMA user_version", &version, err);
 
-	if (r < 0)
-		return r;
-	if (version == STORE_VERSION) {
-		*ret_fresh = false;
-		return 0;
-	}
-	r = store_pragma_int(s, "SELECT count(*) FROM sqlite_schema", &tables, err);
-	if (r >= 0)
+	if (r >= 0 && version != STORE_VERSION)
+		r = store_pragma_int(s, "SELECT count(*) FROM sqlite_schema", &tables, err);
+	if (r >= 0 && version != STORE_VERSION)
 		r = store_pragma_int(s, "PRAGMA application_id", &app, err);
 	if (r < 0)
 		return r;
-	if (tables == 0 && version == 0) {
-		*ret_fresh = true;
+	if (version == STORE_VERSION || (tables == 0 && version == 0)) {
+		*ret = version;
 		return 0;
 	}
 	if (app != STORE_APPLICATION_ID)
@@ -328,8 +354,8 @@ static int store_check_schema(struct store *s, bool *ret_fresh, struct err *err)
 	r = store_pragma_int(s, "PRAGMA user_version", &version, err);
 	if (r < 0)
 		return r;
-	if (version == STORE_VERSION) {
-		*ret_fresh = false;
+	if (version >= STORE_VERSION_OLDEST && version <= STORE_VERSION) {
+		*ret = version;
 		return 0;
 	}
 	if (version < STORE_VERSION)
@@ -339,10 +365,26 @@ static int store_check_schema(struct store *s, bool *ret_fresh, struct err *err)
 	return err_hint(err, "update microsandbox, or set MSB_HOME to another directory");
 }
 
+/* In a transaction: all steps from @version on, or none. */
+static int store_upgrade(struct store *s, int64_t version, struct err *err)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(store_steps); i++) {
+		int r = 0;
+
+		if (store_steps[i].from != version)
+			continue;
+		r = store_exec(s, store_steps[i].sql, err);
+		if (r < 0)
+			return r;
+		version = store_steps[i].to;
+	}
+	return store_exec(s, store_schema_mark, err);
+}
+
 static int store_try_db(struct store *s, struct err *err)
 {
 	cleanup_free char *path = str_fmt("%s/" STORE_DB, s->home);
-	bool fresh = false;
+	int64_t version = 0;
 	int r;
 
 	if (!path)
@@ -364,8 +406,8 @@ static int store_try_db(struct store *s, struct err *err)
 		       err);
 	if (r < 0)
 		return r;
-	r = store_check_schema(s, &fresh, err);
-	if (r < 0 || !fresh)
+	r = store_check_schema(s, &version, err);
+	if (r < 0 || version == STORE_VERSION)
 		return r;
 
 	r = store_exec(s, "PRAGMA journal_mode=WAL", err);
@@ -374,9 +416,9 @@ static int store_try_db(struct store *s, struct err *err)
 	if (r < 0)
 		return r;
 	/* Another process may have made it while we waited for the write lock. */
-	r = store_check_schema(s, &fresh, err);
-	if (r >= 0 && fresh)
-		r = store_exec(s, store_schema, err);
+	r = store_check_schema(s, &version, err);
+	if (r >= 0 && version != STORE_VERSION)
+		r = store_upgrade(s, version, err);
 	if (r >= 0)
 		r = store_commit(s, err);
 	if (r < 0)
@@ -434,7 +476,7 @@ int store_open(struct store **ret, const char *home, struct err *err)
 	cleanup_store struct store *s = NULL;
 	cleanup_free char *chosen = NULL;
 	char real[PATH_MAX];
-	int r, known;
+	int r, stale;
 
 	if (!home) {
 		chosen = store_default_home(err);
@@ -464,10 +506,11 @@ int store_open(struct store **ret, const char *home, struct err *err)
 	if (!s->home)
 		return err_set(err, ENOMEM, "out of memory");
 
-	known = store_check_version(s, err);
-	if (known < 0)
-		return known;
-	if (known == 1 && !store_dir_is_fresh(s->root))
+	stale = store_check_version(s, err);
+	if (stale < 0)
+		return stale;
+	if (stale && faccessat(s->root, STORE_VERSION_FILE, F_OK, 0) < 0 &&
+	    !store_dir_is_fresh(s->root))
 		return store_foreign(s->home, err);
 	r = store_open_dirs(s, err);
 	if (r < 0)
@@ -476,7 +519,8 @@ int store_open(struct store **ret, const char *home, struct err *err)
 	r = store_open_db(s, err);
 	if (r < 0)
 		return r;
-	if (known == 1) {
+	/* Last: killed before this, it is done again. */
+	if (stale) {
 		r = store_write_version(s, err);
 		if (r < 0)
 			return r;

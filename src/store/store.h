@@ -3,7 +3,7 @@
  * The store: everything that outlives a process, under one directory ($MSB_HOME).
  *
  *	version            what this directory is; written last when it is made
- *	msb.db             SQLite, WAL: images, references, layers, who uses what
+ *	msb.db             SQLite, WAL: images, references, layers, who uses what, sandboxes' states
  *	layers/HEX.data    file contents of one layer, named by diff_id   (see image/layer.h)
  *	layers/HEX.tails   last partial blocks of its files
  *	layers/HEX.tar     what else it takes to make its tar stream again
@@ -38,8 +38,12 @@ struct store;
 struct sqlite3;
 struct sqlite3_stmt;
 
-/* The layout and schema this code reads and writes. Any other is refused, never touched. */
-#define STORE_VERSION 2
+/*
+ * The layout and schema this code reads and writes. A store of version STORE_VERSION_OLDEST or
+ * later is brought up to it when it is opened; any other is refused, never touched.
+ */
+#define STORE_VERSION	     3
+#define STORE_VERSION_OLDEST 2
 
 enum store_dir {
 	STORE_LAYERS,

@@ -579,7 +579,7 @@ def bad_homes(work):
         f.write("microsandbox-store 99\n")
     home_refused(home, "version 99", "store of a newer program")
     with open(home + "/version", "w") as f:
-        f.write("microsandbox-store 2\n")
+        f.write("microsandbox-store 3\n")
     good = open(home + "/msb.db", "rb").read()
     for name, data in (("noise", os.urandom(16384)), ("noise behind its head", good[:100] + os.urandom(16384))):
         with open(home + "/msb.db", "wb") as f:

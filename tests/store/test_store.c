@@ -147,11 +147,154 @@ static void test_opened_by_many(void **state)
 	}
 }
 
+/* What version 2 was, as it was written. */
+static const char version_2[] =
+	"CREATE TABLE images(id TEXT PRIMARY KEY NOT NULL, manifest_digest TEXT NOT NULL,"
+	" config TEXT NOT NULL, architecture TEXT NOT NULL, os TEXT NOT NULL,"
+	" created TEXT NOT NULL, size INTEGER NOT NULL, stored INTEGER NOT NULL,"
+	" meta_bytes INTEGER NOT NULL, loaded_at INTEGER NOT NULL, disk BLOB NOT NULL)"
+	" STRICT, WITHOUT ROWID;"
+	"CREATE TABLE refs(reference TEXT PRIMARY KEY NOT NULL,"
+	" image_id TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX refs_by_image ON refs(image_id);"
+	"CREATE TABLE layers(diff_id TEXT PRIMARY KEY NOT NULL, bytes INTEGER NOT NULL,"
+	" entries INTEGER NOT NULL, data_blocks INTEGER NOT NULL, stored INTEGER NOT NULL)"
+	" STRICT, WITHOUT ROWID;"
+	"CREATE TABLE image_layers(image_id TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,"
+	" position INTEGER NOT NULL, diff_id TEXT NOT NULL REFERENCES layers(diff_id),"
+	" digest TEXT NOT NULL, media_type TEXT NOT NULL, compressed INTEGER NOT NULL,"
+	" PRIMARY KEY(image_id, position)) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX image_layers_by_layer ON image_layers(diff_id);"
+	"CREATE TABLE image_refs(sandbox TEXT PRIMARY KEY NOT NULL,"
+	" image_id TEXT NOT NULL REFERENCES images(id)) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX image_refs_by_image ON image_refs(image_id);"
+	"PRAGMA application_id=0x6d736263; PRAGMA user_version=2;";
+
+static void make_version_2(const char *home)
+{
+	char path[500];
+	sqlite3 *db;
+
+	snprintf(path, sizeof(path), "%s/msb.db", home);
+	write_text(home, "version", "microsandbox-store 2\n");
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, version_2, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db,
+				      "INSERT INTO images VALUES('sha256:1', 'd', '{}', 'amd64',"
+				      " 'linux', '', 1, 1, 1, 1, x'00');"
+				      "INSERT INTO image_refs VALUES('box', 'sha256:1');",
+				      NULL, NULL, NULL),
+			 SQLITE_OK);
+	sqlite3_close(db);
+}
+
+static int64_t number(struct store *s, const char *sql)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+
+	assert_int_equal(store_prepare(s, &st, sql, NULL), 0);
+	assert_int_equal(store_step(s, st, NULL), 1);
+	return sqlite3_column_int64(st, 0);
+}
+
+static void expect_current(const char *home)
+{
+	struct store *s = NULL;
+	struct err err = ERR_INIT;
+	char path[500], text[64] = "";
+	FILE *f;
+
+	if (store_open(&s, home, &err) < 0)
+		fail_msg("%s", err.msg);
+	assert_int_equal(number(s, "PRAGMA user_version"), STORE_VERSION);
+	assert_int_equal(number(s, "SELECT count(*) FROM image_refs"), 1);
+	assert_int_equal(number(s, "SELECT count(*) FROM sandboxes"), 0);
+	assert_int_equal(number(s, "SELECT count(*) FROM events"), 0);
+	snprintf(path, sizeof(path), "%s/version", home);
+	f = fopen(path, "r");
+	assert_non_null(f);
+	assert_non_null(fgets(text, sizeof(text), f));
+	fclose(f);
+	assert_string_equal(text, "microsandbox-store 3\n");
+	store_close(s);
+}
+
+static void test_upgrade(void **state)
+{
+	make_version_2(*state);
+	expect_current(*state);
+	expect_current(*state);
+	/* Killed between the database and the word of it. */
+	write_text(*state, "version", "microsandbox-store 2\n");
+	expect_current(*state);
+	/* A newer database below our word, and the other way round. */
+	for (int i = 0; i < 2; i++) {
+		struct store *s = NULL;
+		struct err err = ERR_INIT;
+
+		assert_int_equal(store_open(&s, *state, NULL), 0);
+		if (i == 0)
+			assert_int_equal(store_exec(s, "PRAGMA user_version=4", NULL), 0);
+		else
+			write_text(*state, "version", "microsandbox-store 4\n");
+		store_close(s);
+		assert_int_equal(store_open(&s, *state, &err), -ERR_UNSUPPORTED);
+		assert_non_null(strstr(err.msg, " 4"));
+		assert_non_null(strstr(err.hint, "update"));
+		if (i == 0) {
+			char path[500];
+			sqlite3 *db;
+
+			snprintf(path, sizeof(path), "%s/msb.db", (char *)*state);
+			assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+			sqlite3_exec(db, "PRAGMA user_version=3", NULL, NULL, NULL);
+			sqlite3_close(db);
+		}
+	}
+	write_text(*state, "version", "microsandbox-store 1\n");
+	struct store *s = NULL;
+	struct err err = ERR_INIT;
+	assert_int_equal(store_open(&s, *state, &err), -ERR_UNSUPPORTED);
+	assert_non_null(strstr(err.msg, "earlier"));
+}
+
+/* Several at once find an old one: it is brought up to date once, and all go on. */
+static void test_upgraded_by_many(void **state)
+{
+	enum { PROCESSES = 8, ROUNDS = 6 };
+
+	for (int round = 0; round < ROUNDS; round++) {
+		char home[600];
+		pid_t pids[PROCESSES];
+
+		snprintf(home, sizeof(home), "%s/%d", (char *)*state, round);
+		assert_int_equal(mkdir(home, 0700), 0);
+		make_version_2(home);
+		for (int i = 0; i < PROCESSES; i++) {
+			struct store *s = NULL;
+
+			pids[i] = fork();
+			if (pids[i] == 0)
+				_exit(-store_open(&s, home, NULL) || (store_close(s), 0));
+		}
+		for (int i = 0; i < PROCESSES; i++) {
+			int status;
+
+			assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+			assert_int_equal(status, 0);
+		}
+		expect_current(home);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_open, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(test_opened_by_many, scratch_setup,
+						scratch_teardown),
+		cmocka_unit_test_setup_teardown(test_upgrade, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(test_upgraded_by_many, scratch_setup,
 						scratch_teardown),
 		cmocka_unit_test_setup_teardown(test_foreign, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(test_damaged, scratch_setup, scratch_teardown),
