@@ -208,7 +208,7 @@ static void check_home(struct report *r, const char *engine)
 		return;
 	}
 	snprintf(c->detail, sizeof(c->detail), "%s", store_home(store));
-	sandbox_dir_heal(store);
+	sandbox_dir_heal(store, true);
 	check_jail(r, store, engine);
 }
 

@@ -147,16 +147,10 @@ static int resolve(struct store *store, const struct exec_args *a, const struct 
 static int run_stopped(struct store *store, const char *name, struct attach *attach,
 		       const struct exec_args *a, int *died, struct err *err)
 {
-	cleanup_spec struct sandbox_spec spec = {0};
 	struct sandbox *sb = NULL;
 	struct err late = ERR_INIT;
-	int r;
+	int r = sandbox_open_kept(&sb, store, name, err);
 
-	sandbox_spec_init(&spec);
-	spec.name = strdup(name);
-	if (!spec.name)
-		return err_set(err, ENOMEM, "out of memory");
-	r = sandbox_open(&sb, store, &spec, NULL, err);
 	if (r < 0)
 		return r;
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);

@@ -270,7 +270,7 @@ static int inspect(struct cli *cli, int argc, char **argv)
 		return code;
 	if (store_open(&store, NULL, &err) < 0)
 		return cli_fail(&err, EXIT_FAILURE);
-	sandbox_dir_heal(store);
+	sandbox_dir_heal(store, true);
 	if (look(store, words.words[0], &s, &err) < 0)
 		return cli_fail(&err, EXIT_FAILURE);
 	if (a.json)

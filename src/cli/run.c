@@ -98,7 +98,7 @@ static int run_in(const struct cli *cli, struct store *store, struct run_args *a
 			/* The machine boots; what can wait is done meanwhile. */
 			warn_reused(a, sb, image);
 			sandbox_note(sb);
-			sandbox_dir_heal(store);
+			sandbox_dir_heal(store, false);
 			attach.sb = sb;
 			r = attach_run(&attach, died, err);
 		}

@@ -83,7 +83,7 @@ static int ls(struct cli *cli, int argc, char **argv)
 		return code;
 	if (store_open(&store, NULL, &err) < 0)
 		return cli_fail(&err, EXIT_FAILURE);
-	sandbox_dir_heal(store);
+	sandbox_dir_heal(store, true);
 	if (sandbox_dir_list(store, NULL, &l, &err) < 0)
 		return cli_fail(&err, EXIT_FAILURE);
 	for (size_t i = 0; i < l.count; i++) {
@@ -170,7 +170,7 @@ static int end_each(struct cli *cli, int argc, char **argv, bool remove)
 		return code;
 	if (store_open(&store, NULL, &err) < 0)
 		return cli_fail(&err, EXIT_FAILURE);
-	sandbox_dir_heal(store);
+	sandbox_dir_heal(store, true);
 	for (size_t i = 0; i < words.n; i++) {
 		const char *name = words.words[i];
 		int r;

@@ -20,12 +20,19 @@ static void json_drop(json_t **j)
 }
 #define cleanup_json __attribute__((cleanup(json_drop)))
 
+void sandbox_main_done(struct sandbox_main *m)
+{
+	strv_done(&m->argv);
+	*m = (struct sandbox_main){0};
+}
+
 void record_done(struct sandbox_record *r)
 {
 	free(r->name);
 	free(r->image);
 	free(r->image_id);
 	sandbox_spec_done(&r->spec);
+	sandbox_main_done(&r->main);
 	memset(r, 0, sizeof(*r));
 }
 
@@ -184,6 +191,11 @@ int record_encode(const struct sandbox_record *r, struct buf *b)
 					   "created_at", (json_int_t)r->created_at, "ephemeral",
 					   r->ephemeral, "config", record_config(&r->spec));
 
+	if (o && r->main.argv.n)
+		json_object_set_new(o, "main",
+				    json_pack("{s:o,s:b,s:I}", "argv", list_out(&r->main.argv),
+					      "tty", r->main.tty, "timeout_ms",
+					      (json_int_t)r->main.timeout_ms));
 	return print(o, b);
 }
 
@@ -253,6 +265,23 @@ static int spec_from_json(const json_t *o, struct sandbox_spec *s)
 	return 0;
 }
 
+static int main_from_json(const json_t *o, struct sandbox_main *m)
+{
+	json_t *argv = NULL;
+	json_int_t timeout = 0;
+	int tty = 0;
+
+	if (!o)
+		return 0;
+	if (json_unpack((json_t *)(uintptr_t)o, "{s:o,s:b,s:I}", "argv", &argv, "tty", &tty,
+			"timeout_ms", &timeout) < 0 ||
+	    timeout < 0)
+		return -ERR_CORRUPT;
+	m->tty = tty;
+	m->timeout_ms = (uint64_t)timeout;
+	return list_in(argv, false, &m->argv);
+}
+
 int record_decode(const void *p, size_t n, struct sandbox_record *ret, struct err *err)
 {
 	cleanup_json json_t *o = json_loadb(p, n, 0, NULL);
@@ -270,6 +299,8 @@ int record_decode(const void *p, size_t n, struct sandbox_record *ret, struct er
 		return err_set(err, ERR_UNSUPPORTED, "it is of version %d, which we do not know",
 			       version);
 	ret_code = spec_from_json(config, &r.spec);
+	if (ret_code == 0)
+		ret_code = main_from_json(json_object_get(o, "main"), &r.main);
 	if (ret_code < 0)
 		return err_set(err, ret_code, "it is not a sandbox's configuration");
 	r.name = strdup(name);

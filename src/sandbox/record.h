@@ -17,6 +17,15 @@
 #define RECORD_EPHEMERAL "ephemeral.json"
 #define RECORD_MACHINE	 "machine.json"
 
+/* A command that a sandbox runs when it starts in the background, and stops with. */
+struct sandbox_main {
+	struct strv argv; /* empty: there is none */
+	bool tty;
+	uint64_t timeout_ms; /* 0: none */
+};
+void sandbox_main_done(struct sandbox_main *m);
+#define cleanup_main __attribute__((cleanup(sandbox_main_done)))
+
 struct sandbox_record {
 	char *name;
 	char *image;	    /* as it was asked for */
@@ -24,6 +33,7 @@ struct sandbox_record {
 	int64_t created_at; /* Unix seconds */
 	bool ephemeral;
 	struct sandbox_spec spec;
+	struct sandbox_main main;
 };
 
 void record_done(struct sandbox_record *r);

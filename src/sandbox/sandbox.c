@@ -25,7 +25,9 @@
 #include "sandbox/patch.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox_dir.h"
+#include "sandbox/sandbox_dir_impl.h"
 #include "sandbox/source.h"
+#include "sandbox/state.h"
 #include "sandbox/upper.h"
 #include "store/store.h"
 
@@ -52,6 +54,12 @@ struct sandbox {
 	const char *engine;	 /* static */
 	char *vm, *kernel, *agentd;
 	bool reused, ready, ending;
+	bool told;	 /* there is a row that says what we are about */
+	bool ran;	 /* ...and it says "running" */
+	bool asked;	 /* the machine ended as it was asked to */
+	bool made;	 /* it is new, and ours */
+	const char *why; /* sandbox_set_end() */
+	int exit_code;
 	struct proc proc;
 	int owner;   /* closing it tells msb-vm that we have gone */
 	int startup; /* reports come here */
@@ -214,6 +222,7 @@ static int find_parts(struct sandbox *sb, struct err *err)
 	return 0;
 }
 
+/* One that is there, under our lock: what it is says its record. */
 static int open_kept(struct sandbox *sb, struct err *err)
 {
 	int r;
@@ -225,6 +234,10 @@ static int open_kept(struct sandbox *sb, struct err *err)
 		return err_hint(err, "remove it with `msb rm %s`", sb->dir.name);
 	}
 	sb->reused = true;
+	sb->told = true;
+	r = sb->record.ephemeral ? 0 : sandbox_heal_row(sb->store, sb->dir.fd, &sb->record, err);
+	if (r < 0)
+		return r;
 	sandbox_source_done(&sb->source);
 	r = sandbox_source_parse(sb->record.image, &sb->source, err);
 	if (r < 0)
@@ -241,6 +254,20 @@ static int open_kept(struct sandbox *sb, struct err *err)
 	return r < 0 ? r : find_parts(sb, err);
 }
 
+/* The row goes before the claim and before what keeps the directory: those heal by it. */
+static int tell_new(struct sandbox *sb, struct err *err)
+{
+	const struct sandbox_record *rec = &sb->record;
+	int r;
+
+	if (sb->told)
+		return 0;
+	r = sandbox_state_new(sb->store, rec->name, rec->ephemeral, rec->created_at,
+			      &rec->spec.labels, err);
+	sb->told = r == 0;
+	return r;
+}
+
 static int write_record(struct sandbox *sb, struct err *err)
 {
 	cleanup_buf struct buf b = BUF_INIT;
@@ -249,8 +276,9 @@ static int write_record(struct sandbox *sb, struct err *err)
 
 	if (r < 0)
 		return err_set(err, r, "cannot write down the sandbox: %s", err_name(r));
-	r = sb->image.id ? store_use_image(sb->store, sb->record.name, sb->record.image_id, err)
-			 : 0;
+	r = tell_new(sb, err);
+	if (r == 0 && sb->image.id)
+		r = store_use_image(sb->store, sb->record.name, sb->record.image_id, err);
 	if (r == 0)
 		r = io_write_file_atomic(path, buf_ptr(&b), buf_size(&b), 0600, err);
 	return r;
@@ -270,6 +298,14 @@ static int open_new(struct sandbox *sb, struct err *err)
 	struct sandbox_record *rec = &sb->record;
 	int r = 0;
 
+	sb->made = true;
+	if (rec->spec.kernel) {
+		/* It is to be found from anywhere. */
+		free(rec->spec.kernel);
+		rec->spec.kernel = strdup(sb->kernel);
+		if (!rec->spec.kernel)
+			return err_set(err, ENOMEM, "cannot create a sandbox: out of memory");
+	}
 	rec->name = strdup(sb->dir.name);
 	rec->image_id = strdup(sb->image.id ? sb->image.id : "");
 	rec->created_at = time(NULL);
@@ -291,51 +327,176 @@ static int open_new(struct sandbox *sb, struct err *err)
 	return r;
 }
 
-int sandbox_open(struct sandbox **ret, struct store *s, struct sandbox_spec *spec,
-		 const char *image, struct err *err)
+static struct sandbox *new_sandbox(struct store *s)
 {
 	struct sandbox *sb = calloc(1, sizeof(*sb));
-	int r;
 
 	if (!sb)
-		return err_set(err, ENOMEM, "cannot create a sandbox: out of memory");
+		return NULL;
 	sb->store = s;
 	sb->dir = (struct sandbox_dir)SANDBOX_DIR_INIT;
 	sb->proc = (struct proc)PROC_INIT;
-	sb->owner = sb->startup = sb->hold = -1;
-	sb->record.ephemeral = !spec->name;
-	sb->record.spec = *spec;
-	memset(spec, 0, sizeof(*spec));
-	r = image ? sandbox_source_parse(image, &sb->source, err) : 0;
-	if (r == 0 && image && !(sb->record.image = strdup(sb->source.text)))
-		r = err_set(err, ENOMEM, "cannot create a sandbox: out of memory");
-	if (r == 0)
-		r = sandbox_spec_check(&sb->record.spec, err);
-	if (r == 0 && sb->record.spec.name) {
-		r = sandbox_dir_take(s, sb->record.spec.name, image != NULL, &sb->dir, err);
-		if (r == 0 && sb->dir.kept) {
-			r = open_kept(sb, err);
-			goto out;
-		}
-		if (r == 0 && !image)
-			r = err_set(err, ERR_NOT_FOUND, "there is no sandbox \"%s\"", sb->dir.name);
-	}
-	/* What can be missing is looked for before anything is made. */
-	if (r == 0)
-		r = find_root(sb, err);
-	if (r == 0)
-		r = find_parts(sb, err);
-	if (r == 0 && sb->record.ephemeral)
-		r = sandbox_dir_take_random(sb->store, &sb->dir, err);
-	if (r == 0)
-		r = open_new(sb, err);
-out:
+	sb->owner = sb->startup = sb->hold = sb->exit_code = -1;
+	return sb;
+}
+
+/* @r of having opened @sb. */
+static int opened(struct sandbox **ret, struct sandbox *sb, int r)
+{
 	if (r < 0) {
 		sandbox_free(sb);
 		return r;
 	}
 	*ret = sb;
 	return 0;
+}
+
+/* What there is under the name makes room, without the name's being free in between. */
+static int replace(struct sandbox *sb, const struct sandbox_open *how, struct err *err)
+{
+	enum { TRIES = 20 }; /* each was lost to another command that wants the name */
+	const char *name = sb->record.spec.name;
+	int r;
+
+	for (int i = 0; i < TRIES; i++) {
+		err_clear(err);
+		r = sandbox_dir_take(sb->store, name, true, &sb->dir, err);
+		if (r != -EBUSY)
+			break;
+		r = sandbox_stop(sb->store, name, how->timeout_ms == 0, how->timeout_ms, err);
+		if (r < 0 && r != -ETIMEDOUT && r != -ERR_NOT_FOUND)
+			return r;
+	}
+	if (r < 0 || !sb->dir.kept)
+		return r;
+	r = sandbox_state_remove(sb->store, name, NULL, err);
+	return r < 0 ? r : sandbox_dir_renew(&sb->dir, err);
+}
+
+/* A directory for a new one; sb->dir.kept when there is one of that name already. */
+static int take_dir(struct sandbox *sb, const struct sandbox_open *how, struct err *err)
+{
+	const char *name = sb->record.spec.name;
+	int r;
+
+	if (!name)
+		return sandbox_dir_take_random(sb->store, &sb->dir, err);
+	if (how->replace)
+		return replace(sb, how, err);
+	r = sandbox_dir_take(sb->store, name, true, &sb->dir, err);
+	if ((r == 0 && sb->dir.kept && how->fresh) || (r == -EBUSY && how->fresh)) {
+		r = err_set(err, EEXIST, "there is a sandbox \"%s\" already", name);
+		err_hint(err, "--replace removes it first; `msb start %s` starts it", name);
+	}
+	return r;
+}
+
+int sandbox_open_how(struct sandbox **ret, struct store *s, struct sandbox_spec *spec,
+		     const char *image, const struct sandbox_open *how, struct err *err)
+{
+	struct sandbox *sb = new_sandbox(s);
+	bool reuse;
+	int r;
+
+	if (!sb)
+		return err_set(err, ENOMEM, "cannot create a sandbox: out of memory");
+	sb->record.ephemeral = !spec->name && !how->keep;
+	sb->record.spec = *spec;
+	memset(spec, 0, sizeof(*spec));
+	/* Only of what may be there already is the name looked at first. */
+	reuse = sb->record.spec.name && !how->fresh && !how->replace;
+	r = sandbox_source_parse(image, &sb->source, err);
+	if (r == 0 && !(sb->record.image = strdup(sb->source.text)))
+		r = err_set(err, ENOMEM, "cannot create a sandbox: out of memory");
+	if (r == 0)
+		r = sandbox_spec_check(&sb->record.spec, err);
+	if (r == 0 && reuse)
+		r = take_dir(sb, how, err);
+	if (r == 0 && sb->dir.kept)
+		return opened(ret, sb, open_kept(sb, err));
+	/* What can be missing is looked for before anything is made. */
+	if (r == 0)
+		r = find_root(sb, err);
+	if (r == 0)
+		r = find_parts(sb, err);
+	if (r == 0 && !reuse)
+		r = take_dir(sb, how, err);
+	if (r == 0)
+		r = open_new(sb, err);
+	return opened(ret, sb, r);
+}
+
+int sandbox_open(struct sandbox **ret, struct store *s, struct sandbox_spec *spec,
+		 const char *image, struct err *err)
+{
+	return sandbox_open_how(ret, s, spec, image, &(struct sandbox_open){0}, err);
+}
+
+int sandbox_open_kept(struct sandbox **ret, struct store *s, const char *name, struct err *err)
+{
+	struct sandbox *sb = new_sandbox(s);
+	int r = sandbox_name_check(name, err);
+
+	if (!sb)
+		return err_set(err, ENOMEM, "cannot open a sandbox: out of memory");
+	if (r == 0)
+		r = sandbox_dir_take(s, name, false, &sb->dir, err);
+	if (r == 0 && !sb->dir.kept)
+		r = sandbox_none(name, err);
+	if (r == 0)
+		r = open_kept(sb, err);
+	return opened(ret, sb, r);
+}
+
+int sandbox_hand_over(struct sandbox *sb, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	int r = tell_new(sb, err);
+
+	if (r == 0 && sb->record.ephemeral) {
+		r = record_encode(&sb->record, &b);
+		if (r == 0)
+			r = record_put(sb->dir.fd, RECORD_EPHEMERAL, &b);
+		if (r < 0)
+			err_set(err, r, "cannot write down the sandbox: %s", err_name(r));
+	}
+	return r < 0 ? r : sb->dir.lock;
+}
+
+struct sandbox *sandbox_release(struct sandbox *sb)
+{
+	if (sb)
+		sandbox_dir_done(&sb->dir);
+	return sandbox_free(sb);
+}
+
+int sandbox_adopt(struct sandbox **ret, struct store *s, const char *name, int lock, bool fresh,
+		  struct err *err)
+{
+	struct sandbox *sb = new_sandbox(s);
+	int r;
+
+	if (!sb)
+		return err_set(err, ENOMEM, "cannot open a sandbox: out of memory");
+	r = sandbox_dir_adopt(s, name, lock, &sb->dir, err);
+	if (r == 0)
+		r = open_kept(sb, err);
+	sb->reused = !fresh;
+	sb->made = fresh;
+	return opened(ret, sb, r);
+}
+
+int sandbox_set_main(struct sandbox *sb, struct sandbox_main *main, struct err *err)
+{
+	sandbox_main_done(&sb->record.main);
+	sb->record.main = *main;
+	*main = (struct sandbox_main){0};
+	return sb->record.ephemeral ? 0 : write_record(sb, err);
+}
+
+const struct sandbox_main *sandbox_get_main(const struct sandbox *sb)
+{
+	return &sb->record.main;
 }
 
 /* The disks of a machine, and all that their descriptions point to. */
@@ -507,6 +668,13 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 
 	if (config < 0)
 		return config;
+	/* An ephemeral one in somebody's hands can wait for its row: sandbox_note(). */
+	r = sb->told ? sandbox_state_change(sb->store, sb->record.name, SANDBOX_STARTING, "", err)
+		     : 0;
+	if (r < 0)
+		return r;
+	/* It tells of another machine. */
+	(void)unlinkat(sb->dir.fd, RECORD_MACHINE, 0);
 	agent = sandbox_socket_listen(sb->dir.fd, AGENT_SOCKET, err);
 	if (agent < 0)
 		return agent;
@@ -578,6 +746,7 @@ static int take_report(struct sandbox *sb, struct err *err)
 			(void)unlinkat(sb->dir.fd, PATCH_FILE, 0);
 		log_debug("walls around msb-vm:\n%s", sb->machine.jail ? sb->machine.jail : "");
 	} else if (report.ok) {
+		sb->asked = true;
 		r = err_set(err, ESHUTDOWN, "the machine was shut down");
 	} else {
 		r = err_set(err, report.code ? (int)report.code : ERR_GUEST, "%s",
@@ -616,6 +785,7 @@ int sandbox_report(struct sandbox *sb, struct err *err)
 	/* No report has reason to be longer than its message and hint. */
 	enum { REPORT_CHUNK = 4096 };
 	int r = take_report(sb, err);
+	struct err lost = ERR_INIT;
 	void *to;
 	ssize_t n;
 
@@ -632,7 +802,10 @@ int sandbox_report(struct sandbox *sb, struct err *err)
 	sb->startup = close_fd(sb->startup);
 	if (sb->ending)
 		return err_set(err, ESHUTDOWN, "the machine was shut down");
-	return vm_vanished(sb, err);
+	r = vm_vanished(sb, err ? err : &lost);
+	if (!sb->machine.end)
+		sb->machine.end = strdup(err ? err->msg : lost.msg);
+	return r;
 }
 
 int sandbox_connect(struct sandbox *sb, struct err *err)
@@ -646,6 +819,9 @@ void sandbox_note(struct sandbox *sb)
 
 	if (sb->record.ephemeral && record_encode(&sb->record, &b) == 0)
 		(void)record_put(sb->dir.fd, RECORD_EPHEMERAL, &b);
+	/* For want of a row nobody shall be kept from running something. */
+	if (!sb->told && tell_new(sb, NULL) == 0)
+		(void)sandbox_state_change(sb->store, sb->record.name, SANDBOX_STARTING, "", NULL);
 	sandbox_note_machine(sb);
 }
 
@@ -655,6 +831,15 @@ void sandbox_note_machine(struct sandbox *sb)
 
 	if (sb->machine.engine && record_machine_encode(&sb->machine, &b) == 0)
 		(void)record_put(sb->dir.fd, RECORD_MACHINE, &b);
+	if (sb->ready && sb->told && !sb->ran && !sb->machine.end)
+		sb->ran = sandbox_state_change(sb->store, sb->record.name, SANDBOX_RUNNING, "",
+					       NULL) == 0;
+}
+
+void sandbox_set_end(struct sandbox *sb, const char *reason, int exit_code)
+{
+	sb->why = reason;
+	sb->exit_code = exit_code;
 }
 
 void sandbox_logs(const struct sandbox *sb, struct buf *b)
@@ -712,25 +897,52 @@ static void note_end(struct sandbox *sb, int how)
 	sandbox_note_machine(sb);
 }
 
+/*
+ * Say how it ended, while the lock is still ours. What cannot be written (a full disk) heals later,
+ * and is no reason not to end.
+ */
+static void tell_end(struct sandbox *sb, bool was_running, bool gone)
+{
+	const struct sandbox_machine *m = &sb->machine;
+	const struct sandbox_end end = {
+		.asked = sb->asked || was_running,
+		.was_ready = sb->ready,
+		.reason = sb->why     ? sb->why
+			  : m->end    ? m->end
+			  : sb->asked ? "stopped"
+				      : "",
+		.exit_code = sb->exit_code,
+	};
+
+	if (!sb->told)
+		return;
+	if (gone)
+		(void)sandbox_state_remove(sb->store, sb->record.name, &end, NULL);
+	else
+		(void)sandbox_state_end(sb->store, sb->record.name, &end, NULL);
+}
+
 int sandbox_end(struct sandbox *sb, struct err *err)
 {
+	/* Then its end is our wish. */
+	bool was_running = sb->ready && !sb->machine.end && sb->proc.pidfd >= 0;
 	int r = end_machine(sb, err);
 
 	sb->owner = close_fd(sb->owner);
-	if (sb->dir.fd >= 0 && sb->dir.kept && sb->machine.engine)
-		note_end(sb, r);
+	if (sb->dir.fd < 0)
+		return r;
 	/* A new one that never came up is not worth keeping: its settings may be why. */
-	if (sb->dir.fd >= 0 && sb->dir.kept && !sb->reused && !sb->ready) {
-		(void)store_unuse_image(sb->store, sb->record.name, NULL);
+	if (sb->dir.kept && sb->made && !sb->ready)
 		sb->dir.kept = false;
-	}
-	if (sb->dir.fd >= 0 && !sb->dir.kept) {
+	tell_end(sb, was_running, !sb->dir.kept);
+	if (sb->dir.kept && sb->machine.engine)
+		note_end(sb, r);
+	if (!sb->dir.kept) {
 		int removed = sandbox_dir_remove(&sb->dir, r < 0 ? NULL : err);
 
 		return r < 0 ? r : removed;
 	}
-	if (sb->dir.fd >= 0)
-		(void)unlinkat(sb->dir.fd, AGENT_SOCKET, 0);
+	sandbox_dir_clean(sb->dir.fd);
 	sandbox_dir_done(&sb->dir);
 	return r;
 }

@@ -3,6 +3,8 @@
  * The life of a sandbox: from a wish to a running machine, and to nothing again.
  *
  *	sandbox_open()     directory, lock, image, disk, boot message; nothing runs yet
+ *	sandbox_hand_over()  from here on it is another process's, which calls
+ *	sandbox_adopt()      (see keeper.h)
  *	sandbox_start()    msb-vm is spawned and boots the machine
  *	sandbox_report()   how that went, read from the startup pipe when it is readable
  *	sandbox_connect()  a connection to the agent's socket, possible from sandbox_start() on
@@ -48,6 +50,31 @@ struct sandbox;
  */
 int sandbox_open(struct sandbox **ret, struct store *s, struct sandbox_spec *spec,
 		 const char *image, struct err *err);
+/* How else it is to be opened; all false is what sandbox_open() does. */
+struct sandbox_open {
+	bool keep;	/* even without a name: it gets one */
+	bool fresh;	/* -EEXIST when the name is a kept sandbox's */
+	bool replace;	/* stop and remove that one first; implies fresh */
+	int timeout_ms; /* of its stopping */
+};
+int sandbox_open_how(struct sandbox **ret, struct store *s, struct sandbox_spec *spec,
+		     const char *image, const struct sandbox_open *how, struct err *err);
+/* Open one that is kept. -ERR_NOT_FOUND when there is none. */
+int sandbox_open_kept(struct sandbox **ret, struct store *s, const char *name, struct err *err);
+
+/*
+ * Write down what its next owner needs to know, and say which descriptor that is to inherit: the
+ * lock's. Ours stays until sandbox_release(), when that process has taken over, or sandbox_free(),
+ * when it has not.
+ */
+int sandbox_hand_over(struct sandbox *sb, struct err *err);
+/* Let go without touching anything; returns NULL. */
+struct sandbox *sandbox_release(struct sandbox *sb);
+/* The other side: open @name, whose @lock this process was given. @fresh: it is to go if it fails.
+ */
+int sandbox_adopt(struct sandbox **ret, struct store *s, const char *name, int lock, bool fresh,
+		  struct err *err);
+
 bool sandbox_reused(const struct sandbox *sb);
 bool sandbox_ephemeral(const struct sandbox *sb);
 const char *sandbox_name(const struct sandbox *sb);
@@ -58,6 +85,11 @@ bool sandbox_has_image(const struct sandbox *sb, const char *image);
 const struct sandbox_spec *sandbox_get_spec(const struct sandbox *sb);
 /* The image's OCI configuration. */
 const struct image_config *sandbox_get_config(const struct sandbox *sb);
+
+/* The command it runs whenever it starts in the background; see record.h. Takes over @main. */
+struct sandbox_main;
+int sandbox_set_main(struct sandbox *sb, struct sandbox_main *main, struct err *err);
+const struct sandbox_main *sandbox_get_main(const struct sandbox *sb);
 
 /* Spawn the machine. */
 int sandbox_start(struct sandbox *sb, struct err *err);
@@ -80,6 +112,11 @@ void sandbox_note_machine(struct sandbox *sb);
 struct buf;
 void sandbox_logs(const struct sandbox *sb, struct buf *b);
 
+/*
+ * Say before the end why that comes (static text), and what its command's exit code was; -1: it had
+ * none.
+ */
+void sandbox_set_end(struct sandbox *sb, const char *reason, int exit_code);
 /*
  * End the machine and put the files in order. A kept sandbox is given SANDBOX_STOP_TIMEOUT_MS.
  * -ETIMEDOUT: it had to be killed.

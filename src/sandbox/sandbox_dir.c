@@ -19,17 +19,16 @@
 #include "base/loop.h"
 #include "base/str.h"
 #include "sandbox/record.h"
+#include "sandbox/sandbox_dir_impl.h"
 #include "sandbox/spec.h"
 #include "store/store.h"
 
-#define LOCK_NAME "lock"
-#define GONE	  ".gone-"
+#define GONE ".gone-"
 
 /* How often a wait for another process's lock looks again: it cannot be waited for with a limit. */
 #define TAKE_RETRY_NS 5000000
 
-/* The lock on sandboxes/ itself; see the header. */
-static int names_lock(struct store *s, bool wait)
+int sandbox_names_lock(struct store *s, bool wait)
 {
 	cleanup_close int fd =
 		openat(store_dirfd(s, STORE_SANDBOXES), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -41,9 +40,9 @@ static int names_lock(struct store *s, bool wait)
 	return r < 0 ? r : take_fd(&fd);
 }
 
-static bool has(int dirfd, const char *name)
+bool sandbox_dir_kept(int dirfd)
 {
-	return faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	return faccessat(dirfd, RECORD_KEPT, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 void sandbox_dir_done(struct sandbox_dir *d)
@@ -53,6 +52,14 @@ void sandbox_dir_done(struct sandbox_dir *d)
 	close_fd(d->fd);
 	close_fd(d->lock);
 	*d = (struct sandbox_dir)SANDBOX_DIR_INIT;
+}
+
+void sandbox_dir_clean(int dirfd)
+{
+	static const char *const sockets[] = {"agent.sock", "control.sock", "session.sock"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(sockets); i++)
+		(void)unlinkat(dirfd, sockets[i], 0);
 }
 
 /* Delete everything in the directory but the lock. */
@@ -74,7 +81,7 @@ static int empty(const struct sandbox_dir *d)
 		int r;
 
 		if (str_eq(de->d_name, ".") || str_eq(de->d_name, "..") ||
-		    str_eq(de->d_name, LOCK_NAME))
+		    str_eq(de->d_name, SANDBOX_LOCK))
 			continue;
 		path = str_fmt("%s/%s", d->path, de->d_name);
 		r = path ? io_remove_tree(path, NULL) : -ENOMEM;
@@ -84,38 +91,53 @@ static int empty(const struct sandbox_dir *d)
 	return 0;
 }
 
+int sandbox_none(const char *name, struct err *err)
+{
+	err_set(err, ERR_NOT_FOUND, "there is no sandbox \"%s\"", name);
+	return err_hint(err, "`msb ls` shows what there is");
+}
+
+/* Path and name of one. */
+static int set_names(struct sandbox_dir *d, struct store *s, const char *name, struct err *err)
+{
+	char path[4096];
+	int r = store_path(s, STORE_SANDBOXES, name, path, sizeof(path), err);
+
+	if (r < 0)
+		return r;
+	d->store = s;
+	d->name = strdup(name);
+	d->path = strdup(path);
+	if (!d->name || !d->path)
+		return err_set(err, ENOMEM, "cannot open sandbox %s: out of memory", name);
+	return 0;
+}
+
 int sandbox_dir_take(struct store *s, const char *name, bool create, struct sandbox_dir *ret,
 		     struct err *err)
 {
-	cleanup_close int names = names_lock(s, true);
+	cleanup_close int names = sandbox_names_lock(s, true);
 	cleanup_sandbox_dir struct sandbox_dir d = SANDBOX_DIR_INIT;
-	char path[4096];
+	const char *path;
 	int at = store_dirfd(s, STORE_SANDBOXES), r;
 
 	if (names < 0)
 		return err_set(err, names, "cannot lock %s/sandboxes: %s", store_home(s),
 			       err_name(names));
-	r = store_path(s, STORE_SANDBOXES, name, path, sizeof(path), err);
+	r = set_names(&d, s, name, err);
 	if (r < 0)
 		return r;
-	d.store = s;
-	d.name = strdup(name);
-	d.path = strdup(path);
-	if (!d.name || !d.path)
-		return err_set(err, ENOMEM, "cannot open sandbox %s: out of memory", name);
+	path = d.path;
 	if (create && mkdirat(at, name, 0700) < 0 && errno != EEXIST)
 		return err_errno(err, "cannot create %s", path);
 	d.fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (d.fd < 0 && errno == ENOENT) {
-		r = err_set(err, ERR_NOT_FOUND, "there is no sandbox \"%s\"", name);
-		err_hint(err, "`msb ls` shows what there is");
-		return r;
-	}
+	if (d.fd < 0 && errno == ENOENT)
+		return sandbox_none(name, err);
 	if (d.fd < 0)
 		return err_errno(err, "cannot open %s", path);
-	d.lock = openat(d.fd, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	d.lock = openat(d.fd, SANDBOX_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (d.lock < 0)
-		return err_errno(err, "cannot open %s/%s", path, LOCK_NAME);
+		return err_errno(err, "cannot open %s/%s", path, SANDBOX_LOCK);
 	r = io_flock(d.lock, true, false);
 	if (r == -EWOULDBLOCK) {
 		r = err_set(err, EBUSY, "sandbox \"%s\" is already running", name);
@@ -124,16 +146,52 @@ int sandbox_dir_take(struct store *s, const char *name, bool create, struct sand
 	}
 	if (r < 0)
 		return err_set(err, r, "cannot lock sandbox \"%s\": %s", name, err_name(r));
-	d.kept = has(d.fd, RECORD_KEPT);
+	d.kept = sandbox_dir_kept(d.fd);
 	if (!d.kept) {
 		r = empty(&d);
 		if (r < 0)
 			return err_set(err, r, "cannot clean %s: %s", path, err_name(r));
 	}
-	(void)unlinkat(d.fd, "agent.sock", 0);
+	sandbox_dir_clean(d.fd);
 	*ret = d;
 	d = (struct sandbox_dir)SANDBOX_DIR_INIT;
 	return 0;
+}
+
+int sandbox_dir_adopt(struct store *s, const char *name, int lock, struct sandbox_dir *ret,
+		      struct err *err)
+{
+	cleanup_sandbox_dir struct sandbox_dir d = SANDBOX_DIR_INIT;
+	struct stat mine, theirs;
+	int r = set_names(&d, s, name, err);
+
+	if (r < 0)
+		return r;
+	d.fd = sandbox_dir_open(s, name, err);
+	if (d.fd < 0)
+		return d.fd;
+	if (fstat(lock, &mine) < 0 || fstatat(d.fd, SANDBOX_LOCK, &theirs, 0) < 0 ||
+	    mine.st_ino != theirs.st_ino || mine.st_dev != theirs.st_dev ||
+	    io_flock(lock, true, false) < 0)
+		return err_set(err, ERR_USAGE, "the lock of sandbox \"%s\" was not handed over",
+			       name);
+	d.lock = lock;
+	d.kept = sandbox_dir_kept(d.fd);
+	*ret = d;
+	d = (struct sandbox_dir)SANDBOX_DIR_INIT;
+	return 0;
+}
+
+int sandbox_dir_renew(struct sandbox_dir *d, struct err *err)
+{
+	int r;
+
+	/* First what keeps it: killed from here on, what is left belongs to nobody. */
+	if (unlinkat(d->fd, RECORD_KEPT, 0) < 0 && errno != ENOENT)
+		return err_errno(err, "cannot remove %s/%s", d->path, RECORD_KEPT);
+	d->kept = false;
+	r = empty(d);
+	return r < 0 ? err_set(err, r, "cannot clean %s: %s", d->path, err_name(r)) : 0;
 }
 
 int sandbox_dir_take_random(struct store *s, struct sandbox_dir *ret, struct err *err)
@@ -180,7 +238,7 @@ int sandbox_dir_remove(struct sandbox_dir *d, struct err *err)
 	if (!gone)
 		return err_set(err, ENOMEM, "cannot remove %s: out of memory", mine.path);
 	{
-		cleanup_close int names = names_lock(mine.store, true);
+		cleanup_close int names = sandbox_names_lock(mine.store, true);
 
 		/* Should that fail, it goes under its own name. */
 		r = names < 0 || rename(mine.path, gone) < 0 ? -errno : 0;
@@ -190,44 +248,16 @@ int sandbox_dir_remove(struct sandbox_dir *d, struct err *err)
 	return io_remove_tree(r < 0 ? mine.path : gone, err);
 }
 
-/* Open the directory of an entry of sandboxes/; -1 when it is none. */
-static int open_entry(int at, const struct dirent *de, int *lock)
+int sandbox_entry_open(int at, const char *name, int *lock)
 {
 	int fd;
 
-	if (str_eq(de->d_name, ".") || str_eq(de->d_name, ".."))
+	if (str_eq(name, ".") || str_eq(name, ".."))
 		return -1;
-	fd = openat(at, de->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd >= 0)
-		*lock = openat(fd, LOCK_NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+		*lock = openat(fd, SANDBOX_LOCK, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	return fd;
-}
-
-void sandbox_dir_heal(struct store *s)
-{
-	cleanup_dir DIR *dir = NULL;
-	int names = names_lock(s, false);
-	struct dirent *de;
-
-	dir = names < 0 ? NULL : fdopendir(names);
-	if (!dir) {
-		close_fd(names);
-		return;
-	}
-	while ((de = readdir(dir))) {
-		cleanup_close int lock = -1;
-		cleanup_close int fd = open_entry(names, de, &lock);
-		char path[4096];
-
-		if (fd < 0 || (lock < 0 && errno != ENOENT))
-			continue;
-		if (lock >= 0 && io_flock(lock, true, false) < 0)
-			continue;
-		if (de->d_name[0] != '.' && has(fd, RECORD_KEPT))
-			(void)unlinkat(fd, "agent.sock", 0);
-		else if (store_path(s, STORE_SANDBOXES, de->d_name, path, sizeof(path), NULL) >= 0)
-			(void)io_remove_tree(path, NULL);
-	}
 }
 
 void sandbox_list_done(struct sandbox_list *l)
@@ -235,6 +265,7 @@ void sandbox_list_done(struct sandbox_list *l)
 	for (size_t i = 0; i < l->count; i++) {
 		record_done(l->items[i].record);
 		free(l->items[i].record);
+		sandbox_status_done(&l->items[i].status);
 	}
 	free(l->items);
 	l->items = NULL;
@@ -249,7 +280,7 @@ static int list_add(struct sandbox_list *l, const struct sandbox_entry *e)
 		return -ENOMEM;
 	l->items = p;
 	p[l->count++] = *e;
-	return 0;
+	return 1;
 }
 
 static int newest_first(const void *a, const void *b)
@@ -262,54 +293,86 @@ static int newest_first(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
+/*
+ * What to say of a sandbox whose lock is held, or not. Its row, which is emptied, may be behind:
+ * its owner may be about to write it, or have been killed.
+ */
+static int settle(int dirfd, const struct sandbox_entry *e, struct sandbox_status *row,
+		  struct sandbox_status *ret)
+{
+	struct sandbox_status now = {.ephemeral = e->record->ephemeral,
+				     .created_at = e->record->created_at,
+				     .exit_code = -1};
+
+	if (row) {
+		now = *row;
+		row->reason = NULL;
+	}
+	if (e->running && (!row || !sandbox_state_alive(now.state)))
+		now.state = !row && e->pid ? SANDBOX_RUNNING : SANDBOX_STARTING;
+	else if (!e->running && (!row || sandbox_state_alive(now.state)))
+		sandbox_state_guess(dirfd, &now);
+	if (!now.reason)
+		now.reason = strdup("");
+	*ret = now;
+	return now.reason ? 0 : -ENOMEM;
+}
+
+/* One entry; 0 when there is nothing to list. */
+static int list_entry(struct sandbox_list *l, int names, const char *name,
+		      const struct sandbox_states *rows)
+{
+	cleanup_close int lock = -1, fd = sandbox_entry_open(names, name, &lock);
+	struct sandbox_entry e = {.record = calloc(1, sizeof(*e.record))};
+	int r = -ENOMEM;
+
+	if (!e.record)
+		return r;
+	/* One that has no record yet (or no longer) is only just being made (or removed). */
+	if (fd < 0 || lock < 0 || record_read(fd, e.record, NULL) < 0) {
+		free(e.record);
+		return 0;
+	}
+	e.running = io_flock(lock, true, false) == -EWOULDBLOCK;
+	e.pid = e.running ? io_owner(lock) : 0;
+	/* Those that only await being healed are gone for everybody but us. */
+	if (!e.running && e.record->ephemeral)
+		r = 0;
+	else if (settle(fd, &e, sandbox_states_find(rows, name), &e.status) == 0)
+		r = list_add(l, &e);
+	if (r <= 0) {
+		record_done(e.record);
+		free(e.record);
+		sandbox_status_done(&e.status);
+	}
+	return r;
+}
+
 int sandbox_dir_list(struct store *s, const char *name, struct sandbox_list *ret, struct err *err)
 {
 	cleanup_sandbox_list struct sandbox_list l = {0};
+	cleanup_states struct sandbox_states rows = {0};
 	cleanup_dir DIR *dir = NULL;
-	int names = names_lock(s, true);
+	int names = sandbox_names_lock(s, true), r;
 	struct dirent *de;
 
 	dir = names < 0 ? NULL : fdopendir(names);
 	if (!dir) {
-		int r = names < 0 ? names : -errno;
-
+		r = names < 0 ? names : -errno;
 		close_fd(names);
 		return err_set(err, r, "cannot list %s/sandboxes: %s", store_home(s), err_name(r));
 	}
+	r = sandbox_states_read(s, &rows, err);
+	if (r < 0)
+		return r;
 	while ((de = readdir(dir))) {
-		cleanup_close int lock = -1, fd = -1;
-		struct sandbox_record record = {0};
-		struct sandbox_entry e = {0};
-
 		if (de->d_name[0] == '.' || (name && !str_eq(name, de->d_name)))
 			continue;
-		fd = open_entry(names, de, &lock);
-		/* One that has no record yet (or no longer) is only just being made (or removed).
-		 */
-		if (fd < 0 || lock < 0 || record_read(fd, &record, NULL) < 0)
-			continue;
-		e.running = io_flock(lock, true, false) == -EWOULDBLOCK;
-		e.pid = e.running ? io_owner(lock) : 0;
-		/* Those that only await being healed are gone for everybody but us. */
-		if (!e.running && record.ephemeral) {
-			record_done(&record);
-			continue;
-		}
-		e.record = malloc(sizeof(*e.record));
-		if (e.record)
-			*e.record = record;
-		if (!e.record || list_add(&l, &e) < 0) {
-			record_done(&record);
-			free(e.record);
+		if (list_entry(&l, names, de->d_name, &rows) < 0)
 			return err_set(err, ENOMEM, "cannot list sandboxes: out of memory");
-		}
 	}
-	if (name && !l.count) {
-		int r = err_set(err, ERR_NOT_FOUND, "there is no sandbox \"%s\"", name);
-
-		err_hint(err, "`msb ls` shows what there is");
-		return r;
-	}
+	if (name && !l.count)
+		return sandbox_none(name, err);
 	if (l.count)
 		qsort(l.items, l.count, sizeof(*l.items), newest_first);
 	*ret = l;
@@ -331,7 +394,7 @@ int sandbox_dir_open(struct store *s, const char *name, struct err *err)
 int sandbox_dir_vm(struct store *s, const char *name)
 {
 	cleanup_close int dir = sandbox_dir_open(s, name, NULL);
-	cleanup_close int lock = dir < 0 ? -1 : openat(dir, LOCK_NAME, O_RDWR | O_CLOEXEC);
+	cleanup_close int lock = dir < 0 ? -1 : openat(dir, SANDBOX_LOCK, O_RDWR | O_CLOEXEC);
 	cleanup_close int vm = -1;
 	pid_t pid = lock < 0 ? 0 : io_owner(lock);
 

@@ -33,6 +33,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "sandbox/state.h"
 
 struct store;
 struct sandbox_record;
@@ -63,19 +64,31 @@ int sandbox_dir_take_random(struct store *s, struct sandbox_dir *ret, struct err
 /* Take, trying again until @timeout_ms have gone while it is running. */
 int sandbox_dir_take_wait(struct store *s, const char *name, int timeout_ms,
 			  struct sandbox_dir *ret, struct err *err);
+/*
+ * Make a sandbox's directory ours whose @lock, locked, was handed over to this process; the
+ * descriptor becomes the directory's on success.
+ */
+int sandbox_dir_adopt(struct store *s, const char *name, int lock, struct sandbox_dir *ret,
+		      struct err *err);
+/* Empty a directory that was taken, for another sandbox of that name. */
+int sandbox_dir_renew(struct sandbox_dir *d, struct err *err);
 /* Unlock and forget; the files stay. Harmless on an empty one. */
 void sandbox_dir_done(struct sandbox_dir *d);
 #define cleanup_sandbox_dir __attribute__((cleanup(sandbox_dir_done)))
 /* Delete a directory that was taken, and forget it. */
 int sandbox_dir_remove(struct sandbox_dir *d, struct err *err);
 
-/* Remove what killed processes left. Does nothing when another command is at it. */
-void sandbox_dir_heal(struct store *s);
+/*
+ * Remove what killed processes left, and set right what is said about the rest (state.h). With
+ * !@wait, do nothing when another command is at it.
+ */
+void sandbox_dir_heal(struct store *s, bool wait);
 
 struct sandbox_entry {
 	struct sandbox_record *record;
-	bool running;
-	pid_t pid; /* of msb-vm, when there is one; else 0 */
+	bool running; /* somebody holds its lock */
+	pid_t pid;    /* of msb-vm, when there is one; else 0 */
+	struct sandbox_status status;
 };
 struct sandbox_list {
 	struct sandbox_entry *items;

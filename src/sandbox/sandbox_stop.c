@@ -47,6 +47,8 @@ int sandbox_stop(struct store *s, const char *name, bool force, int timeout_ms, 
 		return r;
 	if (!l.items[0].running)
 		return 0;
+	/* Only so that its end is seen for what it is; one that ends meanwhile refuses. */
+	(void)sandbox_state_change(s, name, SANDBOX_STOPPING, force ? "killed" : "asked", NULL);
 	do {
 		vm = sandbox_dir_vm(s, name);
 		if (vm >= 0)
@@ -93,9 +95,9 @@ int sandbox_remove(struct store *s, const char *name, bool force, struct err *er
 	if (r < 0)
 		return r;
 	/*
-	 * The claim goes first: killed in between, a sandbox that lost its claim still has its
-	 * files and can be removed again.
+	 * Row and claim go first: killed in between, a sandbox that lost them still has its files
+	 * and can be removed again.
 	 */
-	r = store_unuse_image(s, name, err);
+	r = sandbox_state_remove(s, name, NULL, err);
 	return r < 0 ? r : sandbox_dir_remove(&d, err);
 }

@@ -277,11 +277,12 @@ int sandbox_state_change(struct store *s, const char *name, enum sandbox_state t
 }
 
 /* In a transaction: the end of what lives; nothing otherwise. */
-static int end_row(struct store *s, const char *name, const struct sandbox_status *now,
+static int end_row(struct store *s, const char *name, struct sandbox_status *now,
 		   const struct sandbox_end *end, struct err *err)
 {
 	enum sandbox_state to = SANDBOX_CRASHED;
 	const char *reason = end->reason;
+	int r;
 
 	if (!sandbox_state_alive(now->state))
 		return 0;
@@ -291,7 +292,9 @@ static int end_row(struct store *s, const char *name, const struct sandbox_statu
 		to = SANDBOX_FAILED;
 	if (now->state == SANDBOX_STOPPING && now->reason[0])
 		reason = now->reason;
-	return set_state(s, name, now->state, to, reason, end->exit_code, err);
+	r = set_state(s, name, now->state, to, reason, end->exit_code, err);
+	now->state = to;
+	return r;
 }
 
 int sandbox_state_end(struct store *s, const char *name, const struct sandbox_end *end,

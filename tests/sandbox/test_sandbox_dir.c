@@ -147,7 +147,7 @@ static void one_owner(void **state)
 	assert_int_equal(l.items[0].pid, 0);
 	assert_int_equal(sandbox_dir_vm(s, "box"), -ESRCH);
 	sandbox_list_done(&l);
-	sandbox_dir_heal(s);
+	sandbox_dir_heal(s, true);
 	assert_true(exists(a.path));
 	assert_int_equal(sandbox_dir_remove(&a, NULL), 0);
 	assert_false(exists(scratch_path(state, "home/sandboxes/box")));
@@ -215,7 +215,7 @@ static void leftovers_go(void **state)
 	/* One that was killed while being given up, and one killed before it had a lock. */
 	assert_int_equal(mkdir(scratch_path(state, "home/sandboxes/.gone-x"), 0700), 0);
 	assert_int_equal(mkdir(scratch_path(state, "home/sandboxes/young"), 0700), 0);
-	sandbox_dir_heal(s);
+	sandbox_dir_heal(s, true);
 	assert_false(exists(lost_path));
 	assert_false(exists(scratch_path(state, "home/sandboxes/.gone-x")));
 	assert_false(exists(scratch_path(state, "home/sandboxes/young")));
@@ -254,7 +254,7 @@ static void races(void **state)
 			(void)!read(go[0], &c, 1);
 			r = sandbox_dir_take(s, "one", true, &d, NULL);
 			if (i % 2)
-				sandbox_dir_heal(s);
+				sandbox_dir_heal(s, true);
 			if (r == 0) {
 				usleep(20000);
 				(void)sandbox_dir_remove(&d, NULL);
