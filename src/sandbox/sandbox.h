@@ -42,9 +42,8 @@ struct sandbox;
 /*
  * Open the sandbox that @spec describes. With a name that is kept already, the stored wishes and
  * the image of then take the place of @spec and @image (see sandbox_reused()). @spec is emptied.
- * Without an @image, it must be one that is kept.
  *
- * Errors worth telling apart: -EBUSY (it is running), -ERR_NOT_FOUND (no such image or sandbox, or
+ * Errors worth telling apart: -EBUSY (it is running), -ERR_NOT_FOUND (no such image, or
  * part of the installation missing), -ERR_UNSUPPORTED (engine, or an image for another
  * architecture).
  */
