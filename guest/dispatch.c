@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "exec.h"
 #include "fs.h"
+#include "host.h"
 #include "server.h"
 #include "tcp.h"
 
@@ -21,10 +22,12 @@ union any_msg {
 	struct msg_clock_sync clock_sync;
 	struct msg_relay_client_disconnected disconnected;
 	struct msg_data data;
+	struct msg_host_cpus host_cpus;
+	struct msg_host_defaults host_defaults;
 	struct msg_empty empty;
 };
 
-static void do_shutdown(struct conn *c, uint32_t id, const void *msg)
+static void do_shutdown(struct conn *c, uint32_t id, void *msg)
 {
 	(void)id;
 	(void)msg;
@@ -32,7 +35,7 @@ static void do_shutdown(struct conn *c, uint32_t id, const void *msg)
 		c->sv->on_shutdown(c->sv);
 }
 
-static void do_clock_sync(struct conn *c, uint32_t id, const void *msg)
+static void do_clock_sync(struct conn *c, uint32_t id, void *msg)
 {
 	const struct msg_clock_sync *m = msg;
 	struct timespec ts = {
@@ -45,7 +48,7 @@ static void do_clock_sync(struct conn *c, uint32_t id, const void *msg)
 			   "cannot set the clock: %s", strerror(errno));
 }
 
-static void do_ping(struct conn *c, uint32_t id, const void *msg)
+static void do_ping(struct conn *c, uint32_t id, void *msg)
 {
 	struct msg_empty pong = {0};
 
@@ -53,7 +56,7 @@ static void do_ping(struct conn *c, uint32_t id, const void *msg)
 	conn_send(c, id, MSG_PONG, &pong);
 }
 
-static void do_touch(struct conn *c, uint32_t id, const void *msg)
+static void do_touch(struct conn *c, uint32_t id, void *msg)
 {
 	struct msg_touched touched = {.activity_seq = ++c->sv->activity_seq};
 
@@ -61,7 +64,30 @@ static void do_touch(struct conn *c, uint32_t id, const void *msg)
 	conn_send(c, id, MSG_TOUCHED, &touched);
 }
 
-static void do_disconnected(struct conn *c, uint32_t id, const void *msg)
+static void do_drain(struct conn *c, uint32_t id, void *msg)
+{
+	(void)id, (void)msg;
+	c->sv->draining = true;
+}
+
+static void do_usage(struct conn *c, uint32_t id, void *msg)
+{
+	(void)msg;
+	host_usage(c, id);
+}
+
+static void do_cpus(struct conn *c, uint32_t id, void *msg)
+{
+	host_cpus(c, id, msg);
+}
+
+static void do_defaults(struct conn *c, uint32_t id, void *msg)
+{
+	(void)id;
+	host_defaults(c->sv, msg);
+}
+
+static void do_disconnected(struct conn *c, uint32_t id, void *msg)
 {
 	const struct msg_relay_client_disconnected *m = msg;
 
@@ -69,24 +95,24 @@ static void do_disconnected(struct conn *c, uint32_t id, const void *msg)
 	conn_abandon_range(c, m->id_start, m->id_end_exclusive);
 }
 
-static void do_nothing(struct conn *c, uint32_t id, const void *msg)
+static void do_nothing(struct conn *c, uint32_t id, void *msg)
 {
 	(void)c;
 	(void)id;
 	(void)msg;
 }
 
-static void do_exec(struct conn *c, uint32_t id, const void *msg)
+static void do_exec(struct conn *c, uint32_t id, void *msg)
 {
 	exec_request(c, id, msg);
 }
 
-static void do_fs(struct conn *c, uint32_t id, const void *msg)
+static void do_fs(struct conn *c, uint32_t id, void *msg)
 {
 	fs_request(c, id, msg);
 }
 
-static void do_tcp_connect(struct conn *c, uint32_t id, const void *msg)
+static void do_tcp_connect(struct conn *c, uint32_t id, void *msg)
 {
 	tcp_connect(c, id, msg);
 }
@@ -144,13 +170,14 @@ static bool on_tcp_data(struct stream *s, const uint8_t *p, size_t n)
 /*
  * What the guest understands. `request` starts something or stands alone; `stream` and `data`
  * concern the running stream of their id and return false when that is of another kind. `anywhere`:
- * the control connection may address any client's stream with it.
+ * the control connection may address any client's stream with it. `host`: for that connection
+ * alone.
  */
 static const struct {
-	void (*request)(struct conn *c, uint32_t id, const void *msg);
+	void (*request)(struct conn *c, uint32_t id, void *msg);
 	bool (*stream)(struct stream *s, const void *msg);
 	bool (*data)(struct stream *s, const uint8_t *p, size_t n);
-	bool anywhere;
+	bool anywhere, host;
 } handlers[MSG_KINDS] = {
 	[MSG_INIT_ACK] = {.request = do_nothing},
 	[MSG_SHUTDOWN] = {.request = do_shutdown},
@@ -168,6 +195,10 @@ static const struct {
 	[MSG_TCP_DATA] = {.data = on_tcp_data},
 	[MSG_TCP_EOF] = {.stream = on_tcp_eof},
 	[MSG_TCP_CLOSE] = {.stream = on_tcp_close},
+	[MSG_HOST_DRAIN] = {.request = do_drain, .host = true},
+	[MSG_HOST_USAGE] = {.request = do_usage, .host = true},
+	[MSG_HOST_CPUS] = {.request = do_cpus, .host = true},
+	[MSG_HOST_DEFAULTS] = {.request = do_defaults, .host = true},
 };
 
 static struct stream *find_stream(struct conn *c, uint32_t id, bool anywhere)
@@ -257,9 +288,13 @@ void dispatch_frame(struct conn *c, const struct frame *f)
 			return;
 		}
 		c->sv->activity_seq++;
-	} else if (!handlers[kind].request) {
+	} else if (!handlers[kind].request || (handlers[kind].host && !c->control)) {
 		conn_error(c, f->id, CORE_UNSUPPORTED_MESSAGE_TYPE, e.type->name,
 			   "not a message for a guest");
+		return;
+	} else if (c->sv->draining && e.type->flags & FRAME_SESSION_START) {
+		conn_error(c, f->id, CORE_INVALID_SESSION, e.type->name,
+			   "the sandbox is draining: it takes no new commands");
 		return;
 	} else if (s && e.type->flags & FRAME_SESSION_START) {
 		conn_error(c, f->id, CORE_INVALID_SESSION, e.type->name, "the id is in use");

@@ -517,7 +517,7 @@ void exec_request(struct conn *c, uint32_t id, const struct msg_exec_request *re
 		return;
 	}
 	argv = make_argv(req);
-	envp = exec_environment(&boot->default_env, &req->env, s.user.home, req->tty);
+	envp = exec_environment(c->sv->defaults.env, &req->env, s.user.home, req->tty);
 	x = calloc(1, sizeof(*x));
 	if (!argv || !envp || !x) {
 		free(x);
@@ -528,7 +528,7 @@ void exec_request(struct conn *c, uint32_t id, const struct msg_exec_request *re
 	s.argv = argv;
 	s.envp = envp;
 	s.path = env_get(envp, "PATH");
-	s.cwd = req->cwd && *req->cwd ? req->cwd : boot->default_cwd ? boot->default_cwd : "/";
+	s.cwd = req->cwd && *req->cwd ? req->cwd : c->sv->defaults.cwd ? c->sv->defaults.cwd : "/";
 	c->sv->activity_seq++;
 	run(c, id, req, &s, x);
 }

@@ -359,6 +359,8 @@ int server_init(struct server *sv, const struct msg_bootstrap *boot, struct err 
 	sv->loop = l;
 	sv->listener.fd = -1;
 	sv->defaults.boot = boot;
+	sv->defaults.env = &boot->default_env;
+	sv->defaults.cwd = boot->default_cwd;
 	sv->defaults.cgroup_fd = -1;
 	work_list_init(&sv->ready);
 	return 0;
@@ -439,6 +441,7 @@ void server_done(struct server *sv)
 		conn_close(c);
 	sv->dirty = NULL;
 	bury(sv);
+	msg_free(MSG_HOST_DEFAULTS, &sv->own);
 	loop_timer_stop(&sv->listen_again);
 	loop_del(&sv->listener);
 	sv->listener.fd = close_fd(sv->listener.fd);

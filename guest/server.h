@@ -81,7 +81,9 @@ struct conn {
 /* What a session gets unless it says otherwise; from core.bootstrap. */
 struct session_defaults {
 	const struct msg_bootstrap *boot;
-	int cgroup_fd; /* commands are born there; -1: nowhere in particular */
+	const struct wire_list *env; /* struct boot_env */
+	const char *cwd;	     /* NULL: / */
+	int cgroup_fd;		     /* commands are born there; -1: nowhere in particular */
 };
 
 struct server {
@@ -92,7 +94,9 @@ struct server {
 	struct loop_timer listen_again;
 	struct work ready; /* list of work for this turn */
 	struct session_defaults defaults;
+	struct msg_host_defaults own; /* what the host replaced of them */
 	uint64_t activity_seq;
+	bool draining; /* no new sessions */
 	bool quit;
 	/* core.shutdown came, or the control connection is gone. */
 	void (*on_shutdown)(struct server *sv);

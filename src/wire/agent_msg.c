@@ -562,6 +562,30 @@ static const struct wire_field bootstrap_fields[] = {
 };
 TABLE(bootstrap, struct msg_bootstrap, "bootstrap");
 
+static const struct wire_field host_used_fields[] = {
+	F(struct msg_host_used, memory_total, WIRE_U64),
+	F(struct msg_host_used, memory_available, WIRE_U64),
+	F(struct msg_host_used, root_total, WIRE_U64),
+	F(struct msg_host_used, root_free, WIRE_U64),
+	F(struct msg_host_used, cpus, WIRE_U32),
+};
+TABLE(host_used, struct msg_host_used, "host.used");
+
+static const struct wire_field host_cpus_fields[] = {F(struct msg_host_cpus, online, WIRE_U32)};
+TABLE(host_cpus, struct msg_host_cpus, "host.cpus");
+
+static const struct wire_field host_cpus_set_fields[] = {
+	F(struct msg_host_cpus_set, online, WIRE_U32),
+	TS(struct msg_host_cpus_set, error),
+};
+TABLE(host_cpus_set, struct msg_host_cpus_set, "host.cpus.set");
+
+static const struct wire_field host_defaults_fields[] = {
+	FL(struct msg_host_defaults, env, boot_env),
+	TS(struct msg_host_defaults, cwd),
+};
+TABLE(host_defaults, struct msg_host_defaults, "host.defaults");
+
 const struct msg_type msg_types[MSG_KINDS] = {
 	/* kind                            name                       flags          gen  payload */
 	[MSG_READY] = {"core.ready", 0, 1, &ready},
@@ -596,6 +620,12 @@ const struct msg_type msg_types[MSG_KINDS] = {
 	[MSG_TOUCH] = {"core.touch", 0, 6, &empty},
 	[MSG_TOUCHED] = {"core.touched", FRAME_TERMINAL, 6, &touched},
 	[MSG_BOOTSTRAP] = {"core.bootstrap", 0, 7, &bootstrap},
+	[MSG_HOST_DRAIN] = {"host.drain", 0, 7, &empty},
+	[MSG_HOST_USAGE] = {"host.usage", 0, 7, &empty},
+	[MSG_HOST_USED] = {"host.used", 0, 7, &host_used},
+	[MSG_HOST_CPUS] = {"host.cpus", 0, 7, &host_cpus},
+	[MSG_HOST_CPUS_SET] = {"host.cpus.set", 0, 7, &host_cpus_set},
+	[MSG_HOST_DEFAULTS] = {"host.defaults", 0, 7, &host_defaults},
 };
 
 const struct msg_type *msg_find(const char *name, size_t n)

@@ -59,6 +59,13 @@ enum msg_kind {
 	MSG_TOUCH,
 	MSG_TOUCHED,
 	MSG_BOOTSTRAP,
+	/* Ours, on the control connection only. */
+	MSG_HOST_DRAIN,
+	MSG_HOST_USAGE,
+	MSG_HOST_USED,
+	MSG_HOST_CPUS,
+	MSG_HOST_CPUS_SET,
+	MSG_HOST_DEFAULTS,
 	MSG_KINDS,
 };
 
@@ -82,7 +89,9 @@ static inline void msg_free(enum msg_kind kind, void *msg)
 	wire_free(msg_types[kind].table, msg);
 }
 
-/* Payloads without fields: init.ack, shutdown, ping, pong, touch, tcp.{connected,eof,close,closed}
+/*
+ * Payloads without fields: init.ack, shutdown, ping, pong, touch, tcp.{connected,eof,close,closed},
+ * host.{drain,usage}.
  */
 struct msg_empty {
 	char unused;
@@ -403,6 +412,32 @@ struct msg_bootstrap {
 	char *patch;	       /* the disk of wire/patch.h, if the root is to be changed */
 	uint32_t tmp_size_mib; /* size of the tmpfs on /tmp; 0 is none, absent clamp(memory/4, 1,
 				  512) */
+};
+
+/*
+ * host.*: between msb-vm and the agent. host.drain refuses new sessions from then on. host.usage
+ * asks for host.used: bytes, as the guest's kernel counts them. host.cpus switches the CPUs from
+ * @online on off and those below on, as far as the guest's kernel does it; host.cpus.set says how
+ * many are on afterwards. host.defaults replaces what sessions get unless they say otherwise.
+ */
+struct msg_host_used {
+	uint64_t memory_total, memory_available;
+	uint64_t root_total, root_free;
+	uint32_t cpus;
+};
+
+struct msg_host_cpus {
+	uint32_t online;
+};
+
+struct msg_host_cpus_set {
+	uint32_t online;
+	char *error; /* NULL: they are as asked */
+};
+
+struct msg_host_defaults {
+	struct wire_list env; /* struct boot_env */
+	char *cwd;
 };
 
 #endif
