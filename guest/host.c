@@ -159,7 +159,7 @@ void host_cpus(struct conn *c, uint32_t id, const struct msg_host_cpus *m)
 	cpus.sv = c->sv;
 	cpus.id = id;
 	cpus.want = m->online;
-	r = helper_start(&cpus.helper, c->sv->loop, switch_cpus, NULL, on_switched);
+	r = helper_start(&cpus.helper, c->sv->loop, -1, switch_cpus, NULL, on_switched);
 	cpus.busy = r == 0;
 	if (r < 0)
 		tell_cpus(err_name(r));

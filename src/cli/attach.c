@@ -370,6 +370,7 @@ static void machine_ended(struct session *s)
 
 static void read_reports(struct session *s, bool last)
 {
+	const char *reason;
 	int r;
 
 	do
@@ -377,7 +378,8 @@ static void read_reports(struct session *s, bool last)
 	while (r > 0 || (last && r == 0 && sandbox_report_fd(s->sb) >= 0));
 	if (r >= 0)
 		return;
-	if (s->why.code == ESHUTDOWN)
+	reason = sandbox_end_reason(s->a->sb);
+	if (s->why.code == ESHUTDOWN && (!reason || str_eq(reason, "stopped")))
 		err_set(&s->why, ERR_GUEST, "the sandbox was stopped while the command ran");
 	machine_ended(s);
 }

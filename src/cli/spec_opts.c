@@ -12,11 +12,23 @@
 /* Setters that hand the words to the spec. */
 typedef int spec_fn(struct sandbox_spec *s, const char *text, struct err *err);
 
-enum { SPEC_ENV, SPEC_CPUS, SPEC_MEMORY, SPEC_ROOT, SPEC_RLIMIT, SPEC_LABEL };
+enum {
+	SPEC_ENV,
+	SPEC_CPUS,
+	SPEC_MEMORY,
+	SPEC_ROOT,
+	SPEC_RLIMIT,
+	SPEC_LABEL,
+	SPEC_MAX_CPUS,
+	SPEC_DURATION,
+	SPEC_IDLE
+};
 static spec_fn *const spec_fns[] = {
-	[SPEC_ENV] = sandbox_spec_env,	     [SPEC_CPUS] = sandbox_spec_cpus,
-	[SPEC_MEMORY] = sandbox_spec_memory, [SPEC_ROOT] = sandbox_spec_root,
-	[SPEC_RLIMIT] = sandbox_spec_rlimit, [SPEC_LABEL] = sandbox_spec_label,
+	[SPEC_ENV] = sandbox_spec_env,		 [SPEC_CPUS] = sandbox_spec_cpus,
+	[SPEC_MEMORY] = sandbox_spec_memory,	 [SPEC_ROOT] = sandbox_spec_root,
+	[SPEC_RLIMIT] = sandbox_spec_rlimit,	 [SPEC_LABEL] = sandbox_spec_label,
+	[SPEC_MAX_CPUS] = sandbox_spec_max_cpus, [SPEC_DURATION] = sandbox_spec_max_duration,
+	[SPEC_IDLE] = sandbox_spec_idle_timeout,
 };
 
 static int set_patch(const struct opt *o, void *target, const char *value, struct err *err)
@@ -85,6 +97,8 @@ static const struct opt rows[] = {
 	{0, "entrypoint", "PROGRAM", "Program to run in place of the image's entrypoint", set_text,
 	 SPEC(entrypoint), 0},
 	{'c', "cpus", "N", "Virtual CPUs [1]", set_spec, 0, SPEC_CPUS},
+	{0, "max-cpus", "N", "CPUs that it can be given while it runs [--cpus]", set_spec, 0,
+	 SPEC_MAX_CPUS},
 	{'m', "memory", "SIZE", "Memory, as in 512M or 1.5G; a bare number is MiB [512M]", set_spec,
 	 0, SPEC_MEMORY},
 	{0, "root-disk", "SIZE|tmpfs[:SIZE]|FILE",
@@ -109,6 +123,10 @@ static const struct opt rows[] = {
 	 SPEC(hostname), 0},
 	{0, "label", "KEY[=VALUE]", "Attach a label, to choose sandboxes by (repeatable)", set_spec,
 	 0, SPEC_LABEL},
+	{0, "max-duration", "TIME", "Stop it after this long, as in 90, 30s, 5m, 1h", set_spec, 0,
+	 SPEC_DURATION},
+	{0, "idle-timeout", "TIME", "Stop it when nothing was done in it for so long", set_spec, 0,
+	 SPEC_IDLE},
 	{0, "rlimit", "RES=SOFT[:HARD]", "Resource limit, as in nofile=1024:4096 (repeatable)",
 	 set_spec, 0, SPEC_RLIMIT},
 	{0, "pull", "always|missing|never", "When to ask the image's registry [missing]", set_pull,

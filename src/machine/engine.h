@@ -11,11 +11,18 @@
 #define MACHINE_ENGINE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/err.h"
 
 struct machine;
 struct engine;
+
+/* What a machine costs its host. */
+struct engine_usage {
+	uint64_t cpu_ns; /* of the threads that run the guest's CPUs */
+	uint64_t memory; /* bytes that are behind the guest's memory */
+};
 
 struct engine_ops {
 	const char *name;
@@ -31,6 +38,17 @@ struct engine_ops {
 	 * engine is told, report that as its end. May be NULL.
 	 */
 	void (*late)(struct engine *e);
+	/*
+	 * Stop the guest between two instructions, or let it go on. machine_paused() is called when
+	 * it has, perhaps in here. Nothing happens when it is so already.
+	 */
+	int (*pause)(struct engine *e, bool pause, struct err *err);
+	void (*usage)(struct engine *e, struct engine_usage *ret);
+	/*
+	 * CPUs from the @n-th on do not run, whatever the guest does. NULL: what the guest switches
+	 * off is off for as long as it wants.
+	 */
+	void (*allow_cpus)(struct engine *e, unsigned n);
 	/*
 	 * End it at once; harmless after the machine has ended. When it returns no guest runs and
 	 * the devices are nobody's but the machine's.

@@ -343,6 +343,7 @@ static int create_vcpus(struct engine *e, struct err *err)
 	};
 	int r = vcpus_create(e->vcpus, &p, err);
 
+	vcpus_allow(e->vcpus, vm_config_cpus_on(e->m->config));
 	machine_mark(e->m, "vCPUs");
 	if (r < 0)
 		return r;
@@ -367,6 +368,34 @@ static void engine_kvm_ready(struct engine *e)
 static void engine_kvm_late(struct engine *e)
 {
 	vcpus_end_if_halted(e->vcpus);
+}
+
+static int engine_kvm_pause(struct engine *e, bool pause, struct err *err)
+{
+	(void)err;
+	if (pause) {
+		vcpus_pause(e->vcpus);
+	} else {
+		/* It shall not take the time that is missing for a CPU that hangs. */
+		for (unsigned i = 0; i < vcpus_count(e->vcpus); i++)
+			(void)kvm_call(vcpus_fd(e->vcpus, i), KVM_KVMCLOCK_CTRL, NULL);
+		vcpus_resume(e->vcpus);
+	}
+	machine_paused(e->m, pause);
+	return 0;
+}
+
+static void engine_kvm_usage(struct engine *e, struct engine_usage *ret)
+{
+	*ret = (struct engine_usage){
+		.cpu_ns = vcpus_time(e->vcpus),
+		.memory = guest_memory_resident(&e->ram.map),
+	};
+}
+
+static void engine_kvm_allow_cpus(struct engine *e, unsigned n)
+{
+	vcpus_allow(e->vcpus, n);
 }
 
 static void engine_kvm_stop(struct engine *e)
@@ -449,6 +478,9 @@ const struct engine_ops engine_kvm = {
 	.run = engine_kvm_run,
 	.ready = engine_kvm_ready,
 	.late = engine_kvm_late,
+	.pause = engine_kvm_pause,
+	.usage = engine_kvm_usage,
+	.allow_cpus = engine_kvm_allow_cpus,
 	.stop = engine_kvm_stop,
 	.free = engine_kvm_free,
 };

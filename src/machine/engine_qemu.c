@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -116,6 +117,8 @@ static void on_qmp_event(void *arg, const char *event, json_t *data)
 	log_debug("qemu event %s%s%s", event, reason ? ": " : "", reason ? reason : "");
 	if (str_eq(event, "SHUTDOWN") && reason && str_starts(reason, "guest-"))
 		e->reset = true;
+	else if (str_eq(event, "STOP") || str_eq(event, "RESUME"))
+		machine_paused(e->m, event[0] == 'S');
 }
 
 static void on_server_end(struct vhost_user *vu, const struct err *err, void *arg)
@@ -292,6 +295,27 @@ out:
 	return r;
 }
 
+static int qemu_pause(struct engine *e, bool pause, struct err *err)
+{
+	int r = qmp_execute(e->qmp, pause ? "stop" : "cont");
+
+	return r < 0 ? err_set(err, r, "QEMU takes no commands: %s", err_name(r)) : 0;
+}
+
+static void qemu_usage(struct engine *e, struct engine_usage *ret)
+{
+	/* clock_getcpuclockid() without asking whether there is such a process: it is our child. */
+	clockid_t clock = (clockid_t)(~(unsigned)e->proc.pid << 3 | 2);
+	struct timespec ts = {0};
+
+	(void)clock_gettime(clock, &ts);
+	ret->cpu_ns = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+	/* All devices were given the same memory; the first there is knows it. */
+	ret->memory = 0;
+	for (unsigned i = 0; i < e->m->ndevices && !ret->memory; i++)
+		ret->memory = vhost_user_resident(e->servers[i]);
+}
+
 static void qemu_stop(struct engine *e)
 {
 	loop_del(&e->exited);
@@ -343,6 +367,8 @@ const struct engine_ops engine_qemu = {
 	.name = "qemu",
 	.own_balloon = true,
 	.start = qemu_start,
+	.pause = qemu_pause,
+	.usage = qemu_usage,
 	.stop = qemu_stop,
 	.free = qemu_free,
 };

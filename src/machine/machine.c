@@ -22,6 +22,7 @@
 #include "machine/exec_log.h"
 #include "machine/initramfs.h"
 #include "machine/jail/jail.h"
+#include "machine/manage.h"
 #include "machine/relay.h"
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
@@ -48,11 +49,9 @@ struct backing {
 
 struct run {
 	struct machine m; /* first: machine_ended() gets it back from there */
-	const struct engine_ops *ops;
-	struct engine *engine;
 	struct console *console;
 	struct exec_log *log;
-	struct relay *relay;
+	struct manager *manager;
 	struct backing backing;
 	uint64_t largest; /* disk image, when it is full */
 	struct virtio_device *vsock;
@@ -63,7 +62,8 @@ struct run {
 	int startup_fd;
 	struct jail jail;
 	atomic_uint breaches; /* of the devices' rules, by the guest */
-	bool reported, ready, stopping, orphaned;
+	bool reported, ready, stopping, asked, orphaned;
+	const char *reason; /* for the end, when it was one of manage.h; static */
 	enum machine_end end;
 	char why[512];
 };
@@ -92,6 +92,7 @@ static void report(struct run *r, const struct err *err, const char *stage)
 		.message = (char *)(uintptr_t)(err ? err->msg : ""),
 		.hint = (char *)(uintptr_t)(err ? err->hint : ""),
 		.ready_ns = now_ns(),
+		.reason = (char *)(uintptr_t)r->reason,
 	};
 
 	if (r->startup_fd < 0)
@@ -120,6 +121,11 @@ void machine_ended(struct machine *m, enum machine_end how, const char *why)
 	loop_quit(m->loop, 0);
 }
 
+void machine_paused(struct machine *m, bool paused)
+{
+	manage_paused(container_of(m, struct run, m)->manager, paused);
+}
+
 /* ---- the relay's events ---- */
 
 static int dial(void *arg, int fd, struct err *err)
@@ -142,8 +148,9 @@ static void on_ready(void *arg)
 	report(r, NULL, "");
 	exec_log_event(r->log, 0, "the sandbox has started");
 	log_info("guest ready");
-	if (r->ops->ready)
-		r->ops->ready(r->engine);
+	manage_ready(r->manager);
+	if (r->m.ops->ready)
+		r->m.ops->ready(r->m.engine);
 }
 
 static void on_agent_failed(void *arg, const char *why)
@@ -156,10 +163,27 @@ static void on_agent_failed(void *arg, const char *why)
 	machine_ended(&r->m, MACHINE_BOOT, why);
 }
 
+static void on_active(void *arg)
+{
+	struct run *r = arg;
+
+	if (r->manager)
+		manage_active(r->manager);
+}
+
+static void on_agent(void *arg, const struct envelope *e)
+{
+	struct run *r = arg;
+
+	manage_agent(r->manager, e);
+}
+
 static const struct relay_ops relay_ops = {
 	.dial = dial,
 	.ready = on_ready,
 	.failed = on_agent_failed,
+	.active = on_active,
+	.agent = on_agent,
 };
 
 /* On the vsock worker. The agent connects once; nobody else in the guest may take its place. */
@@ -187,7 +211,7 @@ static void on_deadline(struct loop_timer *t)
 static void expect(struct run *r, uint64_t within)
 {
 	r->patience = within;
-	if (r->ops->late)
+	if (r->m.ops->late)
 		loop_timer_in(r->m.loop, &r->late, within);
 }
 
@@ -195,13 +219,19 @@ static void on_late(struct loop_timer *t)
 {
 	struct run *r = container_of(t, struct run, late);
 
-	r->ops->late(r->engine);
+	r->m.ops->late(r->m.engine);
 	expect(r, r->patience * 2);
 }
 
-static void stop(struct run *r)
+static void stop(void *arg, const char *reason)
 {
-	if (r->stopping || relay_shutdown_guest(r->relay) < 0) {
+	struct run *r = arg;
+
+	if (!r->stopping) {
+		r->reason = reason;
+		manage_stopping(r->manager);
+	}
+	if (r->stopping || relay_shutdown_guest(r->m.relay) < 0) {
 		machine_ended(&r->m, MACHINE_KILLED, "stopped by request");
 		return;
 	}
@@ -219,7 +249,10 @@ static void on_signal(struct loop_source *s, uint32_t events)
 	if (read(s->fd, &si, sizeof(si)) != sizeof(si))
 		return;
 	log_info("signal %u from process %u", si.ssi_signo, si.ssi_pid);
-	stop(r);
+	/* A second one means at once; the first may find it stopping for another reason. */
+	if (r->asked || !r->stopping)
+		stop(r, END_ASKED);
+	r->asked = true;
 }
 
 static void on_parent(struct loop_source *s, uint32_t events)
@@ -367,7 +400,7 @@ static int add_helpers(struct run *r, struct err *err)
 	if (e < 0)
 		return e;
 	r->m.ndevices++;
-	if (r->ops->own_balloon)
+	if (r->m.ops->own_balloon)
 		return 0;
 	e = balloon_device_new(&r->m.devices[r->m.ndevices], err);
 	if (e == 0)
@@ -400,9 +433,14 @@ static int watch_signals(struct run *r, struct err *err)
 /* What the kernel is told whichever engine runs it; kernel/README.md has the measurements. */
 static char *kernel_cmdline(const struct vm_config *c)
 {
-	return str_fmt("console=ttyS0 %s panic=-1 reboot=t noreplace-smp swiotlb=noforce%s%s",
-		       c->verbose_kernel ? "ignore_loglevel" : "quiet", c->cmdline[0] ? " " : "",
-		       c->cmdline);
+	char some[24] = "";
+
+	/* The others can be switched on later. */
+	if (vm_config_cpus_on(c) < c->cpus)
+		snprintf(some, sizeof(some), " maxcpus=%u", c->cpus_on);
+	return str_fmt("console=ttyS0 %s panic=-1 reboot=t noreplace-smp swiotlb=noforce%s%s%s",
+		       c->verbose_kernel ? "ignore_loglevel" : "quiet", some,
+		       c->cmdline[0] ? " " : "", c->cmdline);
 }
 
 /* Everything is open and nothing has run yet; see machine/jail/jail.h. */
@@ -436,7 +474,7 @@ static int confine(struct run *r, struct err *err)
 	if (e < 0)
 		return err_set(err, e, "cannot confine the log: %s", err_name(e));
 	/* An engine that can hold the guest back is made meanwhile. */
-	if (!r->ops->run)
+	if (!r->m.ops->run)
 		jail_wait(&r->jail);
 	return 0;
 }
@@ -478,12 +516,12 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 		  struct err *err)
 {
 	const struct vm_config *c = start->config;
-	cleanup_close int control = -1;
+	cleanup_close int control = -1, control_fd = start->control_fd;
 	int agent_fd = start->agent_fd, e;
 
 	*stage = "config";
-	r->ops = engine_find(c->engine);
-	if (!r->ops) {
+	r->m.ops = engine_find(c->engine);
+	if (!r->m.ops) {
 		close_fd(agent_fd);
 		return err_set(err, ERR_USAGE, "there is no engine \"%s\"", c->engine);
 	}
@@ -509,10 +547,15 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 		close_fd(agent_fd);
 		return e;
 	}
-	e = relay_new(&r->relay, r->m.loop, agent_fd, take_fd(&control), &relay_ops, r, err);
+	e = manage_new(&r->manager, &r->m, take_fd(&control_fd), stop, r, err);
+	if (e < 0) {
+		close_fd(agent_fd);
+		return e;
+	}
+	e = relay_new(&r->m.relay, r->m.loop, agent_fd, take_fd(&control), &relay_ops, r, err);
 	if (e < 0)
 		return e;
-	relay_set_log(r->relay, r->log);
+	relay_set_log(r->m.relay, r->log);
 	for (unsigned i = 0; i < r->m.ndevices; i++)
 		virtio_device_on_broken(r->m.devices[i], on_broken, r);
 	machine_mark(&r->m, "devices");
@@ -534,7 +577,7 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 	machine_mark(&r->m, "jail");
 	*stage = "engine";
 	loop_timer_in(r->m.loop, &r->deadline, READY_TIMEOUT);
-	e = r->ops->start(&r->engine, &r->m, err);
+	e = r->m.ops->start(&r->m.engine, &r->m, err);
 	if (e < 0)
 		return e;
 	e = jail_seal(&r->jail, err);
@@ -542,8 +585,8 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 		return e;
 	log_walls(&r->jail);
 	machine_mark(&r->m, "seal");
-	if (r->ops->run)
-		r->ops->run(r->engine);
+	if (r->m.ops->run)
+		r->m.ops->run(r->m.engine);
 	expect(r, LATE);
 	log_marks(&r->m);
 	return 0;
@@ -562,15 +605,16 @@ static void wind_up(struct run *r, const char *why)
 {
 	jail_wait(&r->jail);
 	loop_timer_stop(&r->late);
-	if (r->engine)
-		r->ops->stop(r->engine);
+	r->manager = manage_free(r->manager);
+	if (r->m.engine)
+		r->m.ops->stop(r->m.engine);
 	/* The devices deliver what they hold before the relay's clients are cut off. */
 	for (unsigned i = 0; i < r->m.ndevices; i++)
 		virtio_device_free(r->m.devices[i]);
 	r->m.ndevices = 0;
-	if (r->relay && r->ready && !r->orphaned)
-		relay_finish(r->relay, DRAIN_MS);
-	r->relay = relay_free(r->relay);
+	if (r->m.relay && r->ready && !r->orphaned)
+		relay_finish(r->m.relay, DRAIN_MS);
+	r->m.relay = relay_free(r->m.relay);
 	if (r->ready)
 		exec_log_event(r->log, 0, "the sandbox has ended: %s", why);
 	r->log = exec_log_free(r->log);
@@ -582,8 +626,8 @@ static void wind_up(struct run *r, const char *why)
 
 static void release(struct run *r)
 {
-	if (r->engine)
-		r->engine = r->ops->free(r->engine);
+	if (r->m.engine)
+		r->m.engine = r->m.ops->free(r->m.engine);
 	free(r->backing.fds);
 	loop_del(&r->signals);
 	loop_del(&r->parent);
@@ -608,6 +652,8 @@ static int judge(struct run *r, struct err *err)
 	}
 	switch (r->end) {
 	case MACHINE_SHUTDOWN:
+		if (!r->reason)
+			r->reason = END_GUEST;
 		if (r->ready)
 			return 0;
 		err_set(err, ERR_GUEST, "the guest switched itself off before its agent was ready");

@@ -6,6 +6,7 @@
  * machine_run() boots and stays in the loop until the machine has ended:
  *
  *	agent says ready ──► a report to the owner, clients are connected
+ *	control.sock     ──► manage.h: pause, statistics, limits, ...
  *	SIGTERM          ──► core.shutdown, and force after STOP_GRACE
  *	owner gone       ──► the engine is ended at once (when the machine is owned)
  *	engine ended     ──► clients get what is left for them, a second report, return
@@ -57,7 +58,10 @@ struct machine {
 	int initramfs;		    /* memory file */
 	const char *initramfs_path; /* its name for children; NULL: /proc/self/fd has it */
 	int console;		    /* what the guest prints goes here; the engine takes it */
-	char *cmdline;		    /* of the kernel, without the engine's own parts */
+	const struct engine_ops *ops;
+	struct engine *engine; /* NULL until it was started */
+	struct relay *relay;
+	char *cmdline; /* of the kernel, without the engine's own parts */
 
 	/* When which part of the start was done; for the log. */
 	struct {
@@ -78,7 +82,8 @@ static inline void machine_mark(struct machine *m, const char *what)
 
 struct machine_start {
 	const struct vm_config *config;
-	int startup_fd, parent_fd, agent_fd; /* owned from here on; parent_fd may be -1 */
+	/* Owned from here on; parent_fd may be -1. */
+	int startup_fd, parent_fd, agent_fd, control_fd;
 };
 
 /* Run a machine from boot to end. 0 when it ended as it was asked to, negative otherwise. */
@@ -86,5 +91,7 @@ int machine_run(const struct machine_start *start, struct err *err);
 
 /* For engines: the machine is over. @why may be NULL. */
 void machine_ended(struct machine *m, enum machine_end how, const char *why);
+/* For engines: the guest has stopped, or goes on. */
+void machine_paused(struct machine *m, bool paused);
 
 #endif

@@ -78,6 +78,7 @@ int main(int argc, char **argv)
 		.config = &config,
 		.startup_fd = VM_FD_STARTUP,
 		.agent_fd = VM_FD_AGENT,
+		.control_fd = VM_FD_CONTROL,
 	};
 	struct err err = ERR_INIT;
 	enum log_level level;
@@ -91,7 +92,7 @@ int main(int argc, char **argv)
 	 * may be and how they shrink, whenever it likes: the jail takes that for an attack.
 	 */
 	mallopt(M_ARENA_MAX, 1);
-	for (int fd = VM_FD_CONFIG; fd <= VM_FD_LOG; fd++)
+	for (int fd = VM_FD_CONFIG; fd <= VM_FD_CONTROL; fd++)
 		(void)io_set_cloexec(fd, true);
 	r = read_config(&config, &err);
 	close(VM_FD_CONFIG);

@@ -17,6 +17,20 @@
 /* One read; large enough that a gigabyte costs few calls, small enough to stay in the L2 cache. */
 enum { CHUNK = 128 * 1024 };
 
+/* Unread by the agent: a few environments' worth. */
+#define TO_AGENT_MAX ((size_t)16 << 20)
+
+/* No client has more sessions than the agent lets it have. */
+enum { SESSIONS_MAX = 1024 };
+
+/* The frames in a stream of bytes that arrive in pieces of any size. */
+struct scan {
+	uint8_t head[FRAME_HEADER];
+	unsigned have;
+	uint32_t body_left;
+	bool lost; /* that was no frame */
+};
+
 /* One direction: bytes read from one socket and not yet written to the other. */
 struct flow {
 	struct buf queue;
@@ -31,6 +45,9 @@ struct client {
 	struct flow in, out;		/* peer to guest, guest to peer */
 	uint32_t body_left;		/* of the frame that `in` is in the middle of */
 	struct exec_tap *tap;
+	struct scan said;   /* what the guest sends */
+	uint32_t *sessions; /* the ids of those that are open, in no order */
+	unsigned nsessions, room;
 };
 
 struct relay {
@@ -43,13 +60,86 @@ struct relay {
 	bool failed;
 	struct exec_log *log; /* may be NULL */
 	struct client *clients[RELAY_CLIENTS_MAX];
-	unsigned nclients;
+	unsigned nclients, nsessions;
 };
+
+static void session_begin(struct client *c, uint32_t id)
+{
+	for (unsigned i = 0; i < c->nsessions; i++) {
+		if (c->sessions[i] == id)
+			return;
+	}
+	if (c->nsessions == c->room) {
+		unsigned room = c->room ? c->room * 2 : 8;
+		uint32_t *to =
+			room > SESSIONS_MAX ? NULL : realloc(c->sessions, room * sizeof(*to));
+
+		if (!to)
+			return;
+		c->sessions = to;
+		c->room = room;
+	}
+	c->sessions[c->nsessions++] = id;
+	c->relay->nsessions++;
+}
+
+static void session_end(struct client *c, uint32_t id)
+{
+	for (unsigned i = 0; i < c->nsessions; i++) {
+		if (c->sessions[i] != id)
+			continue;
+		c->sessions[i] = c->sessions[--c->nsessions];
+		c->relay->nsessions--;
+		c->relay->ops->active(c->relay->arg);
+		return;
+	}
+}
+
+/* Which sessions do the next @n bytes from the guest end? */
+static void scan_said(struct client *c, const uint8_t *p, size_t n)
+{
+	struct scan *s = &c->said;
+
+	while (n && !s->lost) {
+		struct cur head;
+		uint32_t len, id;
+		size_t k;
+
+		if (s->body_left) {
+			k = MIN((size_t)s->body_left, n);
+			s->body_left -= (uint32_t)k;
+			p += k;
+			n -= k;
+			continue;
+		}
+		k = MIN(sizeof(s->head) - s->have, n);
+		memcpy(s->head + s->have, p, k);
+		s->have += (unsigned)k;
+		p += k;
+		n -= k;
+		if (s->have < sizeof(s->head))
+			return;
+		s->have = 0;
+		head = cur_make(s->head, sizeof(s->head));
+		len = cur_be32(&head);
+		id = cur_be32(&head);
+		/* The client will find the same, and hang up. */
+		s->lost = len < FRAME_LEN_MIN || len > FRAME_LEN_MAX;
+		if (s->lost)
+			return;
+		s->body_left = len - FRAME_LEN_MIN;
+		if (cur_u8(&head) & FRAME_TERMINAL)
+			session_end(c, id);
+	}
+}
 
 static void client_free(struct client *c)
 {
 	struct relay *r = c->relay;
+	bool active = c->nsessions > 0;
 
+	r->nsessions -= c->nsessions;
+	free(c->sessions);
 	loop_del(&c->peer);
 	loop_del(&c->guest);
 	close_fd(c->peer.fd);
@@ -61,6 +151,8 @@ static void client_free(struct client *c)
 	if (r->nclients-- == RELAY_CLIENTS_MAX)
 		loop_mod(&r->listener, EPOLLIN);
 	free(c);
+	if (active)
+		r->ops->active(r->arg);
 }
 
 /*
@@ -96,6 +188,27 @@ static int flow_drain(struct flow *f, int fd)
 	return 0;
 }
 
+/*
+ * A frame outside of sessions, @left bytes of which are at @p: is it more than a ping? -EAGAIN when
+ * more of it is needed to tell.
+ */
+static int touches(const uint8_t *p, size_t left, uint32_t len)
+{
+	enum { TOUCH_MAX = 256 };
+	const struct frame f = {
+		.body = p + FRAME_HEADER,
+		.body_len = len - FRAME_LEN_MIN,
+		.wire_len = (size_t)len + FRAME_PREFIX,
+	};
+	struct envelope e;
+
+	if (f.wire_len > TOUCH_MAX)
+		return 0;
+	if (left < f.wire_len)
+		return -EAGAIN;
+	return frame_open(&f, &e, NULL) == 0 && e.type && msg_kind_of(e.type) == MSG_TOUCH;
+}
+
 /* Move `passable` over the frames that have arrived. -EPROTO when the client may not send them. */
 static int check_frames(struct client *c)
 {
@@ -106,6 +219,7 @@ static int check_frames(struct client *c)
 		struct cur head;
 		uint32_t len, id;
 		uint8_t flags;
+		int touch;
 
 		if (c->body_left) {
 			uint32_t n = (uint32_t)MIN((size_t)c->body_left, left);
@@ -127,6 +241,13 @@ static int check_frames(struct client *c)
 		if (!(id >= frame_client_start(c->slot) && id < frame_client_end(c->slot)) &&
 		    !(id == 0 && (flags & FRAME_SHUTDOWN)))
 			return -EPROTO;
+		if (flags & FRAME_SESSION_START)
+			session_begin(c, id);
+		touch = c->nsessions ? 1 : touches(buf_ptr(&f->queue) + f->passable, left, len);
+		if (touch == -EAGAIN)
+			return 0;
+		if (touch)
+			c->relay->ops->active(c->relay->arg);
 		f->passable += FRAME_HEADER;
 		c->body_left = len - FRAME_LEN_MIN;
 	}
@@ -196,6 +317,7 @@ static void on_guest(struct loop_source *s, uint32_t events)
 			c->out.eof = true;
 		exec_tap_answered(c->tap, buf_ptr(&c->out.queue) + before,
 				  buf_size(&c->out.queue) - before);
+		scan_said(c, buf_ptr(&c->out.queue) + before, buf_size(&c->out.queue) - before);
 		c->out.passable = buf_size(&c->out.queue);
 		if (flow_drain(&c->out, c->peer.fd) < 0)
 			goto gone;
@@ -300,16 +422,44 @@ static void control_flush(struct relay *r)
 		loop_mod(&r->control, EPOLLIN | (buf_size(&r->to_agent) ? EPOLLOUT : 0));
 }
 
-static void on_ready(struct relay *r, const uint8_t *frame, size_t n)
+int relay_tell(struct relay *r, enum msg_kind kind, const void *msg)
+{
+	int e;
+
+	if (!buf_size(&r->ready) || !loop_source_active(&r->control))
+		return -ENOTCONN;
+	/* An agent that reads nothing for so long is none. */
+	if (buf_size(&r->to_agent) > TO_AGENT_MAX)
+		return -ENOBUFS;
+	e = frame_put_msg(&r->to_agent, 0, kind, msg);
+	control_flush(r);
+	return e;
+}
+
+void relay_sync_clock(struct relay *r)
 {
 	struct msg_clock_sync sync;
 	struct timespec now;
 
-	buf_add(&r->ready, frame, n);
 	clock_gettime(CLOCK_REALTIME, &now);
 	sync.unix_time_nanos = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-	(void)frame_put_msg(&r->to_agent, 0, MSG_CLOCK_SYNC, &sync);
-	control_flush(r);
+	(void)relay_tell(r, MSG_CLOCK_SYNC, &sync);
+}
+
+unsigned relay_sessions(const struct relay *r)
+{
+	return r->nsessions;
+}
+
+unsigned relay_clients(const struct relay *r)
+{
+	return r->nclients;
+}
+
+static void on_ready(struct relay *r, const uint8_t *frame, size_t n)
+{
+	buf_add(&r->ready, frame, n);
+	relay_sync_clock(r);
 	for (unsigned i = 0; i < RELAY_CLIENTS_MAX; i++) {
 		if (r->clients[i] && client_begin(r->clients[i]) < 0)
 			client_free(r->clients[i]);
@@ -327,8 +477,12 @@ static void on_control_frame(struct relay *r, const struct frame *f)
 		control_failed(r, "the guest agent broke the protocol");
 		return;
 	}
-	if (!e.type || buf_size(&r->ready))
+	if (!e.type)
 		return;
+	if (buf_size(&r->ready)) {
+		r->ops->agent(r->arg, &e);
+		return;
+	}
 	if (msg_kind_of(e.type) == MSG_READY) {
 		on_ready(r, f->body - FRAME_HEADER, f->wire_len);
 	} else if (msg_kind_of(e.type) == MSG_ERROR) {
@@ -383,11 +537,7 @@ void relay_set_log(struct relay *r, struct exec_log *log)
 
 int relay_shutdown_guest(struct relay *r)
 {
-	if (!buf_size(&r->ready) || !loop_source_active(&r->control))
-		return -ENOTCONN;
-	(void)frame_put_msg(&r->to_agent, 0, MSG_SHUTDOWN, &(struct msg_empty){0});
-	control_flush(r);
-	return 0;
+	return relay_tell(r, MSG_SHUTDOWN, &(struct msg_empty){0});
 }
 
 int relay_new(struct relay **ret, struct loop *loop, int listenfd, int control,

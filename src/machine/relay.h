@@ -11,7 +11,12 @@
  * bodies pass through unread, except that the log is shown a copy (exec_log.h).
  *
  * The agent's own connection, the control connection, brings the ready frame first (or a
- * core.error that says why the guest could not boot) and takes core.shutdown and core.clock.sync.
+ * core.error that says why the guest could not boot) and takes core.shutdown, core.clock.sync and
+ * what relay_tell() sends; what the agent answers goes to agent().
+ *
+ * The relay knows which sessions are open, by the flags of frames: one begins with a client's frame
+ * that says so, and is over when the guest says so or the client has gone. That, and what clients
+ * send for sessions, is what counts as activity.
  *
  * All calls belong to the thread of the loop.
  */
@@ -37,6 +42,10 @@ struct relay_ops {
 	void (*ready)(void *arg);
 	/* The guest reported that it cannot go on, or broke the protocol: @why says so. */
 	void (*failed)(void *arg, const char *why);
+	/* Clients are active: they sent something for a session, or one began or ended. */
+	void (*active)(void *arg);
+	/* The agent said something on the control connection, after it was ready. */
+	void (*agent)(void *arg, const struct envelope *e);
 };
 
 /*
@@ -50,6 +59,12 @@ struct exec_log;
 void relay_set_log(struct relay *r, struct exec_log *log);
 /* Ask the guest to shut down: 0, or -ENOTCONN when it never became ready. */
 int relay_shutdown_guest(struct relay *r);
+/* Send the agent a message without an id: 0, -ENOTCONN before it is ready or after its end. */
+int relay_tell(struct relay *r, enum msg_kind kind, const void *msg);
+/* Tell it what time it is. */
+void relay_sync_clock(struct relay *r);
+unsigned relay_sessions(const struct relay *r);
+unsigned relay_clients(const struct relay *r);
 /* Deliver what clients have not yet read, for at most @timeout_ms, then drop them. */
 void relay_finish(struct relay *r, int timeout_ms);
 struct relay *relay_free(struct relay *r);

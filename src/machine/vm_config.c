@@ -46,6 +46,7 @@ static const struct wire_field config_fields[] = {
 	FIELD(vm_config, cmdline, WIRE_TEXT),
 	FIELD(vm_config, log_level, WIRE_TEXT),
 	FIELD(vm_config, cpus, WIRE_U32),
+	FIELD(vm_config, cpus_on, WIRE_U32),
 	FIELD(vm_config, memory, WIRE_U64),
 	FIELD(vm_config, disks, WIRE_STRUCTS, .table = &disk_table),
 	FIELD(vm_config, bootstrap, WIRE_BYTES),
@@ -53,6 +54,8 @@ static const struct wire_field config_fields[] = {
 	FIELD(vm_config, remove_dir, WIRE_BOOL),
 	FIELD(vm_config, verbose_kernel, WIRE_BOOL),
 	FIELD(vm_config, jail, WIRE_TEXT),
+	FIELD(vm_config, max_duration_ns, WIRE_U64),
+	FIELD(vm_config, idle_timeout_ns, WIRE_U64),
 	FIELD(vm_config, spawned_ns, WIRE_U64),
 };
 static const struct wire_table config_table = TABLE(vm_config, config_fields);
@@ -61,7 +64,7 @@ static const struct wire_field report_fields[] = {
 	FIELD(vm_report, ok, WIRE_BOOL),   FIELD(vm_report, stage, WIRE_TEXT),
 	FIELD(vm_report, code, WIRE_U32),  FIELD(vm_report, message, WIRE_TEXT),
 	FIELD(vm_report, hint, WIRE_TEXT), FIELD(vm_report, ready_ns, WIRE_U64),
-	FIELD(vm_report, jail, WIRE_TEXT),
+	FIELD(vm_report, jail, WIRE_TEXT), FIELD(vm_report, reason, WIRE_TEXT),
 };
 static const struct wire_table report_table = TABLE(vm_report, report_fields);
 

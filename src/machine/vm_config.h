@@ -27,6 +27,7 @@ enum vm_fd {
 			  lives */
 	VM_FD_AGENT,   /* listening unix socket, agent.sock */
 	VM_FD_LOG,     /* vm.log */
+	VM_FD_CONTROL, /* listening unix socket, control.sock: see control_msg.h */
 };
 
 /* A stretch of a disk: @blocks of 4 KiB from byte @offset of file @path. */
@@ -59,7 +60,8 @@ struct vm_config {
 	char *agentd;
 	char *cmdline; /* appended to the kernel's command line; may be empty */
 	char *log_level;
-	uint32_t cpus;
+	uint32_t cpus;		     /* that the machine has */
+	uint32_t cpus_on;	     /* ...and those that it starts with; 0: all */
 	uint64_t memory;	     /* bytes, a multiple of 2 MiB */
 	struct wire_list disks;	     /* struct vm_disk */
 	struct wire_bytes bootstrap; /* a complete core.bootstrap frame */
@@ -67,6 +69,8 @@ struct vm_config {
 	bool remove_dir;     /* ephemeral: msb-vm removes `dir` when its owner died before it */
 	bool verbose_kernel; /* full kernel log instead of warnings */
 	char *jail;	     /* "off": msb-vm and QEMU keep the rights they were started with */
+	/* The machine ends by itself, counted from its readiness; 0: it does not. */
+	uint64_t max_duration_ns, idle_timeout_ns;
 	uint64_t spawned_ns; /* CLOCK_MONOTONIC when msb was about to start msb-vm */
 };
 
@@ -82,8 +86,14 @@ struct vm_report {
 	char *message;
 	char *hint;
 	uint64_t ready_ns; /* CLOCK_MONOTONIC when the agent reported ready */
-	char *jail; /* first report: its walls, a line each (jail_describe()); may be empty */
+	char *jail;   /* first report: its walls, a line each (jail_describe()); may be empty */
+	char *reason; /* second report: one of END_* (manage.h), or empty */
 };
+
+static inline uint32_t vm_config_cpus_on(const struct vm_config *c)
+{
+	return c->cpus_on ? c->cpus_on : c->cpus;
+}
 
 /* Failure is the buffer's. */
 void vm_config_encode(const struct vm_config *c, struct buf *b);

@@ -31,7 +31,6 @@
 #include "sandbox/upper.h"
 #include "store/store.h"
 
-#define AGENT_SOCKET "agent.sock"
 #define OVERLAY_FILE "overlay.qcow2"
 #define PATCH_FILE   "patch.img"
 #define VM_LOG	     "logs/vm.log"
@@ -636,11 +635,14 @@ static int make_config(const struct sandbox *sb, struct err *err)
 		.agentd = sb->agentd,
 		.cmdline = (char *)(uintptr_t) "",
 		.log_level = (char *)(uintptr_t)level,
-		.cpus = spec->cpus,
+		.cpus = MAX(spec->cpus, spec->max_cpus),
+		.cpus_on = spec->cpus,
 		.memory = spec->memory,
 		.owned = true,
 		.remove_dir = sb->record.ephemeral,
 		.verbose_kernel = str_eq(level, "debug") || str_eq(level, "trace"),
+		.max_duration_ns = spec->max_duration_ms * 1000000,
+		.idle_timeout_ns = spec->idle_timeout_ms * 1000000,
 		.spawned_ns = now_ns(),
 	};
 	int r = sandbox_command_resolve(spec, &sb->image.config, NULL, 0, &command, err);
@@ -661,7 +663,7 @@ static int make_config(const struct sandbox *sb, struct err *err)
 
 int sandbox_start(struct sandbox *sb, struct err *err)
 {
-	cleanup_close int config = make_config(sb, err), agent = -1, log = -1;
+	cleanup_close int config = make_config(sb, err), agent = -1, control = -1, log = -1;
 	cleanup_close int startup_rd = -1, startup_wr = -1, owner_rd = -1, owner_wr = -1;
 	const char *const argv[] = {"msb-vm", sb->dir.path, NULL};
 	int startup[2], owner[2], r;
@@ -675,9 +677,12 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 		return r;
 	/* It tells of another machine. */
 	(void)unlinkat(sb->dir.fd, RECORD_MACHINE, 0);
-	agent = sandbox_socket_listen(sb->dir.fd, AGENT_SOCKET, err);
+	agent = sandbox_socket_listen(sb->dir.fd, SANDBOX_AGENT_SOCKET, err);
 	if (agent < 0)
 		return agent;
+	control = sandbox_socket_listen(sb->dir.fd, SANDBOX_CONTROL_SOCKET, err);
+	if (control < 0)
+		return control;
 	log = openat(sb->dir.fd, VM_LOG, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (log < 0)
 		return err_errno(err, "cannot open %s/%s", sb->dir.path, VM_LOG);
@@ -695,6 +700,7 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 	const struct proc_fd fds[] = {
 		{config, VM_FD_CONFIG},	    {startup_wr, VM_FD_STARTUP}, {owner_rd, VM_FD_PARENT},
 		{sb->dir.lock, VM_FD_LOCK}, {agent, VM_FD_AGENT},	 {log, VM_FD_LOG},
+		{control, VM_FD_CONTROL},
 	};
 	r = proc_spawn(&sb->proc,
 		       &(struct proc_spec){
@@ -726,6 +732,11 @@ int sandbox_pidfd(const struct sandbox *sb)
 	return sb->proc.pidfd;
 }
 
+const char *sandbox_end_reason(const struct sandbox *sb)
+{
+	return sb->machine.end;
+}
+
 static int take_report(struct sandbox *sb, struct err *err)
 {
 	struct vm_report report = {0};
@@ -747,7 +758,9 @@ static int take_report(struct sandbox *sb, struct err *err)
 		log_debug("walls around msb-vm:\n%s", sb->machine.jail ? sb->machine.jail : "");
 	} else if (report.ok) {
 		sb->asked = true;
-		r = err_set(err, ESHUTDOWN, "the machine was shut down");
+		if (report.reason && report.reason[0] && !sb->machine.end)
+			sb->machine.end = take_ptr(report.reason);
+		r = err_set(err, ESHUTDOWN, "%s", sandbox_end_words(sb->machine.end));
 	} else {
 		r = err_set(err, report.code ? (int)report.code : ERR_GUEST, "%s",
 			    report.message && report.message[0] ? report.message
@@ -810,7 +823,7 @@ int sandbox_report(struct sandbox *sb, struct err *err)
 
 int sandbox_connect(struct sandbox *sb, struct err *err)
 {
-	return sandbox_socket_connect(sb->dir.fd, AGENT_SOCKET, err);
+	return sandbox_socket_connect(sb->dir.fd, SANDBOX_AGENT_SOCKET, err);
 }
 
 void sandbox_note(struct sandbox *sb)
@@ -887,6 +900,17 @@ static int end_machine(struct sandbox *sb, struct err *err)
 	return 0;
 }
 
+/* What msb-vm has said that nobody has read, and the end of the pipe. */
+static void last_reports(struct sandbox *sb)
+{
+	enum { READS = 8 };
+
+	for (int i = 0; i < READS && sb->startup >= 0; i++) {
+		if (sandbox_report(sb, NULL) < 0)
+			break;
+	}
+}
+
 static void note_end(struct sandbox *sb, int how)
 {
 	struct sandbox_machine *m = &sb->machine;
@@ -934,6 +958,7 @@ int sandbox_end(struct sandbox *sb, struct err *err)
 	/* A new one that never came up is not worth keeping: its settings may be why. */
 	if (sb->dir.kept && sb->made && !sb->ready)
 		sb->dir.kept = false;
+	last_reports(sb);
 	tell_end(sb, was_running, !sb->dir.kept);
 	if (sb->dir.kept && sb->machine.engine)
 		note_end(sb, r);

@@ -99,6 +99,13 @@ int sandbox_report_fd(const struct sandbox *sb);
  * machine has failed or ended, with @err saying how; the end a caller asked for is -ESHUTDOWN.
  */
 int sandbox_report(struct sandbox *sb, struct err *err);
+/*
+ * How its machine ended: "stopped", "drained", "drain-timeout", "max-duration", "idle", "shutdown"
+ * (the guest switched itself off), or a sentence about a failure. NULL before that. Borrowed.
+ */
+const char *sandbox_end_reason(const struct sandbox *sb);
+/* The same as a sentence; @reason may be NULL. */
+const char *sandbox_end_words(const char *reason);
 /* Pidfd of msb-vm: readable when it has ended. */
 int sandbox_pidfd(const struct sandbox *sb);
 /* A connected socket to the relay. */
@@ -129,6 +136,11 @@ struct sandbox *sandbox_free(struct sandbox *sb);
  * when it had to be killed, -ERR_NOT_FOUND. @force: at once, without the guest's shutdown.
  */
 int sandbox_stop(struct store *s, const char *name, bool force, int timeout_ms, struct err *err);
+/*
+ * Wait until a sandbox that another process runs has ended, and nobody holds it any more.
+ * -ETIMEDOUT; negative times wait for as long as it takes.
+ */
+int sandbox_wait_end(struct store *s, const char *name, int timeout_ms, struct err *err);
 /* Delete a kept sandbox. -EBUSY while it runs, unless @force, which stops it first. */
 int sandbox_remove(struct store *s, const char *name, bool force, struct err *err);
 

@@ -56,7 +56,8 @@ void sandbox_dir_done(struct sandbox_dir *d)
 
 void sandbox_dir_clean(int dirfd)
 {
-	static const char *const sockets[] = {"agent.sock", "control.sock", "session.sock"};
+	static const char *const sockets[] = {SANDBOX_AGENT_SOCKET, SANDBOX_CONTROL_SOCKET,
+					      "session.sock"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(sockets); i++)
 		(void)unlinkat(dirfd, sockets[i], 0);

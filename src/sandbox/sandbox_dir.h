@@ -4,6 +4,7 @@
  *
  *	lock            flock()ed by whoever runs the sandbox; owned (io_own()) by its msb-vm
  *	agent.sock      the relay's socket, while it runs
+ *	control.sock    its machine's (machine/control_msg.h)
  *	upper.ext4      the writable disk, unless that is in memory or the user's
  *	overlay.qcow2   what was written to a disk image that is the root; .base: what that was
  *	patch.img       changes to the root that are still to be made
@@ -39,6 +40,9 @@ struct store;
 struct sandbox_record;
 
 #define SANDBOX_LOGS "logs"
+
+#define SANDBOX_AGENT_SOCKET   "agent.sock"
+#define SANDBOX_CONTROL_SOCKET "control.sock"
 
 struct sandbox_dir {
 	struct store *store;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sandboxes that another process runs: stopping and removing them. */
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -8,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/loop.h"
+#include "base/str.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox_dir.h"
@@ -15,6 +17,26 @@
 
 /* What the owner needs after its machine has gone: a directory to remove, a lock to let go. */
 enum { OWNER_GRACE_MS = 5000, START_RETRY_MS = 20 };
+
+const char *sandbox_end_words(const char *reason)
+{
+	static const struct {
+		const char *reason, *text;
+	} words[] = {
+		{"max-duration", "the sandbox was stopped: its maximal duration was over"},
+		{"idle", "the sandbox was stopped: nobody had done anything in it for its idle "
+			 "timeout"},
+		{"drained", "the sandbox was drained and stopped"},
+		{"drain-timeout", "the sandbox was stopped: the time to drain it was over"},
+		{"shutdown", "the guest switched itself off"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+		if (reason && str_eq(reason, words[i].reason))
+			return words[i].text;
+	}
+	return "the machine was shut down";
+}
 
 static bool wait_end(int pidfd, int timeout_ms)
 {
@@ -71,6 +93,35 @@ int sandbox_stop(struct store *s, const char *name, bool force, int timeout_ms, 
 			       "sandbox \"%s\" did not stop in %d ms and was killed", name,
 			       timeout_ms);
 	return 0;
+}
+
+int sandbox_wait_end(struct store *s, const char *name, int timeout_ms, struct err *err)
+{
+	uint64_t end = timeout_ms < 0 ? UINT64_MAX : now_ns() + (uint64_t)timeout_ms * 1000000u;
+
+	for (;;) {
+		cleanup_sandbox_list struct sandbox_list l = {0};
+		cleanup_close int vm = -1;
+		uint64_t now = now_ns();
+		int r = sandbox_dir_list(s, name, &l, err);
+
+		/* An ephemeral one went with its machine. */
+		if (r == -ERR_NOT_FOUND)
+			err_clear(err);
+		if (r < 0 || !l.items[0].running)
+			return r == -ERR_NOT_FOUND ? 0 : r;
+		if (now >= end)
+			return err_set(err, ETIMEDOUT, "sandbox \"%s\" still runs", name);
+		/* Between its machine's end and its owner's there is nothing to wait for but time.
+		 */
+		vm = sandbox_dir_vm(s, name);
+		if (vm < 0)
+			(void)poll(NULL, 0, START_RETRY_MS);
+		else
+			(void)wait_end(vm, end == UINT64_MAX ? -1
+							     : (int)MIN((end - now) / 1000000,
+									(uint64_t)INT_MAX));
+	}
 }
 
 int sandbox_remove(struct store *s, const char *name, bool force, struct err *err)

@@ -9,6 +9,7 @@
 
 #include <endian.h>
 #include <linux/virtio_blk.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,6 +44,7 @@ struct blk {
 	struct virtio_blk_config config;
 	char serial[VIRTIO_BLK_ID_BYTES];
 	struct iovec (*iov)[VIRTQUEUE_CHAIN_MAX]; /* one per queue */
+	_Atomic uint64_t read_bytes, read_ops, write_bytes, write_ops;
 };
 
 static struct blk *to_blk(struct virtio_device *dev)
@@ -81,6 +83,11 @@ static uint8_t status_of(int r)
 				  : VIRTIO_BLK_S_IOERR;
 }
 
+static void count(_Atomic uint64_t *c, uint64_t n)
+{
+	atomic_fetch_add_explicit(c, n, memory_order_relaxed);
+}
+
 static uint8_t do_read(const struct request *rq)
 {
 	struct blk *b = rq->b;
@@ -92,6 +99,8 @@ static uint8_t do_read(const struct request *rq)
 	if (!rq->in_len)
 		return VIRTIO_BLK_S_OK;
 	n = iov_slice(rq->c->write, rq->c->nwrite, 0, rq->in_len, iov, VIRTQUEUE_CHAIN_MAX);
+	count(&b->read_ops, 1);
+	count(&b->read_bytes, rq->in_len);
 	return status_of(b->disk->ops->read(b->disk, iov, n, rq->sector * BLK_SECTOR));
 }
 
@@ -107,6 +116,8 @@ static uint8_t do_write(const struct request *rq)
 		return VIRTIO_BLK_S_OK;
 	n = iov_slice(rq->c->read, rq->c->nread, sizeof(struct virtio_blk_outhdr), rq->out_len, iov,
 		      VIRTQUEUE_CHAIN_MAX);
+	count(&b->write_ops, 1);
+	count(&b->write_bytes, rq->out_len);
 	return status_of(b->disk->ops->write(b->disk, iov, n, rq->sector * BLK_SECTOR));
 }
 
@@ -299,4 +310,16 @@ int blk_device_new(struct blk_disk *disk, const struct blk_options *options,
 	b->disk = disk;
 	*ret = &b->dev;
 	return 0;
+}
+
+void blk_device_usage(const struct virtio_device *dev, struct blk_usage *ret)
+{
+	const struct blk *b = container_of(dev, const struct blk, dev);
+
+	*ret = (struct blk_usage){
+		.read_bytes = atomic_load_explicit(&b->read_bytes, memory_order_relaxed),
+		.read_ops = atomic_load_explicit(&b->read_ops, memory_order_relaxed),
+		.write_bytes = atomic_load_explicit(&b->write_bytes, memory_order_relaxed),
+		.write_ops = atomic_load_explicit(&b->write_ops, memory_order_relaxed),
+	};
 }

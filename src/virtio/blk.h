@@ -88,4 +88,10 @@ struct blk_options {
 int blk_device_new(struct blk_disk *disk, const struct blk_options *options,
 		   struct virtio_device **ret, struct err *err);
 
+/* What has gone through a block device since it was made. Any thread. */
+struct blk_usage {
+	uint64_t read_bytes, read_ops, write_bytes, write_ops;
+};
+void blk_device_usage(const struct virtio_device *dev, struct blk_usage *ret);
+
 #endif

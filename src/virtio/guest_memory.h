@@ -60,4 +60,7 @@ int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *dst, siz
  */
 uint64_t guest_memory_discard(const struct guest_memory *m, const struct iovec *iov, unsigned n);
 
+/* How many bytes of it the host holds in memory now; takes some milliseconds a GiB. */
+uint64_t guest_memory_resident(const struct guest_memory *m);
+
 #endif

@@ -809,3 +809,8 @@ bool vhost_user_running(const struct vhost_user *vu)
 	}
 	return false;
 }
+
+uint64_t vhost_user_resident(const struct vhost_user *vu)
+{
+	return guest_memory_resident(&vu->mem);
+}

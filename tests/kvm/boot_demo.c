@@ -24,6 +24,11 @@
 
 static enum machine_end ended;
 
+void machine_paused(struct machine *m, bool paused)
+{
+	(void)m, (void)paused;
+}
+
 void machine_ended(struct machine *m, enum machine_end how, const char *why)
 {
 	ended = how;

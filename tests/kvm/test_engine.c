@@ -75,6 +75,11 @@ struct world {
 	char why[512];
 };
 
+void machine_paused(struct machine *m, bool paused)
+{
+	(void)m, (void)paused;
+}
+
 void machine_ended(struct machine *m, enum machine_end how, const char *why)
 {
 	struct world *w = container_of(m, struct world, m);

@@ -95,6 +95,11 @@ static enum villain_fate fate(const struct world *w)
 	return w->i->row ? w->i->row->fate : WORKS;
 }
 
+void machine_paused(struct machine *m, bool paused)
+{
+	(void)m, (void)paused;
+}
+
 void machine_ended(struct machine *m, enum machine_end how, const char *why)
 {
 	struct world *w = container_of(m, struct world, m);

@@ -25,7 +25,8 @@ struct world {
 	char dir[64], path[96];
 	int agent; /* the guest's end of the control connection */
 	int guest[RELAY_CLIENTS_MAX + 8];
-	unsigned dialled, readies;
+	unsigned dialled, readies, actives;
+	enum msg_kind said;
 	char failed[256];
 };
 
@@ -49,7 +50,17 @@ static void failed(void *arg, const char *why)
 	snprintf(((struct world *)arg)->failed, 256, "%s", why);
 }
 
-static const struct relay_ops ops = {dial, ready, failed};
+static void active(void *arg)
+{
+	((struct world *)arg)->actives++;
+}
+
+static void agent_said(void *arg, const struct envelope *e)
+{
+	((struct world *)arg)->said = msg_kind_of(e->type);
+}
+
+static const struct relay_ops ops = {dial, ready, failed, active, agent_said};
 
 static void turn(struct world *w)
 {

@@ -189,6 +189,9 @@ static const struct jail_call control_calls[] = {
 	CALL(fstat),
 	CALL(newfstatat),
 	CALL(lseek),
+	/* statistics, and who asks for them */
+	CALL(mincore),
+	CALL_IF(getsockopt, EQUAL, 1, SOL_SOCKET),
 	/* kernel.log: see JAIL_PARENT_FD for what it may not be opened beside */
 	CALL_IF(openat, DIFFERS, 0, JAIL_PARENT_FD),
 	CALL(renameat),

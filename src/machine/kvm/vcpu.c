@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -44,7 +45,7 @@ struct vcpus {
 	pthread_cond_t changed;
 	enum target target;
 	bool quit;
-	unsigned parked, halted;
+	unsigned parked, halted, allowed;
 	struct vcpus_end end;
 
 	unsigned n;
@@ -96,6 +97,31 @@ void vcpus_resume(struct vcpus *g)
 		pthread_cond_broadcast(&g->changed);
 	}
 	pthread_mutex_unlock(&g->lock);
+}
+
+void vcpus_allow(struct vcpus *g, unsigned n)
+{
+	pthread_mutex_lock(&g->lock);
+	g->allowed = n;
+	for (unsigned i = n; i < g->n; i++)
+		kick(&g->vcpu[i]);
+	pthread_cond_broadcast(&g->changed);
+	pthread_mutex_unlock(&g->lock);
+}
+
+uint64_t vcpus_time(const struct vcpus *g)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < g->n; i++) {
+		struct timespec ts;
+		clockid_t clock;
+
+		if (g->vcpu[i].started && !pthread_getcpuclockid(g->vcpu[i].thread, &clock) &&
+		    clock_gettime(clock, &ts) == 0)
+			sum += (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+	}
+	return sum;
 }
 
 void vcpus_end(struct vcpus *g, enum vcpus_end_kind kind, const char *why)
@@ -286,6 +312,12 @@ static void dispatch(struct vcpu *c)
 
 /* ---- the thread ---- */
 
+/* With the lock held. */
+static bool wanted(const struct vcpu *c)
+{
+	return c->group->target == RUNNING && c->index < c->group->allowed;
+}
+
 /* Wait until the vCPU may run: false when it never may again. */
 static bool may_run(struct vcpu *c)
 {
@@ -293,10 +325,10 @@ static bool may_run(struct vcpu *c)
 	bool go;
 
 	pthread_mutex_lock(&g->lock);
-	if (g->target != RUNNING) {
+	if (!wanted(c)) {
 		g->parked++;
 		pthread_cond_broadcast(&g->changed);
-		while (g->target != RUNNING && !g->quit)
+		while (!wanted(c) && !g->quit)
 			pthread_cond_wait(&g->changed, &g->lock);
 		g->parked--;
 	}
@@ -414,7 +446,7 @@ int vcpus_new(struct vcpus **ret, unsigned n, struct err *err)
 		return err_set(err, ENOMEM, "cannot create vCPUs: out of memory");
 	pthread_mutex_init(&g->lock, NULL);
 	pthread_cond_init(&g->changed, NULL);
-	g->n = n;
+	g->n = g->allowed = n;
 	for (unsigned i = 0; i < n; i++)
 		g->vcpu[i] = (struct vcpu){.group = g, .index = i, .fd = -1};
 	g->endfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

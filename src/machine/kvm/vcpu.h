@@ -74,6 +74,11 @@ int vcpus_create(struct vcpus *g, const struct vcpus_params *p, struct err *err)
 void vcpus_pause(struct vcpus *g);
 void vcpus_resume(struct vcpus *g);
 
+/* Those from the @n-th on do not run from now on, or until more are allowed. Any thread. */
+void vcpus_allow(struct vcpus *g, unsigned n);
+/* CPU time of their threads, in ns. */
+uint64_t vcpus_time(const struct vcpus *g);
+
 /* Make a vCPU return from the guest once, and go on. */
 void vcpus_kick(struct vcpus *g, unsigned index);
 

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* msb pause, resume, ping, touch, drain: asking the machines of sandboxes that run. */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/loop.h"
+#include "cli/cli.h"
+#include "sandbox/control_client.h"
+#include "sandbox/sandbox.h"
+#include "sandbox/sandbox_dir.h"
+#include "sandbox/state.h"
+#include "store/store.h"
+
+struct control_args {
+	bool quiet, touch;
+	uint64_t timeout_ns;
+};
+
+#define ARGS(field) offsetof(struct control_args, field)
+
+/* What a verb does with one sandbox; prints what there is to say about it. */
+typedef int control_verb_fn(struct store *s, const char *name, const struct control_args *a,
+			    struct err *err);
+
+/* The same for each name; one that fails does not keep the others from it. */
+static int each(struct cli *cli, int argc, char **argv, control_verb_fn *fn, control_verb_fn *after)
+{
+	struct control_args a = {0};
+	cleanup_words struct opt_words words = {0};
+	cleanup_store struct store *store = NULL;
+	cleanup_free bool *failed = NULL;
+	struct err err = ERR_INIT;
+	bool any = false;
+	int code;
+
+	if (cli_parse_operands(cli, &a, argc, argv, 1, SIZE_MAX, &words, &code))
+		return code;
+	if (store_open(&store, NULL, &err) < 0)
+		return cli_fail(&err, EXIT_FAILURE);
+	sandbox_dir_heal(store, true);
+	failed = calloc(words.n, sizeof(*failed));
+	if (!failed)
+		return EXIT_FAILURE;
+	for (size_t k = 0; k < words.n * 2; k++) {
+		size_t i = k % words.n;
+		control_verb_fn *f = k < words.n ? fn : after;
+
+		if (!f || failed[i])
+			continue;
+		err_clear(&err);
+		failed[i] = f(store, words.words[i], &a, &err) < 0;
+		if (failed[i])
+			cli_error(&err);
+		any |= failed[i];
+	}
+	code = cli_finish();
+	return any ? EXIT_FAILURE : code;
+}
+
+static int ask(struct store *s, const char *name, int32_t op, struct err *err)
+{
+	return control_request(s, name, &(struct control_request){.op = op}, NULL, err);
+}
+
+static void say(const struct control_args *a, const char *name)
+{
+	if (!a->quiet)
+		puts(name);
+}
+
+/*
+ * Its machine has changed already: a row that cannot be written, or is on to something else, is no
+ * failure of that.
+ */
+static void tell(struct store *s, const char *name, enum sandbox_state state,
+		 const struct control_args *a)
+{
+	(void)sandbox_state_change(s, name, state, "asked", NULL);
+	if (a)
+		say(a, name);
+}
+
+static const struct opt quiet_opts[] = {
+	{'q', "quiet", NULL, "Do not print names", opt_set_flag, ARGS(quiet), 0},
+};
+
+/* ---- pause, resume, touch ---- */
+
+static int pause_one(struct store *s, const char *name, const struct control_args *a,
+		     struct err *err)
+{
+	int r = ask(s, name, CONTROL_PAUSE, err);
+
+	if (r == 0)
+		tell(s, name, SANDBOX_PAUSED, a);
+	return r;
+}
+
+static int resume_one(struct store *s, const char *name, const struct control_args *a,
+		      struct err *err)
+{
+	int r = ask(s, name, CONTROL_RESUME, err);
+
+	if (r == 0)
+		tell(s, name, SANDBOX_RUNNING, a);
+	return r;
+}
+
+static int touch_one(struct store *s, const char *name, const struct control_args *a,
+		     struct err *err)
+{
+	int r = ask(s, name, CONTROL_TOUCH, err);
+
+	if (r == 0)
+		say(a, name);
+	return r;
+}
+
+static int pause_verb(struct cli *cli, int argc, char **argv)
+{
+	return each(cli, argc, argv, pause_one, NULL);
+}
+
+static int resume_verb(struct cli *cli, int argc, char **argv)
+{
+	return each(cli, argc, argv, resume_one, NULL);
+}
+
+static int touch_verb(struct cli *cli, int argc, char **argv)
+{
+	return each(cli, argc, argv, touch_one, NULL);
+}
+
+const struct verb verb_pause = {
+	.name = "pause",
+	.group = "Sandboxes",
+	.args = "[OPTIONS] NAME…",
+	.summary = "Hold sandboxes where they are",
+	.details = "A paused sandbox takes no CPU time and keeps its memory. Commands and clients "
+		   "wait; its\n"
+		   "maximal duration goes on, its idle timeout does not.",
+	.opts = quiet_opts,
+	.nopts = ARRAY_SIZE(quiet_opts),
+	.run = pause_verb,
+};
+
+const struct verb verb_resume = {
+	.name = "resume",
+	.group = "Sandboxes",
+	.args = "[OPTIONS] NAME…",
+	.summary = "Let paused sandboxes go on",
+	.opts = quiet_opts,
+	.nopts = ARRAY_SIZE(quiet_opts),
+	.run = resume_verb,
+};
+
+const struct verb verb_touch = {
+	.name = "touch",
+	.group = "Sandboxes",
+	.args = "[OPTIONS] NAME…",
+	.summary = "Begin the idle timeout of sandboxes anew",
+	.opts = quiet_opts,
+	.nopts = ARRAY_SIZE(quiet_opts),
+	.run = touch_verb,
+};
+
+/* ---- ping ---- */
+
+static const struct opt ping_opts[] = {
+	{0, "touch", NULL, "Begin their idle timeout anew as well", opt_set_flag, ARGS(touch), 0},
+	{'q', "quiet", NULL, "Print nothing", opt_set_flag, ARGS(quiet), 0},
+};
+
+static int ping_one(struct store *s, const char *name, const struct control_args *a,
+		    struct err *err)
+{
+	const struct control_request q = {.op = CONTROL_PING};
+	cleanup_answer struct control_answer answer = {0};
+	int r = control_request(s, name, &q, &answer, err);
+
+	if (r == 0 && a->touch)
+		r = ask(s, name, CONTROL_TOUCH, err);
+	if (r == 0 && !a->quiet)
+		printf("%s: %.3f ms\n", name, (double)answer.elapsed_ns / 1e6);
+	return r;
+}
+
+static int ping_verb(struct cli *cli, int argc, char **argv)
+{
+	return each(cli, argc, argv, ping_one, NULL);
+}
+
+const struct verb verb_ping = {
+	.name = "ping",
+	.group = "Sandboxes",
+	.args = "[OPTIONS] NAME…",
+	.summary = "Ask the agents of sandboxes for a sign of life, and how long that takes",
+	.details = "This is no activity: it does not keep a sandbox from its idle timeout.",
+	.opts = ping_opts,
+	.nopts = ARRAY_SIZE(ping_opts),
+	.run = ping_verb,
+};
+
+/* ---- drain ---- */
+
+static const struct opt drain_opts[] = {
+	{'t', "timeout", "SECONDS", "Stop them after this, whatever runs [never]", opt_set_timeout,
+	 ARGS(timeout_ns), 0},
+	{'q', "quiet", NULL, "Do not print names", opt_set_flag, ARGS(quiet), 0},
+};
+
+static int drain_one(struct store *s, const char *name, const struct control_args *a,
+		     struct err *err)
+{
+	const struct control_request q = {.op = CONTROL_DRAIN, .timeout_ns = a->timeout_ns};
+
+	int r = control_request(s, name, &q, NULL, err);
+
+	/* One that was paused goes on first. */
+	if (r == 0)
+		tell(s, name, SANDBOX_RUNNING, NULL);
+	if (r == 0)
+		tell(s, name, SANDBOX_DRAINING, NULL);
+	return r;
+}
+
+static int drained_one(struct store *s, const char *name, const struct control_args *a,
+		       struct err *err)
+{
+	int r = sandbox_wait_end(s, name, -1, err);
+
+	if (r == 0)
+		say(a, name);
+	return r;
+}
+
+static int drain_verb(struct cli *cli, int argc, char **argv)
+{
+	return each(cli, argc, argv, drain_one, drained_one);
+}
+
+const struct verb verb_drain = {
+	.name = "drain",
+	.group = "Sandboxes",
+	.args = "[OPTIONS] NAME…",
+	.summary = "Let what runs in sandboxes finish, and stop them",
+	.details = "New commands are refused from now on. Interrupted, this command only stops "
+		   "waiting:\n"
+		   "the sandboxes go on draining.",
+	.opts = drain_opts,
+	.nopts = ARRAY_SIZE(drain_opts),
+	.run = drain_verb,
+};

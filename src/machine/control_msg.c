@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine/control_msg.h"
+
+#define F(S, m, t, ...)                                                                            \
+	{                                                                                          \
+		.key = #m, .type = t, .offset = offsetof(struct S, m), __VA_ARGS__                 \
+	}
+#define OPTIONAL(S, m, t)                                                                          \
+	F(S, m, t, .flags = WIRE_OPTIONAL | WIRE_SKIP, .has = offsetof(struct S, has_##m))
+#define TEXT(S, m) F(S, m, WIRE_TEXT, .flags = WIRE_OPTIONAL | WIRE_SKIP)
+#define TABLE(S, fields_)                                                                          \
+	{                                                                                          \
+		.name = #S, .size = sizeof(struct S), .fields = fields_,                           \
+		.nfields = sizeof(fields_) / sizeof((fields_)[0])                                  \
+	}
+
+static const char *const op_names[] = {
+	[CONTROL_PING] = "ping",     [CONTROL_STATS] = "stats", [CONTROL_PAUSE] = "pause",
+	[CONTROL_RESUME] = "resume", [CONTROL_DRAIN] = "drain", [CONTROL_TOUCH] = "touch",
+	[CONTROL_LIMITS] = "limits", [CONTROL_CPUS] = "cpus",	[CONTROL_MEMORY] = "memory",
+	[CONTROL_DEFAULTS] = "env",  [CONTROL_OPS] = NULL,
+};
+
+static const struct wire_field request_fields[] = {
+	F(control_request, op, WIRE_ENUM, .names = op_names),
+	F(control_request, timeout_ns, WIRE_U64, .flags = WIRE_DEFAULT),
+	OPTIONAL(control_request, max_duration_ns, WIRE_U64),
+	OPTIONAL(control_request, idle_timeout_ns, WIRE_U64),
+	F(control_request, cpus, WIRE_U32, .flags = WIRE_DEFAULT),
+	F(control_request, memory, WIRE_U64, .flags = WIRE_DEFAULT),
+	F(control_request, env, WIRE_TEXTS, .flags = WIRE_DEFAULT | WIRE_SKIP | WIRE_SECRET),
+	TEXT(control_request, workdir),
+};
+static const struct wire_table request_table = TABLE(control_request, request_fields);
+
+static const struct wire_field stats_fields[] = {
+	F(control_stats, paused, WIRE_BOOL),
+	F(control_stats, draining, WIRE_BOOL),
+	F(control_stats, cpus, WIRE_U32),
+	F(control_stats, cpus_max, WIRE_U32),
+	F(control_stats, memory, WIRE_U64),
+	F(control_stats, memory_max, WIRE_U64),
+	F(control_stats, uptime_ns, WIRE_U64),
+	F(control_stats, idle_ns, WIRE_U64),
+	F(control_stats, max_duration_ns, WIRE_U64),
+	F(control_stats, idle_timeout_ns, WIRE_U64),
+	F(control_stats, vcpu_time_ns, WIRE_U64),
+	F(control_stats, memory_resident, WIRE_U64),
+	F(control_stats, disk_read_bytes, WIRE_U64),
+	F(control_stats, disk_read_ops, WIRE_U64),
+	F(control_stats, disk_write_bytes, WIRE_U64),
+	F(control_stats, disk_write_ops, WIRE_U64),
+	F(control_stats, net_rx_bytes, WIRE_U64),
+	F(control_stats, net_tx_bytes, WIRE_U64),
+	F(control_stats, clients, WIRE_U32),
+	F(control_stats, sessions, WIRE_U32),
+	F(control_stats, has_guest, WIRE_BOOL),
+	F(control_stats, guest_memory_total, WIRE_U64),
+	F(control_stats, guest_memory_available, WIRE_U64),
+	F(control_stats, guest_root_total, WIRE_U64),
+	F(control_stats, guest_root_free, WIRE_U64),
+	F(control_stats, guest_cpus, WIRE_U32),
+};
+static const struct wire_table stats_table = TABLE(control_stats, stats_fields);
+
+static const struct wire_field answer_fields[] = {
+	F(control_answer, code, WIRE_U32),
+	TEXT(control_answer, message),
+	TEXT(control_answer, hint),
+	F(control_answer, elapsed_ns, WIRE_U64, .flags = WIRE_DEFAULT),
+	F(control_answer, cpus, WIRE_U32, .flags = WIRE_DEFAULT),
+	F(control_answer, memory, WIRE_U64, .flags = WIRE_DEFAULT),
+	F(control_answer, stats, WIRE_STRUCT, .flags = WIRE_OPTIONAL | WIRE_SKIP,
+	  .has = offsetof(struct control_answer, has_stats), .table = &stats_table),
+};
+static const struct wire_table answer_table = TABLE(control_answer, answer_fields);
+
+const char *control_op_name(int32_t op)
+{
+	return op >= 0 && op < CONTROL_OPS ? op_names[op] : "?";
+}
+
+static void put(const struct wire_table *t, const void *obj, struct buf *b)
+{
+	struct buf body = BUF_INIT;
+
+	wire_encode(t, obj, &body);
+	buf_add_be32(b, (uint32_t)buf_size(&body));
+	buf_add(b, buf_ptr(&body), buf_size(&body));
+	b->failed |= body.failed;
+	buf_done(&body);
+}
+
+static int take(const struct wire_table *t, size_t max, struct buf *b, void *ret, struct err *err)
+{
+	struct cur c;
+	uint32_t n;
+	int r;
+
+	if (buf_size(b) < sizeof(n))
+		return 0;
+	c = cur_make(buf_ptr(b), buf_size(b));
+	n = cur_be32(&c);
+	if (n > max)
+		return err_set(err, ERR_PROTOCOL, "a %s of %u bytes", t->name, n);
+	if (cur_left(&c) < n)
+		return 0;
+	r = wire_decode(t, c.p, n, ret, err);
+	if (r < 0)
+		return r;
+	buf_consume(b, sizeof(n) + n);
+	return 1;
+}
+
+void control_request_put(const struct control_request *q, struct buf *b)
+{
+	put(&request_table, q, b);
+}
+
+void control_answer_put(const struct control_answer *a, struct buf *b)
+{
+	put(&answer_table, a, b);
+}
+
+int control_request_take(struct buf *b, struct control_request *ret, struct err *err)
+{
+	return take(&request_table, CONTROL_REQUEST_MAX, b, ret, err);
+}
+
+int control_answer_take(struct buf *b, struct control_answer *ret, struct err *err)
+{
+	return take(&answer_table, CONTROL_ANSWER_MAX, b, ret, err);
+}
+
+void control_request_done(struct control_request *q)
+{
+	wire_free(&request_table, q);
+}
+
+void control_answer_done(struct control_answer *a)
+{
+	wire_free(&answer_table, a);
+}

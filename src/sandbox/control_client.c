@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/control_client.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/loop.h"
+#include "sandbox/sandbox_dir.h"
+#include "sandbox/spec.h"
+
+enum { CHUNK = 4096, CONNECT_TRIES = 200, CONNECT_RETRY_NS = 5000000 };
+
+static int try_connect(struct store *s, const char *name)
+{
+	cleanup_close int dir = sandbox_dir_open(s, name, NULL);
+
+	return dir < 0 ? dir : sandbox_socket_connect(dir, SANDBOX_CONTROL_SOCKET, NULL);
+}
+
+int control_connect(struct store *s, const char *name, struct err *err)
+{
+	int r = sandbox_name_check(name, err);
+
+	if (r < 0)
+		return r;
+	/* Between the lock and the socket there is a moment, at the start as at the end. */
+	for (int i = 0; i < CONNECT_TRIES; i++) {
+		cleanup_sandbox_list struct sandbox_list l = {0};
+		int fd = try_connect(s, name);
+
+		if (fd >= 0)
+			return fd;
+		r = sandbox_dir_list(s, name, &l, err);
+		if (r < 0)
+			return r;
+		if (!l.items[0].running) {
+			err_set(err, ENOTCONN, "sandbox \"%s\" is not running", name);
+			return err_hint(err, "start it with `msb start %s`", name);
+		}
+		nanosleep(&(struct timespec){.tv_nsec = CONNECT_RETRY_NS}, NULL);
+	}
+	err_set(err, EBUSY, "sandbox \"%s\" runs, but its machine does not answer", name);
+	return err_hint(err, "another command may be starting or stopping it");
+}
+
+static int receive(int fd, int timeout_ms, struct control_answer *ret, struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	uint64_t end = now_ns() + (uint64_t)timeout_ms * 1000000;
+
+	b.max = CONTROL_ANSWER_MAX + 2 * CHUNK;
+	for (;;) {
+		struct pollfd pfd = {.fd = fd, .events = POLLIN};
+		uint64_t now = now_ns();
+		void *to = buf_reserve(&b, CHUNK);
+		ssize_t n;
+		int r;
+
+		if (!to)
+			return err_set(err, ENOMEM, "cannot ask the machine: out of memory");
+		r = now >= end ? 0 : poll(&pfd, 1, (int)((end - now) / 1000000) + 1);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0)
+			return err_set(err, ETIMEDOUT, "its machine does not answer");
+		n = recv(fd, to, CHUNK, MSG_DONTWAIT);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			continue;
+		if (n <= 0)
+			return err_set(err, ECONNRESET, "its machine ended");
+		buf_commit(&b, (size_t)n);
+		r = control_answer_take(&b, ret, err);
+		if (r != 0)
+			return r < 0 ? err_wrap(err,
+						"its machine answers what we do not understand")
+				     : 0;
+	}
+}
+
+int control_ask(int fd, const struct control_request *q, int timeout_ms, struct control_answer *ret,
+		struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	cleanup_answer struct control_answer a = {0};
+	size_t sent = 0;
+	int r;
+
+	control_request_put(q, &b);
+	if (buf_failed(&b))
+		return err_set(err, ENOMEM, "cannot ask the machine: out of memory");
+	while (sent < buf_size(&b)) {
+		ssize_t n = send(fd, buf_ptr(&b) + sent, buf_size(&b) - sent, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_set(err, errno, "its machine ended");
+		sent += (size_t)n;
+	}
+	r = receive(fd, timeout_ms, &a, err);
+	if (r < 0)
+		return r;
+	if (a.code) {
+		err_set(err, (int)a.code, "%s", a.message ? a.message : err_name((int)a.code));
+		if (a.hint && *a.hint)
+			err_hint(err, "%s", a.hint);
+		return -(int)a.code;
+	}
+	if (ret) {
+		*ret = a;
+		a = (struct control_answer){0};
+	}
+	return 0;
+}
+
+int control_request(struct store *s, const char *name, const struct control_request *q,
+		    struct control_answer *ret, struct err *err)
+{
+	cleanup_close int fd = control_connect(s, name, err);
+	int r = fd < 0 ? fd : control_ask(fd, q, CONTROL_TIMEOUT_MS, ret, err);
+
+	return fd >= 0 && r < 0 ? err_wrap(err, "sandbox \"%s\"", name) : r;
+}

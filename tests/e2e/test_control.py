@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be asked of a machine that runs, and when it ends by itself."""
+import json
+import socket
+import struct
+import time
+
+from harness import Case, until
+
+
+class Control(Case):
+    def ask_raw(self, name, data):
+        """Bytes to control.sock; what comes back until it is closed or nothing comes."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(2)
+            s.connect(f"{self.home}/sandboxes/{name}/control.sock")
+            s.sendall(data)
+            try:
+                return s.recv(65536)
+            except TimeoutError:
+                return None
+
+    def machine(self, name="box"):
+        return json.loads(self.ok(self.msb("inspect", "--format", "json", name)).text)["machine"]
+
+    def test_pause_and_ping(self):
+        self.own_home()
+        self.running()
+        self.assertRegex(self.ok(self.msb("ping", "--touch", "box")).text, r"^box: \d+\.\d+ ms\n$")
+        self.assertEqual(self.ok(self.msb("pause", "box")).text, "box\n")
+        self.ok(self.msb("pause", "-q", "box"))
+        self.refused(self.msb("ping", "box"), 1, "box", "paused", "resume")
+        # A command waits, and runs once the machine does.
+        child = self.start("exec", "box", "--", "echo", "after")
+        time.sleep(0.3)
+        self.assertIsNone(child.poll())
+        self.ok(self.msb("resume", "box"))
+        self.assertEqual(child.communicate(timeout=60)[0], b"after\n")
+        # Time has not stood still.
+        said = float(self.ok(self.msb("exec", "box", "--", "date", "+%s")).text)
+        self.assertLess(abs(said - time.time()), 30)
+        # Names that are none of a running sandbox, among one that is.
+        done = self.msb("ping", "box", "nobody")
+        self.refused(done, 1, "no sandbox", "nobody")
+        self.assertIn("box: ", done.text)
+        # Whoever speaks another language is hung up on, and disturbs nobody.
+        for junk in (b"\0\0\0\2\xff\xff", b"\x7f\0\0\0", b"{\"op\": \"stop\"}\n", struct.pack(">I", 0)):
+            self.assertIn(self.ask_raw("box", junk), (b"", None))
+        # A paused sandbox can be stopped, in order.
+        self.ok(self.msb("pause", "box"))
+        self.ok(self.msb("stop", "box"))
+        self.assertEqual(self.machine()["end"], "stopped")
+        self.refused(self.msb("pause", "box"), 1, "not running", "start")
+
+    def test_drain(self):
+        self.own_home()
+        child = self.running()
+        busy = self.start("exec", "box", "--", "sh", "-c", "echo in; read x; echo $x; exit 3")
+        self.assertEqual(busy.stdout.readline(), b"in\n")
+        drain = self.start("drain", "box")
+        until(lambda: b"draining" in self.start("exec", "box", "--", "true").communicate()[1], "a refusal")
+        # What runs has all the time it needs.
+        busy.stdin.write(b"done\n")
+        busy.stdin.flush()
+        self.assertEqual(busy.communicate(timeout=60)[0], b"done\n")
+        self.assertEqual(busy.returncode, 3)
+        self.assertIsNone(drain.poll())
+        child.stdin.close()
+        self.assertEqual(drain.wait(timeout=60), 0)
+        self.assertEqual(self.machine()["end"], "drained")
+
+    def test_drain_has_its_time(self):
+        self.own_home()
+        child = self.running()
+        self.ok(self.msb("drain", "-q", "-t", "1", "box"))
+        self.assertEqual(child.wait(timeout=60), 125)
+        self.assertEqual(self.machine()["end"], "drain-timeout")
+
+    def test_limits(self):
+        self.own_home()
+        done = self.run_in("busybox", "sleep", "1000", options=["--max-duration", "1s"])
+        self.refused(done, 125, "maximal duration")
+        self.nothing_left()
+        # A command that runs is activity; nothing but an open connection is not.
+        self.ok(self.run_in("busybox", "sleep", "2", options=["--idle-timeout", "500ms"]))
+        child = self.running("box", "--idle-timeout", "1500ms", "--max-duration", "1000s")
+        time.sleep(2)
+        self.ok(self.msb("ping", "box"))
+        self.assertIsNone(child.poll())
+        self.refused(self.run_in("busybox", "true", options=["--max-duration", "0"]), 125, "duration")
