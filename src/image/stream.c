@@ -191,17 +191,17 @@ static ssize_t fill_unpacked(struct stream *s, uint8_t *p, size_t max, struct er
 	size_t have = 0;
 
 	while (have < max) {
-		size_t n = MIN(s->made_len, max - have);
+		size_t n;
 
+		if (!s->made_len)
+			s->made_len = slots_take(&s->slots, &s->made);
+		if (!s->made_len)
+			return have ? (ssize_t)have : unpacker_ended(s, err);
+		n = MIN(s->made_len, max - have);
 		memcpy(p + have, s->made, n);
 		s->made += n;
 		s->made_len -= n;
 		have += n;
-		if (have == max)
-			break;
-		s->made_len = slots_take(&s->slots, &s->made);
-		if (!s->made_len)
-			return have ? (ssize_t)have : unpacker_ended(s, err);
 	}
 	return (ssize_t)have;
 }
