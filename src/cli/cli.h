@@ -103,6 +103,6 @@ int cli_json(struct json_t *j);
 extern const struct verb verb_run, verb_ls, verb_stop, verb_rm, verb_inspect, verb_image, verb_pull,
 	verb_load, verb_save, verb_registry, verb_doctor, verb_images, verb_rmi, verb_exec,
 	verb_shell, verb_logs, verb_copy;
-extern const struct verb verb_pause, verb_resume, verb_ping, verb_touch, verb_drain;
+extern const struct verb verb_pause, verb_resume, verb_ping, verb_touch, verb_drain, verb_metrics;
 
 #endif

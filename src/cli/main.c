@@ -31,6 +31,7 @@ static const struct verb *const verbs[] = {
 	&verb_drain,
 	&verb_ping,
 	&verb_touch,
+	&verb_metrics,
 	&verb_image,
 	&verb_pull,
 	&verb_load,
