@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "cli/spec_opts.h"
 
 #ifndef MSB_VERSION
 #define MSB_VERSION "unknown"
@@ -184,6 +185,10 @@ int cli_parse(struct cli *cli, void *target, int argc, char **argv, struct opt_w
 		*code = cli_finish();
 		return 1;
 	}
+	if (v->shared && v->shared->finish && v->shared->finish(target, &err) < 0) {
+		*code = usage(cli, &err);
+		return 1;
+	}
 	if (cli->level != LOG_OFF)
 		log_open(STDERR_FILENO, cli->level, NULL);
 	return 0;
@@ -280,6 +285,7 @@ int main(int argc, char **argv)
 	struct err err = ERR_INIT;
 
 	fill_descriptors();
+	spec_opts_init();
 	if (opt_parse(tables, ARRAY_SIZE(tables), 0, argc - 1, argv + 1, &words, &err) < 0) {
 		err_hint(&err, "`msb --help` lists commands and options");
 		return cli_fail(&err, EXIT_USAGE);

@@ -184,6 +184,8 @@ static void wrap(struct buf *b, const char *text, size_t at)
 
 void opt_help(const struct opt *opts, size_t n, struct buf *b)
 {
+	cleanup_buf struct buf text = BUF_INIT;
+
 	for (size_t i = 0; i < n; i++) {
 		const struct opt *o = &opts[i];
 		size_t start = buf_size(b), used;
@@ -198,7 +200,11 @@ void opt_help(const struct opt *opts, size_t n, struct buf *b)
 			buf_addf(b, "\n%*s", HELP_COLUMN, "");
 		else
 			buf_addf(b, "%*s", (int)(HELP_COLUMN - used), "");
-		wrap(b, o->help, HELP_COLUMN);
+		buf_reset(&text);
+		buf_add_str(&text, o->help);
+		if (o->def)
+			buf_addf(&text, " [%s]", o->def);
+		wrap(b, buf_failed(&text) ? o->help : buf_cstr(&text), HELP_COLUMN);
 	}
 }
 

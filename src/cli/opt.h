@@ -22,13 +22,16 @@ struct opt {
 	/* Store @value (NULL without arg) in @target, at o->offset if that is of use. */
 	int (*set)(const struct opt *o, void *target, const char *value, struct err *err);
 	size_t offset;
-	int number; /* for set() */
+	int number;	 /* for set() */
+	const char *def; /* default, for the help; NULL: none */
 };
 
 /* A table that several verbs share. */
 struct opt_set {
 	const struct opt *opts;
 	size_t n;
+	/* What is to be done when all words were read without a mistake; NULL: nothing. */
+	int (*finish)(void *target, struct err *err);
 };
 
 struct opt_table {

@@ -17,28 +17,6 @@
 #include "sandbox/source.h"
 #include "store/store.h"
 
-int pull_policy_parse(const char *text, enum pull_policy *ret, struct err *err)
-{
-	static const struct {
-		const char *word;
-		enum pull_policy policy;
-	} words[] = {
-		{"always", PULL_ALWAYS},
-		{"missing", PULL_MISSING},
-		{"if-missing", PULL_MISSING},
-		{"never", PULL_NEVER},
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
-		if (str_eq(text, words[i].word)) {
-			*ret = words[i].policy;
-			return 0;
-		}
-	}
-	err_set(err, ERR_USAGE, "\"%.60s\" does not say when to pull", text);
-	return err_hint(err, "it is one of always, missing, never");
-}
-
 int cli_pull(struct store *s, const char *ref, const struct pull_args *a, struct image_info *ret,
 	     struct err *err)
 {

@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/str.h"
 #include "cli/opt.h"
+#include "config/field.h"
 #include "image/image.h"
 
 struct store;
@@ -22,10 +23,6 @@ struct cli;
 enum { PULL_OPTS = 5 };
 extern const struct opt pull_opts[PULL_OPTS];
 int pull_run(struct cli *cli, int argc, char **argv);
-
-enum pull_policy { PULL_MISSING, PULL_ALWAYS, PULL_NEVER };
-/* "always", "missing" (or "if-missing"), "never" */
-int pull_policy_parse(const char *text, enum pull_policy *ret, struct err *err);
 
 struct pull_args {
 	const char *platform;

@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "cli/attach.h"
 #include "cli/cli.h"
+#include "cli/pull.h"
 #include "cli/spec_opts.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
@@ -58,7 +59,7 @@ static void warn_reused(const struct run_args *a, const struct sandbox *sb, cons
 	if (!sandbox_has_image(sb, image))
 		cli_warn("sandbox \"%s\" exists and stays with image %s, not %s", sandbox_name(sb),
 			 sandbox_image(sb), image);
-	if (a->with.created)
+	if (a->with.model.creates)
 		cli_warn("sandbox \"%s\" exists: options for its creation are ignored",
 			 sandbox_name(sb));
 }
@@ -85,7 +86,7 @@ static int run_in(const struct cli *cli, struct store *store, struct run_args *a
 	const char *image = words->words[0];
 	struct sandbox *sb = NULL;
 	struct err late = ERR_INIT;
-	int r = sandbox_open(&sb, store, &a->with.spec, image, err);
+	int r = sandbox_open(&sb, store, &a->with.model.spec, image, err);
 
 	if (r < 0)
 		return r;
@@ -132,16 +133,16 @@ static int run(struct cli *cli, int argc, char **argv)
 		r = 0;
 	if (r < 0)
 		err_hint(&err, "usage: msb run %s", cli->verb->args);
-	if (r == 0 && !a.with.spec.log_level && cli->level != LOG_OFF) {
-		a.with.spec.log_level = strdup(log_level_name(cli->level));
-		r = a.with.spec.log_level ? 0 : err_set(&err, ENOMEM, "out of memory");
+	if (r == 0 && !a.with.model.spec.log_level && cli->level != LOG_OFF) {
+		a.with.model.spec.log_level = strdup(log_level_name(cli->level));
+		r = a.with.model.spec.log_level ? 0 : err_set(&err, ENOMEM, "out of memory");
 	}
 	if (r == 0)
 		r = store_open(&store, NULL, &err);
 	/* Ctrl-C still ends us here, and that is all it has to do. */
 	if (r == 0)
-		r = cli_pull_for_run(store, words.words[0], a.with.spec.name, a.with.pull,
-				     a.with.quiet, &err);
+		r = cli_pull_for_run(store, words.words[0], a.with.model.spec.name,
+				     a.with.model.pull, a.with.quiet, &err);
 	attach_block_signals();
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (r == 0)

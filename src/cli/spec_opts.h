@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Options that say what a sandbox is: of `run`, `create`, and whatever else makes one.
+ * Options that say what a sandbox is: of `run`, `create`, and whatever else makes one. They are the
+ * rows of config/field.h; a new one is made there.
  *
  * A verb names spec_opts as its shared table and parses into a struct that begins with a struct
- * spec_args.
+ * spec_args, of which the model is filled when the words have been read.
  */
 #ifndef CLI_SPEC_OPTS_H
 #define CLI_SPEC_OPTS_H
@@ -11,14 +12,19 @@
 #include <stdbool.h>
 
 #include "cli/cli.h"
-#include "cli/pull.h"
-#include "sandbox/spec.h"
+#include "config/field.h"
+
+/* An option of the command line; it counts after all files, wherever they are named. */
+struct spec_word {
+	const struct field *field;
+	const char *value; /* argv's */
+};
 
 struct spec_args {
-	struct sandbox_spec spec;
-	enum pull_policy pull;
+	struct model model;
 	bool quiet;
-	bool created; /* an option was given that only counts for a new sandbox */
+	struct spec_word *words;
+	size_t nwords;
 };
 
 /* Fill in the defaults. */
@@ -26,6 +32,8 @@ void spec_args_init(struct spec_args *a);
 void spec_args_done(struct spec_args *a);
 #define cleanup_spec_args __attribute__((cleanup(spec_args_done)))
 
-extern const struct opt_set spec_opts;
+/* Its rows are there after spec_opts_init(). */
+extern struct opt_set spec_opts;
+void spec_opts_init(void);
 
 #endif

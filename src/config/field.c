@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "config/field.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "sandbox/patch.h"
+
+void model_init(struct model *m)
+{
+	*m = (struct model){0};
+	sandbox_spec_init(&m->spec);
+}
+
+void model_done(struct model *m)
+{
+	sandbox_spec_done(&m->spec);
+	for (size_t i = 0; i < m->nsaid; i++) {
+		free(m->said[i].text);
+		free(m->said[i].from);
+	}
+	free(m->said);
+	*m = (struct model){0};
+}
+
+/* ---- setters that the spec has not ---- */
+
+int pull_policy_parse(const char *text, enum pull_policy *ret, struct err *err)
+{
+	static const struct {
+		const char *word;
+		enum pull_policy policy;
+	} words[] = {
+		{"always", PULL_ALWAYS},
+		{"missing", PULL_MISSING},
+		{"if-missing", PULL_MISSING},
+		{"never", PULL_NEVER},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+		if (str_eq(text, words[i].word)) {
+			*ret = words[i].policy;
+			return 0;
+		}
+	}
+	err_set(err, ERR_USAGE, "\"%.60s\" does not say when to pull", text);
+	return err_hint(err, "it is one of always, missing, never");
+}
+
+static int set_pull(struct model *m, const char *text, struct err *err)
+{
+	return pull_policy_parse(text, &m->pull, err);
+}
+
+static int replace(char **at, const char *text, struct err *err)
+{
+	char *copy = strdup(text);
+
+	if (!copy)
+		return err_set(err, ENOMEM, "out of memory");
+	free(*at);
+	*at = copy;
+	return 0;
+}
+
+static int set_name(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	int r = sandbox_name_check(text, err);
+
+	return r < 0 ? r : replace(&s->name, text, err);
+}
+
+#define PATCH(fn, patch)                                                                           \
+	static int fn(struct sandbox_spec *s, const char *text, struct err *err)                   \
+	{                                                                                          \
+		return sandbox_patch_add(s, patch, text, err);                                     \
+	}
+PATCH(add_copy, SANDBOX_COPY)
+PATCH(add_copy_file, SANDBOX_COPY_FILE)
+PATCH(add_copy_dir, SANDBOX_COPY_DIR)
+PATCH(add_mkdir, SANDBOX_MKDIR)
+PATCH(add_rm, SANDBOX_RM)
+PATCH(add_script, SANDBOX_SCRIPT)
+PATCH(add_script_raw, SANDBOX_SCRIPT_RAW)
+PATCH(add_script_path, SANDBOX_SCRIPT_PATH)
+
+/* ---- the table ---- */
+
+#define TEXT(field) .text = offsetof(struct sandbox_spec, field)
+
+/* In the order of the help. */
+const struct field fields[] = {
+	{"env", NULL, FIELD_MAP, 'e', "env", "KEY[=VALUE]",
+	 "Set an environment variable, or pass on ours (repeatable)", NULL,
+	 .spec = sandbox_spec_env},
+	{"user", NULL, FIELD_TEXT, 'u', "user", "USER[:GROUP]",
+	 "Run as this user, by name or number", "image's, or root", TEXT(user)},
+	{"workdir", NULL, FIELD_TEXT, 'w', "workdir", "PATH", "Working directory", "image's, or /",
+	 TEXT(workdir)},
+	{"entrypoint", NULL, FIELD_TEXT, 0, "entrypoint", "PROGRAM",
+	 "Program to run in place of the image's entrypoint", NULL, TEXT(entrypoint)},
+	{"cpus", NULL, FIELD_NUMBER, 'c', "cpus", "N", "Virtual CPUs", "1",
+	 .spec = sandbox_spec_cpus},
+	{"max_cpus", NULL, FIELD_NUMBER, 0, "max-cpus", "N",
+	 "CPUs that it can be given while it runs", "--cpus", .spec = sandbox_spec_max_cpus},
+	{"memory", NULL, FIELD_SIZE, 'm', "memory", "SIZE",
+	 "Memory, as in 512M or 1.5G; a bare number is MiB", "512M", .spec = sandbox_spec_memory},
+	{"root_disk", NULL, FIELD_TEXT, 0, "root-disk", "SIZE|tmpfs[:SIZE]|FILE",
+	 "Room for changes to the root file system, or a disk of yours for them", "8G",
+	 .spec = sandbox_spec_root},
+	{"shell", NULL, FIELD_TEXT, 0, "shell", "PATH", "Shell, and what runs scripts", "/bin/sh",
+	 TEXT(shell)},
+	{NULL, "in a file it is an entry of \"patches\"", FIELD_LIST, 0, "copy", "SRC:DST",
+	 "Copy a file or directory into the root (repeatable, as those below)", NULL,
+	 .spec = add_copy},
+	{NULL, "in a file it is an entry of \"patches\"", FIELD_LIST, 0, "copy-file", "SRC:DST",
+	 "Copy a file", NULL, .spec = add_copy_file},
+	{NULL, "in a file it is an entry of \"patches\"", FIELD_LIST, 0, "copy-dir", "SRC:DST",
+	 "Copy a directory", NULL, .spec = add_copy_dir},
+	{NULL, "in a file it is an entry of \"patches\"", FIELD_LIST, 0, "mkdir", "PATH",
+	 "Make a directory in the root", NULL, .spec = add_mkdir},
+	{NULL, "in a file it is an entry of \"patches\"", FIELD_LIST, 0, "rm", "PATH",
+	 "Remove a file or directory from the root", NULL, .spec = add_rm},
+	{NULL, "in a file it is an entry of \"scripts\"", FIELD_LIST, 0, "script", "NAME=BODY",
+	 "Put a script on the PATH; \\n, \\t, \\\" and the like are understood", NULL,
+	 .spec = add_script},
+	{"scripts", NULL, FIELD_MAP, 0, "script-raw", "NAME=BODY", "The same, as it stands", NULL,
+	 .spec = add_script_raw},
+	{NULL, "in a file it is an entry of \"scripts\"", FIELD_LIST, 0, "script-path", "NAME:FILE",
+	 "The same from a file", NULL, .spec = add_script_path},
+	{NULL, "a file may serve several sandboxes", FIELD_TEXT, 'n', "name", "NAME",
+	 "Keep the sandbox under this name, and use it again next time", NULL, .spec = set_name,
+	 .anyway = true},
+	{"hostname", NULL, FIELD_TEXT, 'H', "hostname", "NAME", "Host name in the guest",
+	 "from the sandbox's name", TEXT(hostname)},
+	{"labels", NULL, FIELD_MAP, 0, "label", "KEY[=VALUE]",
+	 "Attach a label, to choose sandboxes by (repeatable)", NULL, .spec = sandbox_spec_label},
+	{"rlimits", NULL, FIELD_LIST, 0, "rlimit", "RES=SOFT[:HARD]",
+	 "Resource limit, as in nofile=1024:4096 (repeatable)", NULL, .spec = sandbox_spec_rlimit},
+	{"max_duration", NULL, FIELD_DURATION, 0, "max-duration", "TIME",
+	 "Stop it after this long, as in 90, 30s, 5m, 1h", NULL, .spec = sandbox_spec_max_duration},
+	{"idle_timeout", NULL, FIELD_DURATION, 0, "idle-timeout", "TIME",
+	 "Stop it when nothing was done in it for so long", NULL,
+	 .spec = sandbox_spec_idle_timeout},
+	{"pull_policy", NULL, FIELD_WORD, 0, "pull", "always|missing|never",
+	 "When to ask the image's registry", "missing", .model = set_pull, .anyway = true},
+	{"kernel", NULL, FIELD_PATH, 0, "kernel", "PATH",
+	 "Boot this kernel (an uncompressed vmlinux)", NULL, TEXT(kernel)},
+	{"engine", NULL, FIELD_WORD, 0, "engine", "auto|kvm|qemu", "What runs the CPU", "auto",
+	 TEXT(engine)},
+	{"jail", NULL, FIELD_WORD, 0, "jail", "on|off",
+	 "Walls around the process that runs the machine", "on", TEXT(jail)},
+	{"log_level", NULL, FIELD_WORD, 0, "log-level", "error|warn|info|debug|trace",
+	 "Log level of the sandbox's process", NULL, TEXT(log_level), .anyway = true},
+};
+const size_t nfields = ARRAY_SIZE(fields);
+
+/* ---- one value ---- */
+
+/* Is @text one of the words "a|b|c"? */
+static bool is_word(const char *words, const char *text)
+{
+	size_t n = strlen(text);
+
+	for (const char *w = words; *w; w += w[0] == '|') {
+		size_t len = strcspn(w, "|");
+
+		if (len == n && memcmp(w, text, n) == 0)
+			return true;
+		w += len;
+	}
+	return false;
+}
+
+static int no_word(const struct field *f, const char *text, struct err *err)
+{
+	char list[128] = "";
+	size_t at = 0;
+
+	for (const char *w = f->arg; *w && at + 3 < sizeof(list); w++) {
+		if (*w == '|') {
+			list[at++] = ',';
+			list[at++] = ' ';
+		} else {
+			list[at++] = *w;
+		}
+	}
+	list[at] = '\0';
+	err_set(err, ERR_USAGE, "there is no %s \"%.60s\"", f->opt, text);
+	return err_hint(err, "it is one of %s", list);
+}
+
+static int remember(struct model *m, const struct field *f, const char *text, const char *from,
+		    struct err *err)
+{
+	struct said *v = reallocarray(m->said, m->nsaid + 1, sizeof(*v)), *s;
+
+	if (v)
+		m->said = v;
+	s = v ? &v[m->nsaid] : NULL;
+	if (s)
+		*s = (struct said){f, strdup(text), strdup(from)};
+	if (!s || !s->text || !s->from) {
+		if (s) {
+			free(s->text);
+			free(s->from);
+		}
+		return err_set(err, ENOMEM, "out of memory");
+	}
+	m->nsaid++;
+	return 0;
+}
+
+int field_set(const struct field *f, struct model *m, const char *text, const char *from,
+	      struct err *err)
+{
+	int r;
+
+	if (f->spec)
+		r = f->spec(&m->spec, text, err);
+	else if (f->model)
+		r = f->model(m, text, err);
+	else if (f->kind == FIELD_WORD && !is_word(f->arg, text))
+		r = no_word(f, text, err);
+	else
+		r = replace((char **)((char *)&m->spec + f->text), text, err);
+	if (r < 0)
+		return r;
+	m->creates |= !f->anyway;
+	return remember(m, f, text, from, err);
+}
