@@ -87,10 +87,6 @@ int boot_guest(const struct msg_bootstrap *b, struct err *err)
 {
 	int r;
 
-	if (b->has_handoff_init)
-		return err_set(err, ERR_UNSUPPORTED,
-			       "handing PID 1 over to '%.64s' is not supported by this agent",
-			       b->handoff_init.cmd);
 	r = set_clock(b, err);
 	if (!r)
 		r = mount_root(b, err);
@@ -114,7 +110,7 @@ int boot_guest(const struct msg_bootstrap *b, struct err *err)
 		return r;
 	rlimit_raise_files();
 	etc_write(b);
-	return 0;
+	return b->security_profile == BOOT_SECURITY_RESTRICTED ? restrict_guest(err) : 0;
 }
 
 int boot_cgroup(void)

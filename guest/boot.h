@@ -54,6 +54,16 @@ int net_configure(const struct boot_network *n, struct err *err);
 /* etc.c: /etc/hostname, /etc/hosts, /etc/resolv.conf */
 void etc_write(const struct msg_bootstrap *b);
 
+/* restrict.c: what the restricted profile changes for the whole guest. */
+int restrict_guest(struct err *err);
+
+/*
+ * init.c: let the init that @b names become PID 1. Returns in a child, which serves from now on and
+ * whose @own_name (argv[0]) it changes; later that one has the init end the machine.
+ */
+int init_handoff(const struct msg_bootstrap *b, char *own_name, struct err *err);
+void init_shutdown(void) __attribute__((noreturn));
+
 /* One line to the kernel log (or the console while there is none). */
 void boot_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

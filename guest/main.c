@@ -8,7 +8,8 @@
  * or the end of the control connection, which is the host's way of pulling the plug.
  *
  * When the guest cannot be set up, the reason goes to the host as core.error and to the console,
- * and the machine goes off.
+ * and the machine goes off. With an init of the image's (init.c) this is another process than PID
+ * 1, and that init decides how the machine ends.
  */
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
@@ -37,6 +38,7 @@ struct agent {
 	struct server sv;
 	struct loop_source signals;
 	struct work reap;
+	bool beside_init; /* PID 1 is somebody else */
 };
 
 static struct agent agent;
@@ -69,7 +71,9 @@ static void on_signal(struct loop_source *src, uint32_t events)
 	for (ssize_t i = 0; i < n / (ssize_t)sizeof(info[0]); i++) {
 		if (info[i].ssi_signo == SIGCHLD)
 			server_defer(&agent.sv, &agent.reap);
-		else
+		else if (!agent.beside_init)
+			/* An init that is shutting down sends these to everybody, and does the
+			 * rest. */
 			agent.sv.quit = true;
 	}
 }
@@ -193,13 +197,14 @@ static int serve(uint64_t started, struct err *err)
 	return 0;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	static struct msg_bootstrap boot;
 	uint64_t started = boot_time_ns();
 	struct err err = ERR_INIT;
 	int r;
 
+	(void)argc;
 	if (getpid() != 1) {
 		static const char text[] = "agentd is the init of a sandbox and nothing else\n";
 
@@ -209,6 +214,10 @@ int main(void)
 	r = boot_read("/msb-boot", &boot, &err);
 	if (!r)
 		r = boot_guest(&boot, &err);
+	if (!r && boot.has_handoff_init) {
+		r = init_handoff(&boot, argv[0], &err);
+		agent.beside_init = !r;
+	}
 	fill_stdio();
 	if (!r)
 		r = server_init(&agent.sv, &boot, &err);
@@ -223,5 +232,7 @@ int main(void)
 		boot_failed(&err);
 	boot_late(&boot);
 	server_run(&agent.sv);
+	if (agent.beside_init)
+		init_shutdown();
 	shutdown_machine(agent.signals.fd);
 }

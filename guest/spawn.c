@@ -38,6 +38,16 @@ static int fail(struct spawn *s, const char *stage, enum exec_fail kind)
 	return 127;
 }
 
+/*
+ * What a command of the restricted profile may still do as root: what containers may, but without
+ * making devices.
+ */
+#define CAP(x) (1ull << CAP_##x)
+static const uint64_t caps_kept = CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER) | CAP(FSETID) |
+				  CAP(KILL) | CAP(SETGID) | CAP(SETUID) | CAP(SETPCAP) |
+				  CAP(SETFCAP) | CAP(NET_BIND_SERVICE) | CAP(NET_RAW) |
+				  CAP(SYS_CHROOT) | CAP(AUDIT_WRITE);
+
 static int drop_privileges(struct spawn *s)
 {
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -45,13 +55,26 @@ static int drop_privileges(struct spawn *s)
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return fail(s, "no_new_privs", EXEC_USER_SETUP_FAILED);
-	if (prctl(PR_CAPBSET_DROP, CAP_SYS_ADMIN, 0, 0, 0) < 0 ||
-	    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 ||
+	/* Up to the last that this kernel knows. */
+	for (unsigned long cap = 0; cap < 64; cap++) {
+		if (caps_kept >> cap & 1)
+			continue;
+		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0) {
+			if (errno == EINVAL && cap > CAP_AUDIT_WRITE)
+				break;
+			return fail(s, "capabilities", EXEC_USER_SETUP_FAILED);
+		}
+	}
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 ||
 	    syscall(SYS_capget, &head, caps) < 0)
 		return fail(s, "capabilities", EXEC_USER_SETUP_FAILED);
-	caps[0].effective &= ~(1u << CAP_SYS_ADMIN);
-	caps[0].permitted &= ~(1u << CAP_SYS_ADMIN);
-	caps[0].inheritable &= ~(1u << CAP_SYS_ADMIN);
+	for (int i = 0; i < 2; i++) {
+		uint32_t kept = (uint32_t)(caps_kept >> (32 * i));
+
+		caps[i].effective &= kept;
+		caps[i].permitted &= kept;
+		caps[i].inheritable = 0;
+	}
 	if (syscall(SYS_capset, &head, caps) < 0)
 		return fail(s, "capabilities", EXEC_USER_SETUP_FAILED);
 	return 0;

@@ -93,6 +93,24 @@ static int fill_root(const struct sandbox_spec *s, const struct sandbox_source *
 	return root->lower ? fill_upper(s, &root->upper, err) : -ENOMEM;
 }
 
+static int fill_init(const struct sandbox_spec *s, struct msg_bootstrap *m)
+{
+	struct boot_handoff *h = &m->handoff_init;
+
+	m->has_handoff_init = true;
+	h->cmd = strdup(s->init);
+	h->args.v = calloc(s->init_args.n + 1, sizeof(char *));
+	if (!h->cmd || !h->args.v)
+		return -ENOMEM;
+	for (size_t i = 0; i < s->init_args.n; i++) {
+		h->args.v[i] = strdup(s->init_args.v[i]);
+		if (!h->args.v[i])
+			return -ENOMEM;
+		h->args.n++;
+	}
+	return fill_env(&s->init_env, &h->env);
+}
+
 int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
 		      const struct sandbox_source *src, const struct sandbox_command *command,
 		      bool patch, struct buf *b, struct err *err)
@@ -118,6 +136,10 @@ int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
 		r = fill_env(&command->env, &m.default_env);
 	if (r == 0)
 		r = fill_rlimits(s, &m.rlimits);
+	if (r == 0 && s->init)
+		r = fill_init(s, &m);
+	if (s->security && str_eq(s->security, "restricted"))
+		m.security_profile = BOOT_SECURITY_RESTRICTED;
 	if (r == 0)
 		r = frame_put_msg(b, 0, MSG_BOOTSTRAP, &m);
 	msg_free(MSG_BOOTSTRAP, &m);

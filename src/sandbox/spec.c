@@ -435,6 +435,19 @@ static int check_text(const char *what, const char *text, struct err *err)
 	return err_hint(err, "pass such bytes through standard input");
 }
 
+/* An init runs with all rights, and runs whatever anybody asks it to. */
+static int check_init(const struct sandbox_spec *s, struct err *err)
+{
+	if (s->init && s->security && str_eq(s->security, "restricted"))
+		return err_set(err, ERR_USAGE,
+			       "--init and --security restricted exclude each other");
+	if (!s->init && (s->init_args.n || s->init_env.n)) {
+		err_set(err, ERR_USAGE, "there is no init for an argument or environment");
+		return err_hint(err, "add --init auto");
+	}
+	return 0;
+}
+
 int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 {
 	int r = s->name ? sandbox_name_check(s->name, err) : 0;
@@ -447,6 +460,8 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 		r = err_set(err, ERR_USAGE, "the shell \"%s\" is not a program's name", s->shell);
 	if (r == 0 && s->hostname)
 		r = check_hostname(s->hostname, err);
+	if (r == 0)
+		r = check_init(s, err);
 	if (r < 0)
 		return r;
 	if (s->workdir && s->workdir[0] != '/') {

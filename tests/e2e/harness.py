@@ -78,26 +78,29 @@ def busybox_image(path):
                       Env=["PATH=/bin:/usr/bin", "FROM_IMAGE=yes"], WorkingDir="/work")
 
 
-def python_image():
-    """Debian with Python, made from packages; kept between runs because it takes minutes."""
-    recipe = repr(MMDEBSTRAP).encode() + open(oci.__file__, "rb").read()
+def debian_image(name, how, **config):
+    """An image of Debian made from packages; kept between runs because it takes minutes."""
+    recipe = repr(how).encode() + open(oci.__file__, "rb").read()
     key = hashlib.sha256(recipe).hexdigest()[:16]
-    kept = os.path.join(CACHE, f"python-{key}.tar")
+    kept = os.path.join(CACHE, f"{name}-{key}.tar")
     os.makedirs(CACHE, exist_ok=True)
     with open(os.path.join(CACHE, "lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.exists(kept):
-            print("e2e: making the Debian and Python image (once)", flush=True)
+            print(f"e2e: making the Debian image {name} (once)", flush=True)
             with tempfile.TemporaryDirectory(dir=CACHE) as work:
                 tar = os.path.join(work, "root.tar")
-                made = subprocess.run(MMDEBSTRAP + [tar], stdout=subprocess.PIPE,
-                                      stderr=subprocess.STDOUT, text=True)
+                made = subprocess.run(how + [tar], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
                 if made.returncode:
                     raise NotReady("mmdebstrap failed: " + made.stdout[-2000:])
-                new = oci.layout(os.path.join(work, "image.tar"), [open(tar, "rb").read()], "python:latest",
-                                 Cmd=["python3"], Env=["PATH=/usr/local/bin:/usr/bin:/bin"])
+                new = oci.layout(os.path.join(work, "image.tar"), [open(tar, "rb").read()], f"{name}:latest",
+                                 Env=["PATH=/usr/local/bin:/usr/bin:/bin"], **config)
                 os.rename(new, kept)
     return kept
+
+
+def python_image():
+    return debian_image("python", MMDEBSTRAP, Cmd=["python3"])
 
 
 @contextlib.contextmanager
