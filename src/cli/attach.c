@@ -222,34 +222,9 @@ static void on_failed(void *arg, const struct msg_exec_failed *m)
 {
 	struct session *s = arg;
 	const char *cmd = s->a->start.argv->v[0];
-	const char *what = m->message && m->message[0] ? m->message : err_name(m->error);
 	struct err why = ERR_INIT;
-	int code = EXIT_OURS;
+	int code = agent_exec_why(m, cmd, &why);
 
-	switch ((enum exec_fail)m->kind) {
-	case EXEC_NOT_FOUND:
-		err_set(&why, ERR_NOT_FOUND, "there is no command \"%s\" in the image", cmd);
-		err_hint(&why, strchr(cmd, '/') ? "check the path"
-						: "it is looked for in the guest's PATH");
-		code = EXIT_NO_COMMAND;
-		break;
-	case EXEC_PERMISSION_DENIED:
-	case EXEC_NOT_EXECUTABLE:
-		err_set(&why, EACCES, "cannot execute \"%s\": %s", cmd, what);
-		code = EXIT_CANNOT_EXECUTE;
-		break;
-	case EXEC_BAD_CWD:
-		err_set(&why, ERR_NOT_FOUND, "cannot enter the working directory: %s", what);
-		err_hint(&why, "it must be in the image; name another with -w");
-		break;
-	case EXEC_USER_SETUP_FAILED:
-		err_set(&why, ERR_NOT_FOUND, "cannot become the command's user: %s", what);
-		err_hint(&why, "it must be in the image's /etc/passwd, or a number");
-		break;
-	default:
-		err_set(&why, ERR_GUEST, "cannot run \"%s\": %s", cmd, what);
-		break;
-	}
 	cli_error(&why);
 	ended(s, code);
 }

@@ -82,7 +82,7 @@ static int look(struct store *store, const char *name, struct subject *s, struct
 
 static const char *status(const struct subject *s)
 {
-	return s->entry->running ? "running" : "stopped";
+	return sandbox_state_name(s->entry->status.state);
 }
 
 static uint64_t image_size(const struct subject *s)
@@ -145,13 +145,17 @@ static json_t *to_json(const struct subject *s)
 {
 	const struct sandbox_record *r = s->entry->record;
 
-	return json_pack("{s:s,s:s,s:o,s:s,s:s,s:o,s:b,s:s,s:o,s:o,s:o,s:o}", "name", r->name,
-			 "status", status(s), "config", record_config(&r->spec), "image", r->image,
-			 "image_id", r->image_id, "image_digest",
-			 text_or_null(s->image.manifest_digest), "ephemeral", r->ephemeral,
-			 "directory", s->path, "created_at", time_or_null(r->created_at),
-			 "updated_at", time_or_null(s->updated_at), "machine", machine_json(s),
-			 "disks", disks_json(s));
+	return json_pack("{s:s,s:s,s:s,s:o,s:o,s:s,s:s,s:o,s:b,s:s,s:o,s:o,s:o,s:o,s:o}", "name",
+			 r->name, "status", status(s), "reason", s->entry->status.reason,
+			 "exit_code",
+			 s->entry->status.exit_code < 0 ? json_null()
+							: json_integer(s->entry->status.exit_code),
+			 "config", record_config(&r->spec), "image", r->image, "image_id",
+			 r->image_id, "image_digest", text_or_null(s->image.manifest_digest),
+			 "ephemeral", r->ephemeral, "directory", s->path, "created_at",
+			 time_or_null(r->created_at), "updated_at", time_or_null(s->updated_at),
+			 "changed_at", time_or_null(s->entry->status.changed_at), "machine",
+			 machine_json(s), "disks", disks_json(s));
 }
 
 /* ---- for people ---- */
@@ -180,6 +184,10 @@ static void print_config(const struct sandbox_record *r)
 	if (c->root == SANDBOX_ROOT_TMPFS)
 		printf("%-14stmpfs%s%s\n", "Root disk", c->root_size ? ", " : "",
 		       c->root_size ? str_size(c->root_size, size) : "");
+	for (size_t i = 0; i < r->main.argv.n; i++)
+		line(i ? "" : "Command", r->main.argv.v[i]);
+	for (size_t i = 0; i < c->labels.n; i++)
+		line(i ? "" : "Labels", c->labels.v[i]);
 	line("User", c->user);
 	line("Workdir", c->workdir);
 	line("Entrypoint", c->entrypoint);
@@ -234,6 +242,9 @@ static void print_subject(const struct subject *s)
 
 	line("Name", r->name);
 	line("Status", status(s));
+	line("Reason", s->entry->status.reason);
+	if (s->entry->status.exit_code >= 0)
+		printf("%-14s%d\n", "Exit code", s->entry->status.exit_code);
 	printf("%-14s%s%s\n", "Image", r->image, s->image.id ? "" : " (gone)");
 	line("Image ID", r->image_id);
 	line("Digest", s->image.manifest_digest);

@@ -19,9 +19,15 @@
 /* clang-format off */
 static const struct verb *const verbs[] = {
 	&verb_run,
-	&verb_ls,
+	&verb_create,
+	&verb_start,
 	&verb_stop,
+	&verb_kill,
+	&verb_restart,
 	&verb_rm,
+	&verb_wait,
+	&verb_ls,
+	&verb_ps,
 	&verb_inspect,
 	&verb_exec,
 	&verb_shell,
@@ -41,6 +47,7 @@ static const struct verb *const verbs[] = {
 	&verb_doctor,
 	&verb_images,
 	&verb_rmi,
+	&verb_keep,
 };
 /* clang-format on */
 

@@ -7,22 +7,29 @@
 
 #include "base/cleanup.h"
 #include "cli/attach.h"
+#include "cli/background.h"
 #include "cli/cli.h"
 #include "cli/pull.h"
 #include "cli/spec_opts.h"
+#include "image/image.h"
+#include "sandbox/reach.h"
+#include "sandbox/record.h"
 #include "sandbox/sandbox.h"
+#include "sandbox/source.h"
 #include "sandbox/sandbox_dir.h"
 #include "store/store.h"
 
 struct run_args {
 	struct spec_args with; /* first: spec_opts sets it */
-	bool tty, no_tty;
+	bool tty, no_tty, detach;
 	uint64_t timeout_ns;
 };
 
 #define ARGS(field) offsetof(struct run_args, field)
 
 static const struct opt run_opts[] = {
+	{'d', "detach", NULL, "Run it in the background, and print the sandbox's name",
+	 opt_set_flag, ARGS(detach), 0},
 	{'t', "tty", NULL, "Give the command a terminal [when stdin and stdout are terminals]",
 	 opt_set_flag, ARGS(tty), 0},
 	{0, "no-tty", NULL, "Give it none", opt_set_flag, ARGS(no_tty), 0},
@@ -52,16 +59,23 @@ static int resolve(struct sandbox *sb, const struct opt_words *words, bool tty, 
 	return 0;
 }
 
+/* What is there differs from what was asked for, and stays as it is. */
+static void warn_kept(const struct run_args *a, const char *name, const char *has,
+		      const char *image)
+{
+	if (a->with.quiet)
+		return;
+	if (has)
+		cli_warn("sandbox \"%s\" exists and stays with image %s, not %s", name, has, image);
+	if (a->with.model.creates)
+		cli_warn("sandbox \"%s\" exists: options for its creation are ignored", name);
+}
+
 static void warn_reused(const struct run_args *a, const struct sandbox *sb, const char *image)
 {
-	if (a->with.quiet || !sandbox_reused(sb))
-		return;
-	if (!sandbox_has_image(sb, image))
-		cli_warn("sandbox \"%s\" exists and stays with image %s, not %s", sandbox_name(sb),
-			 sandbox_image(sb), image);
-	if (a->with.model.creates)
-		cli_warn("sandbox \"%s\" exists: options for its creation are ignored",
-			 sandbox_name(sb));
+	if (sandbox_reused(sb))
+		warn_kept(a, sandbox_name(sb),
+			  sandbox_has_image(sb, image) ? NULL : sandbox_image(sb), image);
 }
 
 /* The machine's own words, for who asked for details. */
@@ -75,6 +89,77 @@ static void show_logs(const struct cli *cli, const struct sandbox *sb)
 	fwrite(buf_ptr(&b), 1, buf_size(&b), stderr);
 }
 
+/* The command in a sandbox of that name that runs already, which goes on afterwards. */
+static int run_joined(struct store *store, struct run_args *a, const struct opt_words *words,
+		      struct attach *attach, int *died, struct err *err)
+{
+	cleanup_record struct sandbox_record record = {0};
+	__attribute__((cleanup(image_info_done))) struct image_info image = IMAGE_INFO_INIT;
+	cleanup_command struct sandbox_command c = {0};
+	cleanup_source_text struct sandbox_source asked = {0};
+	cleanup_close int dir = sandbox_dir_open(store, attach->name, err);
+	int r = dir < 0 ? dir : record_read(dir, &record, err);
+
+	if (r == 0 && record.image_id[0])
+		r = image_find(store, record.image_id, &image, err);
+	if (r == 0)
+		r = sandbox_command_resolve(&record.spec, &image.config, words->rest, words->nrest,
+					    &c, err);
+	if (r == 0 && !c.argv.n &&
+	    (!attach->start.tty ||
+	     strv_add(&c.argv, record.spec.shell ? record.spec.shell : "/bin/sh") < 0)) {
+		r = err_set(err, ERR_USAGE, "image %s does not say what to run", record.image);
+		err_hint(err, "name a command: msb run %s -- COMMAND", record.image);
+	}
+	if (r < 0) {
+		close_fd(attach->fd);
+		return r;
+	}
+	if (sandbox_source_parse(words->words[0], &asked, NULL) < 0 ||
+	    !str_eq(asked.text, record.image))
+		warn_kept(a, attach->name, record.image, words->words[0]);
+	else
+		warn_kept(a, attach->name, NULL, NULL);
+	attach->start.argv = &c.argv;
+	return attach_run(attach, died, err);
+}
+
+/* In the background: an exit code. */
+static int run_detached(const struct cli *cli, struct store *store, struct run_args *a,
+			const struct opt_words *words)
+{
+	const struct sandbox_open how = {
+		.replace = a->with.replace,
+		.timeout_ms = a->with.replace_ms,
+	};
+	cleanup_main struct sandbox_main m = {.tty = a->tty, .timeout_ms = a->timeout_ns / 1000000};
+	cleanup_free char *name = NULL;
+	struct sandbox *sb = NULL;
+	struct err err = ERR_INIT;
+	int r = sandbox_open_how(&sb, store, &a->with.model.spec, words->words[0], &how, &err);
+
+	if (r == -EBUSY)
+		err_hint(&err, "`msb exec -d` runs a command in it");
+	if (r < 0)
+		return cli_fail(&err, EXIT_OURS);
+	r = resolve(sb, words, a->tty, &m.argv, &err);
+	if (r == 0)
+		r = sandbox_set_main(sb, &m, &err);
+	if (r == 0 && !(name = strdup(sandbox_name(sb))))
+		r = err_set(&err, ENOMEM, "out of memory");
+	if (r < 0) {
+		sandbox_free(sb);
+		return cli_fail(&err, EXIT_OURS);
+	}
+	warn_reused(a, sb, words->words[0]);
+	sandbox_dir_heal(store, false);
+	r = background_start(cli, sb, true);
+	if (r)
+		return r;
+	puts(name);
+	return cli_finish();
+}
+
 static int run_in(const struct cli *cli, struct store *store, struct run_args *a,
 		  const struct opt_words *words, int *died, struct err *err)
 {
@@ -83,11 +168,29 @@ static int run_in(const struct cli *cli, struct store *store, struct run_args *a
 		.start = {.argv = &argv, .tty = attach_want_tty(a->tty, a->no_tty)},
 		.timeout_ns = a->timeout_ns,
 	};
+	const struct sandbox_open how = {
+		.replace = a->with.replace,
+		.timeout_ms = a->with.replace_ms,
+	};
 	const char *image = words->words[0];
 	struct sandbox *sb = NULL;
 	struct err late = ERR_INIT;
-	int r = sandbox_open(&sb, store, &a->with.model.spec, image, err);
+	cleanup_free char *name = a->with.model.spec.name ? strdup(a->with.model.spec.name) : NULL;
+	int r;
 
+	for (;;) {
+		r = sandbox_open_how(&sb, store, &a->with.model.spec, image, &how, err);
+		if (r != -EBUSY || !name)
+			break;
+		attach.name = name;
+		attach.fd = sandbox_reach(store, name, err);
+		if (attach.fd >= 0)
+			return run_joined(store, a, words, &attach, died, err);
+		/* It has ended meanwhile. */
+		if (attach.fd != -ENOTCONN && attach.fd != -ERR_NOT_FOUND)
+			return attach.fd;
+		err_clear(err);
+	}
 	if (r < 0)
 		return r;
 	r = resolve(sb, words, attach.start.tty, &argv, err);
@@ -106,6 +209,8 @@ static int run_in(const struct cli *cli, struct store *store, struct run_args *a
 		if (r < 0)
 			show_logs(cli, sb);
 	}
+	if (r >= 0)
+		sandbox_set_end(sb, "completed", r);
 	if (sandbox_end(sb, &late) < 0 && !a->with.quiet)
 		cli_warn("%s", late.msg);
 	sandbox_free(sb);
@@ -129,14 +234,14 @@ static int run(struct cli *cli, int argc, char **argv)
 		r = err_set(&err, ERR_USAGE, "which image?");
 	else if (a.tty && a.no_tty)
 		r = err_set(&err, ERR_USAGE, "--tty and --no-tty exclude each other");
+	else if (a.with.replace && !a.with.model.spec.name)
+		r = err_set(&err, ERR_USAGE, "--replace needs a --name");
 	else
 		r = 0;
 	if (r < 0)
 		err_hint(&err, "usage: msb run %s", cli->verb->args);
-	if (r == 0 && !a.with.model.spec.log_level && cli->level != LOG_OFF) {
-		a.with.model.spec.log_level = strdup(log_level_name(cli->level));
-		r = a.with.model.spec.log_level ? 0 : err_set(&err, ENOMEM, "out of memory");
-	}
+	if (r == 0)
+		r = spec_args_level(&a.with, cli, &err);
 	if (r == 0)
 		r = store_open(&store, NULL, &err);
 	/* Ctrl-C still ends us here, and that is all it has to do. */
@@ -144,6 +249,11 @@ static int run(struct cli *cli, int argc, char **argv)
 		r = cli_pull_for_run(store, words.words[0], a.with.model.spec.name,
 				     a.with.model.pull, a.with.quiet, &err);
 	attach_block_signals();
+	if (r == 0 && a.detach) {
+		r = run_detached(cli, store, &a, &words);
+		spec_args_done(&a.with);
+		return r;
+	}
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (r == 0)
 		r = run_in(cli, store, &a, &words, &died, &err);

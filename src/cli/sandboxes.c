@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* msb ls, stop, rm: the sandboxes there are. */
+/* msb ls, ps: the sandboxes there are. */
 #include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -9,108 +9,284 @@
 #include "base/str.h"
 #include "cli/cli.h"
 #include "sandbox/record.h"
-#include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
+#include "sandbox/state.h"
 #include "store/store.h"
+
+/* What there is to tell; each adds one cell, or one value. */
+enum column { NAME, IMAGE, STATUS, CREATED, COMMAND, CPUS, MEMORY, PORTS, LABELS, REASON, COLUMNS };
+
+static const struct {
+	const char *name, *heading;
+} columns[COLUMNS] = {
+	[NAME] = {"name", "NAME"},	    [IMAGE] = {"image", "IMAGE"},
+	[STATUS] = {"status", "STATUS"},    [CREATED] = {"created", "CREATED"},
+	[COMMAND] = {"command", "COMMAND"}, [CPUS] = {"cpus", "CPUS"},
+	[MEMORY] = {"memory", "MEM"},	    [PORTS] = {"ports", "PORTS"},
+	[LABELS] = {"labels", "LABELS"},    [REASON] = {"reason", "REASON"},
+};
+static const enum column ls_columns[] = {NAME, IMAGE, STATUS, CREATED};
+static const enum column ps_columns[] = {NAME, IMAGE, COMMAND, CPUS, MEMORY, STATUS, PORTS};
+
+struct list_args {
+	bool json, quiet, running, stopped, all;
+	struct strv labels;
+	enum column show[COLUMNS];
+	size_t nshow; /* 0: the verb's own */
+};
+
+static int set_format(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct list_args *a = target;
+	cleanup_free char *words = strdup(value);
+	char *save = NULL;
+
+	(void)o;
+	if (!words)
+		return err_set(err, ENOMEM, "out of memory");
+	a->json = str_eq(value, "json");
+	a->nshow = 0;
+	if (a->json || str_eq(value, "table"))
+		return 0;
+	for (char *w = strtok_r(words, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
+		size_t i = 0;
+
+		while (i < COLUMNS && !str_eq(columns[i].name, w))
+			i++;
+		if (i == COLUMNS || a->nshow == COLUMNS) {
+			err_set(err, ERR_USAGE, "there is no format or column \"%s\"", w);
+			return err_hint(err, "write json, table, or some of name,image,status,"
+					     "created,command,cpus,memory,ports,labels,reason");
+		}
+		a->show[a->nshow++] = (enum column)i;
+	}
+	return a->nshow ? 0 : err_set(err, ERR_USAGE, "a format of no columns shows nothing");
+}
+
+static int add_label(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct list_args *a = target;
+	int r = sandbox_label_parse(value, NULL, err);
+
+	(void)o;
+	if (r == 0 && strv_add(&a->labels, value) < 0)
+		r = err_set(err, ENOMEM, "out of memory");
+	return r;
+}
+
+#define ARGS(field) offsetof(struct list_args, field)
+
+/* What both verbs have. */
+static const struct opt list_rows[] = {
+	{0, "label", "KEY[=VALUE]", "Only those with this label (repeated: with all of them)",
+	 add_label, 0, 0},
+	{0, "format", "table|json|COLUMN,…", "How to show them [table]", set_format, 0, 0},
+	{'q', "quiet", NULL, "Only names", opt_set_flag, ARGS(quiet), 0},
+};
+static const struct opt_set list_opts = {list_rows, ARRAY_SIZE(list_rows)};
+
+static const struct opt ls_opts[] = {
+	{0, "running", NULL, "Only those that run", opt_set_flag, ARGS(running), 0},
+	{0, "stopped", NULL, "Only those that do not", opt_set_flag, ARGS(stopped), 0},
+};
+
+static const struct opt ps_opts[] = {
+	{'a', "all", NULL, "Those that do not run as well", opt_set_flag, ARGS(all), 0},
+};
 
 static const char *status(const struct sandbox_entry *e)
 {
-	return e->running ? "running" : "stopped";
+	return sandbox_state_name(e->status.state);
 }
 
-struct ls_args {
-	bool json, quiet, running, stopped;
-};
-
-static const struct opt ls_opts[] = {
-	{0, "running", NULL, "Only those that run", opt_set_flag, offsetof(struct ls_args, running),
-	 0},
-	{0, "stopped", NULL, "Only those that do not", opt_set_flag,
-	 offsetof(struct ls_args, stopped), 0},
-	{0, "format", "json|table", "How to show them [table]", opt_set_format,
-	 offsetof(struct ls_args, json), 0},
-	{'q', "quiet", NULL, "Only names", opt_set_flag, offsetof(struct ls_args, quiet), 0},
-};
-
-static void ls_json(const struct sandbox_list *l, json_t *out)
+/* Words of a command, or labels, in one line. */
+static void join(const struct strv *list, const char *between, struct buf *b)
 {
-	for (size_t i = 0; i < l->count; i++) {
-		const struct sandbox_record *r = l->items[i].record;
-		char created[32];
+	for (size_t i = 0; i < list->n; i++)
+		buf_addf(b, "%s%s", i ? between : "", list->v[i]);
+}
 
-		json_array_append_new(out, json_pack("{s:s,s:s,s:s,s:s}", "name", r->name, "status",
-						     status(&l->items[i]), "created_at",
-						     cli_time(r->created_at, created), "image",
-						     r->image));
+static void add_cell(enum column c, const struct sandbox_entry *e, struct buf *b)
+{
+	const struct sandbox_record *r = e->record;
+	const struct sandbox_spec *spec = &r->spec;
+	char text[32];
+
+	switch (c) {
+	case NAME:
+		buf_addf(b, "%s", r->name);
+		break;
+	case IMAGE:
+		buf_addf(b, "%s", r->image);
+		break;
+	case STATUS:
+		buf_addf(b, "%s", status(e));
+		break;
+	case CREATED:
+		buf_addf(b, "%s", cli_age(r->created_at, text));
+		break;
+	case COMMAND:
+		join(&r->main.argv, " ", b);
+		break;
+	case CPUS:
+		buf_addf(b, "%u/%u", spec->cpus, MAX(spec->cpus, spec->max_cpus));
+		break;
+	case MEMORY:
+		buf_addf(b, "%s/", str_size(spec->memory, text));
+		buf_addf(b, "%s", str_size(MAX(spec->memory, spec->max_memory), text));
+		break;
+	case LABELS:
+		join(&spec->labels, ",", b);
+		break;
+	case REASON:
+		buf_addf(b, "%s", e->status.reason);
+		break;
+	default:
+		break;
 	}
+	buf_add_u8(b, 0);
 }
 
-static void ls_table(const struct sandbox_list *l)
+static int print_table(const struct sandbox_list *l, const enum column *show, size_t n)
 {
-	enum { COLUMNS = 4 };
-	cleanup_free const char **cells = calloc((l->count + 1) * COLUMNS, sizeof(*cells));
-	cleanup_free char(*ages)[32] = calloc(l->count + 1, sizeof(*ages));
-	size_t n = 0;
+	cleanup_free const char **cells = calloc((l->count + 1) * n, sizeof(*cells));
+	cleanup_buf struct buf text = BUF_INIT;
+	const char *at;
+	size_t k = 0;
 
-	if (!cells || !ages)
-		return;
-	cells[n++] = "NAME";
-	cells[n++] = "IMAGE";
-	cells[n++] = "STATUS";
-	cells[n++] = "CREATED";
 	for (size_t i = 0; i < l->count; i++) {
-		const struct sandbox_record *r = l->items[i].record;
-
-		cells[n++] = r->name;
-		cells[n++] = r->image;
-		cells[n++] = status(&l->items[i]);
-		cells[n++] = cli_age(r->created_at, ages[i]);
+		for (size_t j = 0; j < n; j++)
+			add_cell(show[j], &l->items[i], &text);
 	}
-	cli_table(cells, COLUMNS, l->count + 1);
+	if (!cells || buf_failed(&text))
+		return -ENOMEM;
+	for (size_t j = 0; j < n; j++)
+		cells[k++] = columns[show[j]].heading;
+	at = (const char *)buf_ptr(&text);
+	for (; k < (l->count + 1) * n; at += strlen(at) + 1)
+		cells[k++] = at;
+	cli_table(cells, n, l->count + 1);
+	return 0;
 }
 
-static int ls(struct cli *cli, int argc, char **argv)
+static json_t *labels_json(const struct strv *labels)
 {
-	struct ls_args a = {0};
+	json_t *o = json_object();
+
+	for (size_t i = 0; i < labels->n; i++) {
+		const char *text = labels->v[i], *eq = strchr(text, '=');
+		cleanup_free char *key = eq ? strndup(text, (size_t)(eq - text)) : NULL;
+
+		if (key)
+			json_object_set_new(o, key, json_string(eq + 1));
+	}
+	return o;
+}
+
+static json_t *ls_json(const struct sandbox_entry *e)
+{
+	const struct sandbox_record *r = e->record;
+	char created[32];
+
+	return json_pack("{s:s,s:s,s:s,s:s,s:o}", "name", r->name, "status", status(e),
+			 "created_at", cli_time(r->created_at, created), "image", r->image,
+			 "labels", labels_json(&r->spec.labels));
+}
+
+static json_t *ps_json(const struct sandbox_entry *e)
+{
+	const struct sandbox_record *r = e->record;
+	const struct sandbox_spec *spec = &r->spec;
+	cleanup_buf struct buf command = BUF_INIT;
+
+	join(&r->main.argv, " ", &command);
+	buf_add_u8(&command, 0);
+	return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:I,s:I,s:[]}", "name", r->name, "status",
+			 status(e), "image", r->image, "command",
+			 buf_failed(&command) ? "" : (const char *)buf_ptr(&command), "cpus",
+			 spec->cpus, "max_cpus", MAX(spec->cpus, spec->max_cpus), "memory_mib",
+			 (json_int_t)(spec->memory >> 20), "max_memory_mib",
+			 (json_int_t)(MAX(spec->memory, spec->max_memory) >> 20), "ports");
+}
+
+static bool has(const struct strv *list, const char *name)
+{
+	for (size_t i = 0; i < list->n; i++) {
+		if (str_eq(list->v[i], name))
+			return true;
+	}
+	return false;
+}
+
+static int list(struct cli *cli, int argc, char **argv, bool ps)
+{
+	struct list_args a = {0};
 	cleanup_words struct opt_words words = {0};
 	cleanup_store struct store *store = NULL;
 	cleanup_sandbox_list struct sandbox_list l = {0};
+	cleanup_strv struct strv chosen = {0};
 	struct err err = ERR_INIT;
 	size_t kept = 0;
-	int code;
+	int code, r;
 
-	if (cli_parse_operands(cli, &a, argc, argv, 0, 0, &words, &code))
+	if (cli_parse_operands(cli, &a, argc, argv, 0, ps, &words, &code))
 		return code;
-	if (store_open(&store, NULL, &err) < 0)
+	r = store_open(&store, NULL, &err);
+	if (r == 0) {
+		sandbox_dir_heal(store, true);
+		r = sandbox_dir_list(store, words.n ? words.words[0] : NULL, &l, &err);
+	}
+	if (r == 0 && a.labels.n)
+		r = sandbox_state_select(store, &a.labels, &chosen, &err);
+	if (r < 0) {
+		strv_done(&a.labels);
 		return cli_fail(&err, EXIT_FAILURE);
-	sandbox_dir_heal(store, true);
-	if (sandbox_dir_list(store, NULL, &l, &err) < 0)
-		return cli_fail(&err, EXIT_FAILURE);
+	}
+	if (ps)
+		a.running = !a.all && !words.n;
 	for (size_t i = 0; i < l.count; i++) {
-		bool keep = l.items[i].running ? !a.stopped || a.running : !a.running || a.stopped;
 		struct sandbox_entry e = l.items[i];
+		bool alive = sandbox_state_alive(e.status.state);
+		bool keep = alive ? !a.stopped || a.running : !a.running || a.stopped;
 
-		if (!keep)
+		if (!keep || (a.labels.n && !has(&chosen, e.record->name)))
 			continue;
 		/* Swapped, not copied: all of them are freed later. */
 		l.items[i] = l.items[kept];
 		l.items[kept++] = e;
 	}
+	strv_done(&a.labels);
 	struct sandbox_list shown = {l.items, kept};
 
 	if (a.json) {
 		json_t *out = json_array();
 
-		ls_json(&shown, out);
+		for (size_t i = 0; i < kept; i++)
+			json_array_append_new(out,
+					      ps ? ps_json(&l.items[i]) : ls_json(&l.items[i]));
 		return cli_json(out);
 	}
 	if (a.quiet) {
 		for (size_t i = 0; i < kept; i++)
 			puts(shown.items[i].record->name);
+	} else if (a.nshow) {
+		(void)print_table(&shown, a.show, a.nshow);
+	} else if (ps) {
+		(void)print_table(&shown, ps_columns, ARRAY_SIZE(ps_columns));
 	} else {
-		ls_table(&shown);
+		(void)print_table(&shown, ls_columns, ARRAY_SIZE(ls_columns));
 	}
 	return cli_finish();
+}
+
+static int ls(struct cli *cli, int argc, char **argv)
+{
+	return list(cli, argc, argv, false);
+}
+
+static int ps(struct cli *cli, int argc, char **argv)
+{
+	return list(cli, argc, argv, true);
 }
 
 const struct verb verb_ls = {
@@ -121,106 +297,18 @@ const struct verb verb_ls = {
 	.summary = "List the sandboxes",
 	.opts = ls_opts,
 	.nopts = ARRAY_SIZE(ls_opts),
+	.shared = &list_opts,
 	.run = ls,
 };
 
-struct end_args {
-	bool force, quiet;
-	uint64_t timeout_ms;
-};
-
-static int set_seconds(const struct opt *o, void *target, const char *value, struct err *err)
-{
-	struct end_args *a = target;
-	uint64_t ns;
-	int r = str_to_duration(value, "timeout", &ns, err);
-
-	(void)o;
-	if (r < 0)
-		return r;
-	a->timeout_ms = MIN(ns / 1000000, (uint64_t)INT32_MAX);
-	return 0;
-}
-
-static const struct opt stop_opts[] = {
-	{'f', "force", NULL, "At once, without the guest's own shutdown", opt_set_flag,
-	 offsetof(struct end_args, force), 0},
-	{'t', "timeout", "SECONDS", "How long to wait before using force [10]", set_seconds, 0, 0},
-	{'q', "quiet", NULL, "Do not print names", opt_set_flag, offsetof(struct end_args, quiet),
-	 0},
-};
-
-static const struct opt rm_opts[] = {
-	{'f', "force", NULL, "Stop those that run", opt_set_flag, offsetof(struct end_args, force),
-	 0},
-	{'q', "quiet", NULL, "Do not print names", opt_set_flag, offsetof(struct end_args, quiet),
-	 0},
-};
-
-/* stop and rm: the same for each name; one that fails does not keep the others from it. */
-static int end_each(struct cli *cli, int argc, char **argv, bool remove)
-{
-	struct end_args a = {.timeout_ms = SANDBOX_STOP_TIMEOUT_MS};
-	cleanup_words struct opt_words words = {0};
-	cleanup_store struct store *store = NULL;
-	struct err err = ERR_INIT;
-	int code, failed = 0;
-
-	if (cli_parse_operands(cli, &a, argc, argv, 1, SIZE_MAX, &words, &code))
-		return code;
-	if (store_open(&store, NULL, &err) < 0)
-		return cli_fail(&err, EXIT_FAILURE);
-	sandbox_dir_heal(store, true);
-	for (size_t i = 0; i < words.n; i++) {
-		const char *name = words.words[i];
-		int r;
-
-		err_clear(&err);
-		if (remove)
-			r = sandbox_remove(store, name, a.force, &err);
-		else
-			r = sandbox_stop(store, name, a.force, (int)a.timeout_ms, &err);
-		if (r == -ETIMEDOUT) {
-			cli_warn("%s", err.msg);
-		} else if (r < 0) {
-			cli_error(&err);
-			failed = EXIT_FAILURE;
-			continue;
-		}
-		if (!a.quiet)
-			puts(name);
-	}
-	code = cli_finish();
-	return failed ? failed : code;
-}
-
-static int stop(struct cli *cli, int argc, char **argv)
-{
-	return end_each(cli, argc, argv, false);
-}
-
-static int rm(struct cli *cli, int argc, char **argv)
-{
-	return end_each(cli, argc, argv, true);
-}
-
-const struct verb verb_stop = {
-	.name = "stop",
+const struct verb verb_ps = {
+	.name = "status",
+	.alias = "ps",
 	.group = "Sandboxes",
-	.args = "[OPTIONS] NAME…",
-	.summary = "Stop sandboxes that run",
-	.opts = stop_opts,
-	.nopts = ARRAY_SIZE(stop_opts),
-	.run = stop,
-};
-
-const struct verb verb_rm = {
-	.name = "remove",
-	.alias = "rm",
-	.group = "Sandboxes",
-	.args = "[OPTIONS] NAME…",
-	.summary = "Delete sandboxes and what was written in them",
-	.opts = rm_opts,
-	.nopts = ARRAY_SIZE(rm_opts),
-	.run = rm,
+	.args = "[OPTIONS] [NAME]",
+	.summary = "Show the sandboxes that run, and what they may use",
+	.opts = ps_opts,
+	.nopts = ARRAY_SIZE(ps_opts),
+	.shared = &list_opts,
+	.run = ps,
 };

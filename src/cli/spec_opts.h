@@ -23,6 +23,8 @@ struct spec_word {
 struct spec_args {
 	struct model model;
 	bool quiet;
+	bool replace; /* one of that name */
+	int replace_ms;
 	struct spec_word *words;
 	size_t nwords;
 };
@@ -31,6 +33,9 @@ struct spec_args {
 void spec_args_init(struct spec_args *a);
 void spec_args_done(struct spec_args *a);
 #define cleanup_spec_args __attribute__((cleanup(spec_args_done)))
+
+/* The sandbox's log level, unless it was given, is that of the command. */
+int spec_args_level(struct spec_args *a, const struct cli *cli, struct err *err);
 
 /* Its rows are there after spec_opts_init(). */
 extern struct opt_set spec_opts;

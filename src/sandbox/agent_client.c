@@ -661,3 +661,36 @@ void agent_stream_data(struct agent_stream *s, enum msg_kind kind, const void *p
 {
 	sent(s->client, frame_put_data(&s->client->out, s->id, kind, p, n));
 }
+
+int agent_exec_why(const struct msg_exec_failed *m, const char *cmd, struct err *why)
+{
+	enum { CODE_OURS = 125, CODE_CANNOT_EXECUTE, CODE_NO_COMMAND };
+	const char *what = m->message && m->message[0] ? m->message : err_name(m->error);
+	int code = CODE_OURS;
+
+	switch ((enum exec_fail)m->kind) {
+	case EXEC_NOT_FOUND:
+		err_set(why, ERR_NOT_FOUND, "there is no command \"%s\" in the image", cmd);
+		err_hint(why, strchr(cmd, '/') ? "check the path"
+					       : "it is looked for in the guest's PATH");
+		code = CODE_NO_COMMAND;
+		break;
+	case EXEC_PERMISSION_DENIED:
+	case EXEC_NOT_EXECUTABLE:
+		err_set(why, EACCES, "cannot execute \"%s\": %s", cmd, what);
+		code = CODE_CANNOT_EXECUTE;
+		break;
+	case EXEC_BAD_CWD:
+		err_set(why, ERR_NOT_FOUND, "cannot enter the working directory: %s", what);
+		err_hint(why, "it must be in the image; name another with -w");
+		break;
+	case EXEC_USER_SETUP_FAILED:
+		err_set(why, ERR_NOT_FOUND, "cannot become the command's user: %s", what);
+		err_hint(why, "it must be in the image's /etc/passwd, or a number");
+		break;
+	default:
+		err_set(why, ERR_GUEST, "cannot run \"%s\": %s", cmd, what);
+		break;
+	}
+	return code;
+}

@@ -100,6 +100,12 @@ void agent_exec_send(struct agent_exec *e, const struct msg_type *type, const vo
 /* Make the core.exec.request of @start; to be freed also after a failure (-ENOMEM). */
 int agent_exec_request(const struct agent_exec_start *start, struct msg_exec_request *m);
 
+/*
+ * Why @cmd could not be run, for a person, and the exit code that stands for it: 125 to 127, as
+ * shells have them.
+ */
+int agent_exec_why(const struct msg_exec_failed *m, const char *cmd, struct err *why);
+
 /* May input be added? When not, stdin_room() is called once it may. */
 bool agent_exec_stdin_room(struct agent_exec *e);
 /*

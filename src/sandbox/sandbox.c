@@ -80,6 +80,11 @@ const char *sandbox_name(const struct sandbox *sb)
 	return sb->record.name;
 }
 
+struct store *sandbox_store(const struct sandbox *sb)
+{
+	return sb->store;
+}
+
 const char *sandbox_image(const struct sandbox *sb)
 {
 	return sb->record.image;
@@ -422,6 +427,10 @@ int sandbox_open_how(struct sandbox **ret, struct store *s, struct sandbox_spec 
 		r = take_dir(sb, how, err);
 	if (r == 0)
 		r = open_new(sb, err);
+	if (r == -EBUSY) {
+		*spec = sb->record.spec;
+		memset(&sb->record.spec, 0, sizeof(sb->record.spec));
+	}
 	return opened(ret, sb, r);
 }
 
@@ -846,7 +855,7 @@ void sandbox_note_machine(struct sandbox *sb)
 		(void)record_put(sb->dir.fd, RECORD_MACHINE, &b);
 	if (sb->ready && sb->told && !sb->ran && !sb->machine.end)
 		sb->ran = sandbox_state_change(sb->store, sb->record.name, SANDBOX_RUNNING, "",
-					       NULL) == 0;
+					       NULL) >= 0;
 }
 
 void sandbox_set_end(struct sandbox *sb, const char *reason, int exit_code)

@@ -27,6 +27,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -41,7 +42,8 @@ struct sandbox;
 
 /*
  * Open the sandbox that @spec describes. With a name that is kept already, the stored wishes and
- * the image of then take the place of @spec and @image (see sandbox_reused()). @spec is emptied.
+ * the image of then take the place of @spec and @image (see sandbox_reused()). @spec is emptied,
+ * but for -EBUSY.
  *
  * Errors worth telling apart: -EBUSY (it is running), -ERR_NOT_FOUND (no such image, or
  * part of the installation missing), -ERR_UNSUPPORTED (engine, or an image for another
@@ -77,6 +79,7 @@ int sandbox_adopt(struct sandbox **ret, struct store *s, const char *name, int l
 bool sandbox_reused(const struct sandbox *sb);
 bool sandbox_ephemeral(const struct sandbox *sb);
 const char *sandbox_name(const struct sandbox *sb);
+struct store *sandbox_store(const struct sandbox *sb);
 /* What image it has, in the words it was asked for with. */
 const char *sandbox_image(const struct sandbox *sb);
 /* Is it what @image, in the words of a person, stands for? */
@@ -141,6 +144,17 @@ int sandbox_stop(struct store *s, const char *name, bool force, int timeout_ms, 
  * -ETIMEDOUT; negative times wait for as long as it takes.
  */
 int sandbox_wait_end(struct store *s, const char *name, int timeout_ms, struct err *err);
+/* The same in two halves, for several at once: each gets @timeout_ms from its own beginning. */
+struct sandbox_stopping {
+	const char *name;
+	bool force, done;
+	int vm;
+	uint64_t began; /* now_ns() */
+};
+int sandbox_stop_begin(struct store *s, const char *name, bool force, struct sandbox_stopping *ret,
+		       struct err *err);
+int sandbox_stop_finish(struct store *s, struct sandbox_stopping *st, int timeout_ms,
+			struct err *err);
 /* Delete a kept sandbox. -EBUSY while it runs, unless @force, which stops it first. */
 int sandbox_remove(struct store *s, const char *name, bool force, struct err *err);
 

@@ -11,6 +11,7 @@
 #include "base/loop.h"
 #include "base/str.h"
 #include "sandbox/sandbox.h"
+#include "sandbox/state.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox_dir.h"
 #include "store/store.h"
@@ -45,52 +46,91 @@ static bool wait_end(int pidfd, int timeout_ms)
 	return poll(&pfd, 1, timeout_ms) > 0;
 }
 
-/* True when it had to be killed although that was not asked for. */
-static bool end_vm(int vm, bool force, int timeout_ms)
+static void signal_vm(int vm, int sig)
 {
-	(void)syscall(SYS_pidfd_send_signal, vm, force ? SIGKILL : SIGTERM, NULL, 0);
-	if (wait_end(vm, force ? OWNER_GRACE_MS : timeout_ms))
+	(void)syscall(SYS_pidfd_send_signal, vm, sig, NULL, 0);
+}
+
+int sandbox_stop_begin(struct store *s, const char *name, bool force, struct sandbox_stopping *ret,
+		       struct err *err)
+{
+	cleanup_sandbox_list struct sandbox_list l = {0};
+	int r = sandbox_dir_list(s, name, &l, err);
+
+	*ret = (struct sandbox_stopping){.name = name, .force = force, .vm = -1};
+	if (r < 0)
+		return r;
+	ret->done = !l.items[0].running;
+	if (ret->done)
+		return 0;
+	/*
+	 * So that its end is seen for what it is. Whom another command has asked already is not
+	 * asked again: msb-vm takes that for impatience.
+	 */
+	r = sandbox_state_change(s, name, SANDBOX_STOPPING, force ? "killed" : "asked", NULL);
+	ret->vm = sandbox_dir_vm(s, name);
+	if (ret->vm >= 0 && (force || r <= 0))
+		signal_vm(ret->vm, force ? SIGKILL : SIGTERM);
+	ret->began = now_ns();
+	return 0;
+}
+
+/* The machine's end; true when it had to be killed although that was not asked for. */
+static bool end_vm(struct sandbox_stopping *st, int timeout_ms)
+{
+	uint64_t gone = (now_ns() - st->began) / 1000000;
+	int left = gone < (uint64_t)timeout_ms ? timeout_ms - (int)gone : 0;
+
+	if (wait_end(st->vm, st->force ? OWNER_GRACE_MS : left))
 		return false;
-	(void)syscall(SYS_pidfd_send_signal, vm, SIGKILL, NULL, 0);
-	(void)wait_end(vm, OWNER_GRACE_MS);
+	signal_vm(st->vm, SIGKILL);
+	(void)wait_end(st->vm, OWNER_GRACE_MS);
 	return true;
 }
 
-int sandbox_stop(struct store *s, const char *name, bool force, int timeout_ms, struct err *err)
+int sandbox_stop_finish(struct store *s, struct sandbox_stopping *st, int timeout_ms,
+			struct err *err)
 {
-	cleanup_sandbox_list struct sandbox_list l = {0};
 	cleanup_sandbox_dir struct sandbox_dir d = SANDBOX_DIR_INIT;
 	uint64_t patience = now_ns() + (uint64_t)OWNER_GRACE_MS * 1000000u;
-	cleanup_close int vm = -1;
 	bool killed = false;
-	int r = sandbox_dir_list(s, name, &l, err);
+	int r;
 
-	if (r < 0)
-		return r;
-	if (!l.items[0].running)
+	if (st->done)
 		return 0;
-	/* Only so that its end is seen for what it is; one that ends meanwhile refuses. */
-	(void)sandbox_state_change(s, name, SANDBOX_STOPPING, force ? "killed" : "asked", NULL);
-	do {
-		vm = sandbox_dir_vm(s, name);
-		if (vm >= 0)
-			killed = end_vm(vm, force, timeout_ms);
+	for (;;) {
+		bool had = st->vm >= 0;
+
+		if (had)
+			killed = end_vm(st, timeout_ms);
+		st->vm = close_fd(st->vm);
 		/* Its owner sees the end, too, and lets go; without a machine, it may yet start
 		 * one. */
-		r = sandbox_dir_take_wait(s, name, vm < 0 ? START_RETRY_MS : OWNER_GRACE_MS, &d,
+		r = sandbox_dir_take_wait(s, st->name, had ? OWNER_GRACE_MS : START_RETRY_MS, &d,
 					  err);
-	} while (r == -EBUSY && vm < 0 && now_ns() < patience);
+		if (r != -EBUSY || had || now_ns() >= patience)
+			break;
+		(void)sandbox_state_change(s, st->name, SANDBOX_STOPPING,
+					   st->force ? "killed" : "asked", NULL);
+		st->vm = sandbox_dir_vm(s, st->name);
+		if (st->vm >= 0)
+			signal_vm(st->vm, st->force ? SIGKILL : SIGTERM);
+		st->began = now_ns();
+	}
 	if (r == -EBUSY) {
-		err_set(err, EBUSY, "sandbox \"%s\" is held by another command", name);
+		err_set(err, EBUSY, "sandbox \"%s\" is held by another command", st->name);
 		return err_hint(err, "end the `msb` that runs it");
 	}
 	if (r < 0 && r != -ERR_NOT_FOUND)
 		return r;
-	if (r == 0 && !d.kept)
+	err_clear(err);
+	if (r == 0 && !d.kept) {
+		(void)sandbox_state_remove(s, st->name, NULL, NULL);
 		(void)sandbox_dir_remove(&d, NULL);
+	}
 	if (killed)
 		return err_set(err, ETIMEDOUT,
-			       "sandbox \"%s\" did not stop in %d ms and was killed", name,
+			       "sandbox \"%s\" did not stop in %d ms and was killed", st->name,
 			       timeout_ms);
 	return 0;
 }
@@ -122,6 +162,14 @@ int sandbox_wait_end(struct store *s, const char *name, int timeout_ms, struct e
 							     : (int)MIN((end - now) / 1000000,
 									(uint64_t)INT_MAX));
 	}
+}
+
+int sandbox_stop(struct store *s, const char *name, bool force, int timeout_ms, struct err *err)
+{
+	struct sandbox_stopping st;
+	int r = sandbox_stop_begin(s, name, force, &st, err);
+
+	return r < 0 ? r : sandbox_stop_finish(s, &st, timeout_ms, err);
 }
 
 int sandbox_remove(struct store *s, const char *name, bool force, struct err *err)

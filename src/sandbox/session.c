@@ -30,9 +30,6 @@ enum {
 	COMMAND_SHOWN = 256,
 };
 
-/* What `msb run` ends with; see there. */
-enum { CODE_LOST = 125, CODE_CANNOT_EXECUTE = 126, CODE_NOT_FOUND = 127 };
-
 enum phase { ASKED, RUNNING, ENDED };
 
 struct session {
@@ -271,7 +268,7 @@ static void session_ended(struct session *s, int code)
 	pump_all(s);
 	(void)loop_timer_in(s->host->loop, &s->host->sweep, 0);
 	if (s->host->ops->ended)
-		s->host->ops->ended(s->host->arg, s->name, code);
+		s->host->ops->ended(s->host->arg, s->name, code, s->has_failed ? &s->failed : NULL);
 }
 
 static char *copy_text(const char *text)
@@ -281,10 +278,7 @@ static char *copy_text(const char *text)
 
 static void session_failed(struct session *s, const struct msg_exec_failed *m)
 {
-	int code = m->kind == EXEC_NOT_FOUND ? CODE_NOT_FOUND
-		   : m->kind == EXEC_PERMISSION_DENIED || m->kind == EXEC_NOT_EXECUTABLE
-			   ? CODE_CANNOT_EXECUTE
-			   : CODE_LOST;
+	int code = agent_exec_why(m, s->command, NULL);
 
 	if (s->phase == ENDED)
 		return;
@@ -315,6 +309,8 @@ static void on_started(void *arg, uint32_t pid)
 	s->phase = RUNNING;
 	s->pid = pid;
 	pump_all(s);
+	if (s->host->ops->started)
+		s->host->ops->started(s->host->arg, s->name);
 }
 
 static void on_output(void *arg, int stream, const void *p, size_t n)

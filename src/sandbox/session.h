@@ -40,8 +40,13 @@ struct session_host;
 struct session_host_ops {
 	/* A connection to the sandbox's agent. */
 	int (*connect)(void *arg, struct err *err);
-	/* A session has ended, with what `msb run` would end with. May be NULL. */
-	void (*ended)(void *arg, const char *name, int code);
+	/* Both may be NULL. A session's command runs. */
+	void (*started)(void *arg, const char *name);
+	/*
+	 * A session has ended, with what `msb run` would end with; @why unless NULL: its command
+	 * could not be run.
+	 */
+	void (*ended)(void *arg, const char *name, int code, const struct msg_exec_failed *why);
 };
 
 /* @listenfd, a listening unix stream socket, becomes the host's (also on failure). */

@@ -273,7 +273,8 @@ int sandbox_state_change(struct store *s, const char *name, enum sandbox_state t
 		else
 			r = err_set(err, EBUSY, "sandbox \"%s\" is %s", name, names[now.state]);
 	}
-	return finish(s, r, err);
+	r = finish(s, r, err);
+	return r < 0 ? r : now.state == to;
 }
 
 /* In a transaction: the end of what lives; nothing otherwise. */

@@ -78,7 +78,7 @@ int sandbox_state_read(struct store *s, const char *name, struct sandbox_status 
 		       struct err *err);
 /*
  * Go to @to. -ERR_NOT_FOUND: no row. -EBUSY: not from the state it is in (which the message names).
- * Going to the state it is in already changes nothing and makes no event.
+ * 1: it is in that state already; nothing changes, and there is no event.
  */
 int sandbox_state_change(struct store *s, const char *name, enum sandbox_state to,
 			 const char *reason, struct err *err);

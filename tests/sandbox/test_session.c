@@ -52,16 +52,17 @@ static int do_connect(void *arg, struct err *err)
 	return p[1];
 }
 
-static void on_ended(void *arg, const char *name, int code)
+static void on_ended(void *arg, const char *name, int code, const struct msg_exec_failed *why)
 {
 	struct world *w = arg;
 
+	assert_true(!why || (code >= 125 && code <= 127));
 	assert_non_null(name);
 	w->ended++;
 	w->code = code;
 }
 
-static const struct session_host_ops ops = {do_connect, on_ended};
+static const struct session_host_ops ops = {.connect = do_connect, .ended = on_ended};
 
 static void turn(struct world *w)
 {

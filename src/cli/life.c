@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* msb start, stop, kill, restart, rm, wait: the lives of sandboxes that are there. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "cli/attach.h"
+#include "cli/background.h"
+#include "cli/cli.h"
+#include "cli/select.h"
+#include "sandbox/record.h"
+#include "sandbox/sandbox.h"
+#include "sandbox/sandbox_dir.h"
+#include "sandbox/state.h"
+#include "store/store.h"
+
+struct life_args {
+	struct select_args which; /* first: select_opts sets it */
+	bool force;
+	uint64_t timeout_ms;
+};
+
+static int set_seconds(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct life_args *a = target;
+	uint64_t ns;
+	int r = str_to_duration(value, "timeout", &ns, err);
+
+	(void)o;
+	if (r < 0)
+		return r;
+	a->timeout_ms = MIN(ns / 1000000, (uint64_t)INT32_MAX);
+	return 0;
+}
+
+#define ARGS(field) offsetof(struct life_args, field)
+
+static const struct opt stop_opts[] = {
+	{'f', "force", NULL, "At once, without the guest's own shutdown", opt_set_flag, ARGS(force),
+	 0},
+	{'t', "timeout", "SECONDS", "How long to wait before using force [10]", set_seconds, 0, 0},
+};
+
+static const struct opt rm_opts[] = {
+	{'f', "force", NULL, "Stop those that run, at once", opt_set_flag, ARGS(force), 0},
+};
+
+/* What these verbs begin with. 0, or 1 with the exit code. */
+static int begin(struct cli *cli, struct life_args *a, int argc, char **argv, enum select_what what,
+		 struct store **store, struct strv *names, int *code)
+{
+	cleanup_words struct opt_words words = {0};
+	struct err err = ERR_INIT;
+	int r;
+
+	if (cli_parse_operands(cli, a, argc, argv, 0, SIZE_MAX, &words, code))
+		return 1;
+	r = store_open(store, NULL, &err);
+	if (r == 0) {
+		sandbox_dir_heal(*store, true);
+		r = cli_select(*store, &a->which, &words, what, names, &err);
+	}
+	if (r == -ERR_USAGE)
+		err_hint(&err, "usage: msb %s %s", cli->verb->name, cli->verb->args);
+	if (r < 0)
+		*code = cli_fail(&err, r == -ERR_USAGE ? EXIT_USAGE : EXIT_FAILURE);
+	return r < 0;
+}
+
+static int leave(int failed)
+{
+	int code = cli_finish();
+
+	return failed ? failed : code;
+}
+
+static int start(struct cli *cli, int argc, char **argv)
+{
+	struct life_args a = {0};
+	cleanup_store struct store *store = NULL;
+	cleanup_strv struct strv names = {0};
+	int code;
+
+	if (begin(cli, &a, argc, argv, SELECT_STOPPED, &store, &names, &code))
+		return code;
+	return leave(background_start_all(cli, store, names.v, names.n, a.which.quiet));
+}
+
+/* All are asked first, and then waited for; each name is printed when it has stopped. */
+static int stop_all(struct store *store, struct strv *names, const struct life_args *a, bool print,
+		    bool *stopped)
+{
+	cleanup_free struct sandbox_stopping *st = calloc(names->n + 1, sizeof(*st));
+	cleanup_free int *begun = calloc(names->n + 1, sizeof(*begun));
+	struct err err = ERR_INIT;
+	int failed = 0;
+
+	if (!st || !begun) {
+		err_set(&err, ENOMEM, "out of memory");
+		return cli_fail(&err, EXIT_FAILURE);
+	}
+	for (size_t i = 0; i < names->n; i++) {
+		begun[i] = sandbox_stop_begin(store, names->v[i], a->force, &st[i], &err);
+		if (begun[i] < 0)
+			failed = cli_fail(&err, EXIT_FAILURE);
+		err_clear(&err);
+	}
+	for (size_t i = 0; i < names->n; i++) {
+		int r = begun[i];
+
+		if (r < 0)
+			continue;
+		r = sandbox_stop_finish(store, &st[i], (int)a->timeout_ms, &err);
+		if (r == -ETIMEDOUT)
+			cli_warn("%s", err.msg);
+		else if (r < 0)
+			failed = cli_fail(&err, EXIT_FAILURE);
+		err_clear(&err);
+		if (r < 0 && r != -ETIMEDOUT)
+			continue;
+		if (stopped)
+			stopped[i] = true;
+		if (print)
+			puts(names->v[i]);
+	}
+	return failed;
+}
+
+static int stop_verb(struct cli *cli, int argc, char **argv, bool force)
+{
+	struct life_args a = {.force = force, .timeout_ms = SANDBOX_STOP_TIMEOUT_MS};
+	cleanup_store struct store *store = NULL;
+	cleanup_strv struct strv names = {0};
+	int code;
+
+	if (begin(cli, &a, argc, argv, SELECT_RUNNING, &store, &names, &code))
+		return code;
+	return leave(stop_all(store, &names, &a, !a.which.quiet, NULL));
+}
+
+static int stop(struct cli *cli, int argc, char **argv)
+{
+	return stop_verb(cli, argc, argv, false);
+}
+
+static int kill_verb(struct cli *cli, int argc, char **argv)
+{
+	return stop_verb(cli, argc, argv, true);
+}
+
+/* What did not run is started as well, as long as it could be stopped. */
+static int restart(struct cli *cli, int argc, char **argv)
+{
+	struct life_args a = {.timeout_ms = SANDBOX_STOP_TIMEOUT_MS};
+	cleanup_store struct store *store = NULL;
+	cleanup_strv struct strv names = {0}, again = {0};
+	cleanup_free bool *stopped = NULL;
+	int code, failed, r;
+
+	if (begin(cli, &a, argc, argv, SELECT_ANY, &store, &names, &code))
+		return code;
+	stopped = calloc(names.n + 1, sizeof(*stopped));
+	failed = stopped ? stop_all(store, &names, &a, false, stopped) : EXIT_FAILURE;
+	for (size_t i = 0; stopped && i < names.n; i++) {
+		if (stopped[i] && strv_add(&again, names.v[i]) < 0)
+			failed = EXIT_FAILURE;
+	}
+	r = background_start_all(cli, store, again.v, again.n, a.which.quiet);
+	return leave(r ? r : failed);
+}
+
+static int rm(struct cli *cli, int argc, char **argv)
+{
+	struct life_args a = {0};
+	cleanup_store struct store *store = NULL;
+	cleanup_strv struct strv names = {0};
+	struct err err = ERR_INIT;
+	int code, failed = 0;
+
+	if (begin(cli, &a, argc, argv, SELECT_ANY, &store, &names, &code))
+		return code;
+	for (size_t i = 0; i < names.n; i++) {
+		err_clear(&err);
+		if (sandbox_remove(store, names.v[i], a.force, &err) < 0)
+			failed = cli_fail(&err, EXIT_FAILURE);
+		else if (!a.which.quiet)
+			puts(names.v[i]);
+	}
+	return leave(failed);
+}
+
+/* The exit code of what is over: its command's, else 0 for an end that was asked for. */
+static int code_of(int exit_code, bool clean)
+{
+	return exit_code >= 0 ? exit_code : clean ? 0 : EXIT_OURS;
+}
+
+/* Wait for the end of @name; its exit code. */
+static int wait_one(struct store *store, const char *name, struct err *err)
+{
+	cleanup_sandbox_list struct sandbox_list l = {0};
+	const struct sandbox_status *now;
+	int64_t since = 0;
+	bool clean = false;
+	int code = -1, r = sandbox_events_last(store, &since, err);
+
+	if (r == 0)
+		r = sandbox_dir_list(store, name, &l, err);
+	if (r < 0)
+		return r;
+	now = &l.items[0].status;
+	if (!l.items[0].running)
+		return code_of(now->exit_code,
+			       now->state == SANDBOX_STOPPED || now->state == SANDBOX_CREATED);
+	r = sandbox_wait_end(store, name, -1, err);
+	if (r < 0)
+		return r;
+	/* Should its owner have had no time to say how it ended. */
+	sandbox_dir_heal(store, true);
+	r = sandbox_events_end(store, name, since, &code, &clean, err);
+	return r < 0 ? r : code_of(code, clean);
+}
+
+static int wait_verb(struct cli *cli, int argc, char **argv)
+{
+	struct life_args a = {0};
+	cleanup_store struct store *store = NULL;
+	cleanup_strv struct strv names = {0};
+	struct err err = ERR_INIT;
+	int code, last = 0, failed = 0;
+
+	if (begin(cli, &a, argc, argv, SELECT_RUNNING, &store, &names, &code))
+		return code;
+	for (size_t i = 0; i < names.n; i++) {
+		err_clear(&err);
+		last = wait_one(store, names.v[i], &err);
+		if (last < 0)
+			failed = last = cli_fail(&err, EXIT_FAILURE);
+		else if (!a.which.quiet)
+			printf("%d\n", last);
+		(void)fflush(stdout);
+	}
+	return leave(failed ? failed : last);
+}
+
+const struct verb verb_start = {
+	.name = "start",
+	.group = "Sandboxes",
+	.args = "[OPTIONS] NAME…",
+	.summary = "Start sandboxes that do not run",
+	.details = "One that was made by `run -d` runs its command again.",
+	.shared = &select_opts,
+	.run = start,
+};
+
+const struct verb verb_stop = {
+	.name = "stop",
+	.group = "Sandboxes",
+	.args = "[OPTIONS] NAME…",
+	.summary = "Stop sandboxes that run",
+	.opts = stop_opts,
+	.nopts = ARRAY_SIZE(stop_opts),
+	.shared = &select_opts,
+	.run = stop,
+};
+
+const struct verb verb_kill = {
+	.name = "kill",
+	.group = "Sandboxes",
+	.args = "[OPTIONS] NAME…",
+	.summary = "End sandboxes at once; what they have not written to disk is lost",
+	.shared = &select_opts,
+	.run = kill_verb,
+};
+
+const struct verb verb_restart = {
+	.name = "restart",
+	.group = "Sandboxes",
+	.args = "[OPTIONS] NAME…",
+	.summary = "Stop sandboxes, if they run, and start them",
+	.opts = stop_opts,
+	.nopts = ARRAY_SIZE(stop_opts),
+	.shared = &select_opts,
+	.run = restart,
+};
+
+const struct verb verb_rm = {
+	.name = "remove",
+	.alias = "rm",
+	.group = "Sandboxes",
+	.args = "[OPTIONS] NAME…",
+	.summary = "Delete sandboxes and what was written in them",
+	.opts = rm_opts,
+	.nopts = ARRAY_SIZE(rm_opts),
+	.shared = &select_opts,
+	.run = rm,
+};
+
+const struct verb verb_wait = {
+	.name = "wait",
+	.group = "Sandboxes",
+	.args = "[OPTIONS] NAME…",
+	.summary = "Wait until sandboxes have stopped, and print their exit codes",
+	.details = "The exit code is that of the last one: its command's, 0 if it had none and "
+		   "was stopped,\n"
+		   "125 if it failed.",
+	.shared = &select_opts,
+	.run = wait_verb,
+};
