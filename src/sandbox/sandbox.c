@@ -21,49 +21,20 @@
 #include "image/image.h"
 #include "machine/vm_config.h"
 #include "sandbox/artifacts.h"
-#include "sandbox/bootstrap.h"
 #include "sandbox/patch.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox_dir.h"
 #include "sandbox/sandbox_dir_impl.h"
+#include "sandbox/sandbox_impl.h"
 #include "sandbox/source.h"
 #include "sandbox/state.h"
 #include "sandbox/upper.h"
 #include "store/store.h"
 
-#define OVERLAY_FILE "overlay.qcow2"
-#define PATCH_FILE   "patch.img"
-#define VM_LOG	     "logs/vm.log"
-#define KERNEL_LOG   "logs/kernel.log"
-
 /* The kernel's last words fit many times; the rest is in the file. */
 #define LOG_TAIL ((off_t)16 << 10)
 
 enum { VANISH_WAIT_MS = 1000 };
-
-struct sandbox {
-	struct store *store;
-	struct sandbox_dir dir;
-	struct sandbox_record record;
-	struct sandbox_machine machine;
-	uint64_t began; /* now_ns() */
-	struct sandbox_source source;
-	struct image_info image; /* empty when the root is a disk */
-	int hold;		 /* keeps the image from being removed */
-	const char *engine;	 /* static */
-	char *vm, *kernel, *agentd;
-	bool reused, ready, ending;
-	bool told;	 /* there is a row that says what we are about */
-	bool ran;	 /* ...and it says "running" */
-	bool asked;	 /* the machine ended as it was asked to */
-	bool made;	 /* it is new, and ours */
-	const char *why; /* sandbox_set_end() */
-	int exit_code;
-	struct proc proc;
-	int owner;   /* closing it tells msb-vm that we have gone */
-	int startup; /* reports come here */
-	struct buf reports;
-};
 
 bool sandbox_reused(const struct sandbox *sb)
 {
@@ -507,172 +478,9 @@ const struct sandbox_main *sandbox_get_main(const struct sandbox *sb)
 	return &sb->record.main;
 }
 
-/* The disks of a machine, and all that their descriptions point to. */
-struct disks {
-	struct vm_disk disk[3]; /* root, upper, patches */
-	size_t n;
-	struct vm_extent upper;
-	struct vm_image root_images[SOURCE_BACKING_MAX + 2], upper_images[SOURCE_BACKING_MAX + 1];
-	struct vm_image patch;
-	struct sandbox_source file; /* the user's own root disk */
-	char *upper_path, *overlay_path, *patch_path;
-};
-
-static void disks_done(struct disks *d)
-{
-	sandbox_source_done(&d->file);
-	free(d->upper_path);
-	free(d->overlay_path);
-	free(d->patch_path);
-}
-#define cleanup_disks __attribute__((cleanup(disks_done)))
-
-static struct vm_disk *add_disk(struct disks *d, const char *serial)
-{
-	struct vm_disk *disk = &d->disk[d->n++];
-
-	*disk = (struct vm_disk){.serial = (char *)(uintptr_t)serial};
-	return disk;
-}
-
-/* A disk image and what it rests on, behind the overlay if there is one. */
-static void add_images(const struct sandbox_source *src, char *overlay, struct vm_image *images,
-		       struct wire_list *ret)
-{
-	size_t n = 0;
-
-	if (overlay)
-		images[n++] = (struct vm_image){overlay, (char *)(uintptr_t) "qcow2", true};
-	images[n++] = (struct vm_image){src->path, (char *)(uintptr_t)src->format, false};
-	for (size_t i = 0; i < src->backing.n; i++) {
-		char *path = src->backing.v[i];
-
-		images[n++] = (struct vm_image){
-			path, (char *)(uintptr_t)sandbox_source_format(path), false};
-	}
-	*ret = (struct wire_list){images, n};
-}
-
-/* Are there patches, and not yet in the root? One in memory needs them each time. */
-static bool has_patch(const struct sandbox *sb)
-{
-	return faccessat(sb->dir.fd, PATCH_FILE, F_OK, 0) == 0;
-}
-
-static bool root_stays(const struct sandbox *sb)
-{
-	return sb->source.kind == SOURCE_DISK || sb->record.spec.root != SANDBOX_ROOT_TMPFS;
-}
-
-static int set_disks(const struct sandbox *sb, struct disks *d, struct vm_config *c,
-		     struct err *err)
-{
-	_Static_assert(
-		sizeof(struct vm_extent) == sizeof(struct image_extent) &&
-			offsetof(struct vm_extent, path) == offsetof(struct image_extent, path) &&
-			offsetof(struct vm_extent, offset) ==
-				offsetof(struct image_extent, file_offset) &&
-			offsetof(struct vm_extent, blocks) == offsetof(struct image_extent, blocks),
-		"an image's extents can be handed on as they are");
-	const struct sandbox_spec *spec = &sb->record.spec;
-	struct vm_disk *root = add_disk(d, SANDBOX_DISK_ROOT), *upper;
-	int r;
-
-	d->upper_path = str_fmt("%s/%s", sb->dir.path, UPPER_FILE);
-	d->overlay_path = str_fmt("%s/%s", sb->dir.path, OVERLAY_FILE);
-	d->patch_path = str_fmt("%s/%s", sb->dir.path, PATCH_FILE);
-	if (!d->upper_path || !d->overlay_path || !d->patch_path)
-		return err_set(err, ENOMEM, "cannot describe the machine: out of memory");
-	if (sb->source.kind == SOURCE_DISK) {
-		bool own = sb->source.writable;
-
-		add_images(&sb->source, own ? NULL : d->overlay_path, d->root_images,
-			   &root->images);
-		root->volatile_data = sb->record.ephemeral && !own;
-	} else {
-		root->extents = (struct wire_list){sb->image.extents, sb->image.extent_count};
-		root->read_only = true;
-		if (spec->root == SANDBOX_ROOT_DISK) {
-			upper = add_disk(d, SANDBOX_DISK_UPPER);
-			d->upper = (struct vm_extent){
-				.path = d->upper_path,
-				.blocks = (spec->root_size >> 20 << 20) / IMAGE_BLOCK,
-			};
-			upper->extents = (struct wire_list){&d->upper, 1};
-			upper->volatile_data = sb->record.ephemeral;
-		} else if (spec->root == SANDBOX_ROOT_FILE) {
-			r = sandbox_source_parse(spec->root_file, &d->file, err);
-			if (r < 0)
-				return err_wrap(err, "root disk");
-			upper = add_disk(d, SANDBOX_DISK_UPPER);
-			add_images(&d->file, NULL, d->upper_images, &upper->images);
-		}
-	}
-	if (has_patch(sb)) {
-		struct vm_disk *patch = add_disk(d, SANDBOX_DISK_PATCH);
-
-		d->patch = (struct vm_image){d->patch_path, (char *)(uintptr_t) "raw", false};
-		patch->images = (struct wire_list){&d->patch, 1};
-		patch->read_only = true;
-	}
-	c->disks = (struct wire_list){d->disk, d->n};
-	return 0;
-}
-
-/* Does the machine write to something that stays when an ephemeral sandbox goes? */
-static bool writes_outside(const struct sandbox *sb)
-{
-	if (sb->source.kind == SOURCE_DISK)
-		return sb->source.writable;
-	return sb->record.spec.root == SANDBOX_ROOT_FILE;
-}
-
-/* The message for msb-vm, in a memory file. */
-static int make_config(const struct sandbox *sb, struct err *err)
-{
-	const struct sandbox_spec *spec = &sb->record.spec;
-	const char *level = spec->log_level ? spec->log_level : "info";
-	cleanup_command struct sandbox_command command = {0};
-	cleanup_buf struct buf boot = BUF_INIT, b = BUF_INIT;
-	cleanup_disks struct disks disks = {0};
-	struct vm_config c = {
-		.name = sb->record.name,
-		.dir = sb->dir.path,
-		.engine = (char *)(uintptr_t)sb->engine,
-		.jail = spec->jail,
-		.kernel = sb->kernel,
-		.agentd = sb->agentd,
-		.cmdline = (char *)(uintptr_t) "",
-		.log_level = (char *)(uintptr_t)level,
-		.cpus = MAX(spec->cpus, spec->max_cpus),
-		.cpus_on = spec->cpus,
-		.memory = spec->memory,
-		.owned = true,
-		.remove_dir = sb->record.ephemeral,
-		.verbose_kernel = str_eq(level, "debug") || str_eq(level, "trace"),
-		.max_duration_ns = spec->max_duration_ms * 1000000,
-		.idle_timeout_ns = spec->idle_timeout_ms * 1000000,
-		.spawned_ns = now_ns(),
-	};
-	int r = sandbox_command_resolve(spec, &sb->image.config, NULL, 0, &command, err);
-
-	if (r == 0)
-		r = sandbox_bootstrap(spec, sb->record.name, &sb->source, &command, has_patch(sb),
-				      &boot, err);
-	if (r == 0)
-		r = set_disks(sb, &disks, &c, err);
-	if (r < 0)
-		return r;
-	c.bootstrap = (struct wire_bytes){buf_ptr(&boot), buf_size(&boot)};
-	vm_config_encode(&c, &b);
-	if (buf_failed(&b))
-		return err_set(err, ENOMEM, "cannot describe the machine: out of memory");
-	return io_memfd("vm-config", buf_ptr(&b), buf_size(&b), err);
-}
-
 int sandbox_start(struct sandbox *sb, struct err *err)
 {
-	cleanup_close int config = make_config(sb, err), agent = -1, control = -1, log = -1;
+	cleanup_close int config = sandbox_vm_config(sb, err), agent = -1, control = -1, log = -1;
 	cleanup_close int startup_rd = -1, startup_wr = -1, owner_rd = -1, owner_wr = -1;
 	const char *const argv[] = {"msb-vm", sb->dir.path, NULL};
 	int startup[2], owner[2], r;
@@ -762,7 +570,7 @@ static int take_report(struct sandbox *sb, struct err *err)
 		r = 1;
 		sb->machine.ready_ms = MAX((now_ns() - sb->began) / 1000000, UINT64_C(1));
 		/* They are in the root now. */
-		if (root_stays(sb))
+		if (sandbox_root_stays(sb))
 			(void)unlinkat(sb->dir.fd, PATCH_FILE, 0);
 		log_debug("walls around msb-vm:\n%s", sb->machine.jail ? sb->machine.jail : "");
 	} else if (report.ok) {
@@ -888,7 +696,7 @@ static int end_machine(struct sandbox *sb, struct err *err)
 	if (sb->proc.pidfd < 0)
 		return 0;
 	sb->ending = true;
-	if ((!sb->record.ephemeral || writes_outside(sb)) && sb->ready) {
+	if ((!sb->record.ephemeral || sandbox_writes_outside(sb)) && sb->ready) {
 		proc_kill(&sb->proc, SIGTERM);
 		r = proc_wait(&sb->proc, SANDBOX_STOP_TIMEOUT_MS);
 		/* Killed: by somebody's wish. By another signal: it has closed no disk. */
