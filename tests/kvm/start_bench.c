@@ -128,11 +128,12 @@ static int write_ending_kernel(const char *path)
 		0x48, 0x39, 0xd8, 0x72, 0xf2,	    /* cmp rax, rbx; jb again */
 		0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe, /* mov al, 0xfe; out 0x64, al; jmp . */
 	};
-	struct tsc_moment began = tsc_now();
+	struct tsc_moment began = tsc_now(), now;
 	uint64_t span;
 
 	usleep(LIFE_US);
-	span = (uint64_t)tsc_khz_since(&began) * LIFE_US / 1000;
+	now = tsc_now();
+	span = (now.tsc - began.tsc) * (LIFE_US * 1000ull) / (now.ns - began.ns);
 	memcpy(code + 11, &span, sizeof(span));
 	return tiny_kernel_write(path, code, sizeof(code));
 }
