@@ -111,8 +111,10 @@ static void switch_cpus(void *arg, int fd)
 	char why[128];
 
 	(void)arg;
-	for (unsigned i = 0; i < CPUS_MAX; i++) {
-		bool on = i < cpus.want;
+	/* On from below, off from above: what is on is always the first so many. */
+	for (unsigned k = 0; k < CPUS_MAX; k++) {
+		bool on = k < cpus.want;
+		unsigned i = on ? k : CPUS_MAX - 1 - (k - cpus.want);
 		int r = set_online(i, on), n;
 
 		/* Those that there never were need not be switched off. */

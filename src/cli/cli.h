@@ -106,5 +106,6 @@ extern const struct verb verb_run, verb_ls, verb_stop, verb_rm, verb_inspect, ve
 extern const struct verb verb_pause, verb_resume, verb_ping, verb_touch, verb_drain, verb_metrics;
 extern const struct verb verb_create, verb_start, verb_kill, verb_restart, verb_wait, verb_ps,
 	verb_keep;
+extern const struct verb verb_modify;
 
 #endif

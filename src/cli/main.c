@@ -39,6 +39,7 @@ static const struct verb *const verbs[] = {
 	&verb_ping,
 	&verb_touch,
 	&verb_metrics,
+	&verb_modify,
 	&verb_image,
 	&verb_pull,
 	&verb_load,

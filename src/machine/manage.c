@@ -184,6 +184,9 @@ static void give_up(struct manager *g, struct waiter *w)
 		err_set(&err, ETIMEDOUT, "the guest's agent does not answer");
 		break;
 	case CONTROL_CPUS:
+		/* It may have switched them on: better too many that may run than one that cannot.
+		 */
+		g->cpus = MAX(g->cpus, g->cpus_want);
 		g->cpus_want = 0;
 		err_set(&err, ETIMEDOUT, "the guest does not say that it has changed its CPUs");
 		break;
@@ -388,6 +391,136 @@ static void on_pong(struct manager *g)
 	set_patience(g);
 }
 
+/* ---- CPUs ---- */
+
+static void allow_cpus(struct manager *g, uint32_t n)
+{
+	if (g->m->ops->allow_cpus)
+		g->m->ops->allow_cpus(g->m->engine, n);
+}
+
+static int check_cpus(const struct manager *g, uint32_t n, struct err *err)
+{
+	if (n < 1 || n > g->m->config->cpus) {
+		err_set(err, ERR_LIMIT, "%u CPUs: it can have 1 to %u while it runs", n,
+			g->m->config->cpus);
+		return err_hint(err, "more are there from a start with --max-cpus on");
+	}
+	if (g->paused || g->cpus_want)
+		return err_set(err, EBUSY,
+			       g->paused ? "it is paused" : "its CPUs are changed just now");
+	return 0;
+}
+
+/*
+ * More may run before the guest is asked to use them, and the rest may not any more once it has let
+ * go of them.
+ */
+static void begin_cpus(struct manager *g, struct control_call *call, uint32_t n)
+{
+	const struct msg_host_cpus m = {.online = n};
+	const struct control_answer same = {.cpus = n};
+	struct err err = ERR_INIT;
+	int r = check_cpus(g, n, &err);
+
+	if (r == 0 && n == g->cpus) {
+		control_answer(call, &same);
+		return;
+	}
+	if (r == 0) {
+		if (n > g->cpus)
+			allow_cpus(g, n);
+		r = relay_tell(g->m->relay, MSG_HOST_CPUS, &m);
+		if (r < 0)
+			err_set(&err, r, "the guest's agent is gone: %s", err_name(r));
+	}
+	if (r < 0) {
+		control_fail(call, &err);
+		return;
+	}
+	g->cpus_want = n;
+	wait_for(g, call, CONTROL_CPUS, CPUS_PATIENCE);
+}
+
+static void on_cpus_set(struct manager *g, const struct envelope *e)
+{
+	struct msg_host_cpus_set m;
+	struct control_answer a = {0};
+	struct err err = ERR_INIT;
+	uint32_t from = g->cpus, to = g->cpus_want;
+
+	if (!to || frame_payload(e, &m, NULL) < 0)
+		return;
+	/* Those that are on are the first so many; a guest that lies has fewer. */
+	if (!m.error)
+		g->cpus = to;
+	else if (to > from)
+		g->cpus = MAX(from, MIN(m.online, to));
+	else
+		g->cpus = MAX(to, MIN(m.online, from));
+	g->cpus_want = 0;
+	allow_cpus(g, g->cpus);
+	a.cpus = g->cpus;
+	if (m.error) {
+		err_set(&err, ERR_GUEST, "%.200s", m.error);
+		err_hint(&err, "it has %u now", g->cpus);
+	}
+	log_info("CPUs: %u, asked for %u%s%s", g->cpus, to, m.error ? ": " : "",
+		 m.error ? err.msg : "");
+	for (size_t i = 0; i < ARRAY_SIZE(g->waiters); i++) {
+		struct waiter *w = &g->waiters[i];
+
+		if (!w->call || w->op != CONTROL_CPUS)
+			continue;
+		if (m.error)
+			control_fail(done(w), &err);
+		else
+			control_answer(done(w), &a);
+	}
+	set_patience(g);
+	msg_free(MSG_HOST_CPUS_SET, &m);
+}
+
+/* ---- what sessions get ---- */
+
+static int to_defaults(const struct control_request *q, struct msg_host_defaults *m)
+{
+	struct boot_env *env = calloc(q->env.n + 1, sizeof(*env));
+
+	if (!env)
+		return -ENOMEM;
+	m->env = (struct wire_list){env, q->env.n};
+	for (size_t i = 0; i < q->env.n; i++) {
+		const char *text = q->env.v[i];
+		size_t key = strcspn(text, "=");
+
+		env[i].key = strndup(text, key);
+		env[i].value = strdup(text[key] ? text + key + 1 : "");
+		if (!env[i].key || !env[i].value)
+			return -ENOMEM;
+	}
+	m->cwd = q->workdir ? strdup(q->workdir) : NULL;
+	return q->workdir && !m->cwd ? -ENOMEM : 0;
+}
+
+static void set_defaults(struct manager *g, struct control_call *call,
+			 const struct control_request *q)
+{
+	struct msg_host_defaults m = {0};
+	struct err err = ERR_INIT;
+	int r = to_defaults(q, &m);
+
+	if (r == 0)
+		r = relay_tell(g->m->relay, MSG_HOST_DEFAULTS, &m);
+	msg_free(MSG_HOST_DEFAULTS, &m);
+	if (r == 0) {
+		control_ok(call);
+		return;
+	}
+	err_set(&err, r, "cannot tell the guest's agent: %s", err_name(r));
+	control_fail(call, &err);
+}
+
 /* ---- the rest ---- */
 
 static void begin_drain(struct manager *g, struct control_call *call, uint64_t timeout)
@@ -452,6 +585,12 @@ static void on_call(void *arg, struct control_call *call, const struct control_r
 	case CONTROL_LIMITS:
 		set_limits(g, call, q);
 		return;
+	case CONTROL_CPUS:
+		begin_cpus(g, call, q->cpus);
+		return;
+	case CONTROL_DEFAULTS:
+		set_defaults(g, call, q);
+		return;
 	default:
 		err_set(&err, ERR_UNSUPPORTED, "this machine cannot do \"%s\"",
 			control_op_name(q->op));
@@ -468,6 +607,9 @@ void manage_agent(struct manager *g, const struct envelope *e)
 		return;
 	case MSG_HOST_USED:
 		on_used(g, e);
+		return;
+	case MSG_HOST_CPUS_SET:
+		on_cpus_set(g, e);
 		return;
 	default:
 		log_debug("the agent sent %s", e->type->name);

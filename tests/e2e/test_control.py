@@ -5,7 +5,7 @@ import socket
 import struct
 import time
 
-from harness import Case, until
+from harness import Case, deadline, until
 
 
 class Control(Case):
@@ -120,3 +120,41 @@ class Control(Case):
         self.assertEqual(json.loads(self.ok(self.msb("metrics", "--format", "json")).text), [])
         self.assertEqual(json.loads(self.ok(self.msb("metrics", "-a", "--format", "json")).text)[0]["state"], "exited")
         self.refused(self.msb("metrics", "--interval", "1ms"), 2, "interval")
+
+    def modify(self, *words):
+        return json.loads(self.ok(self.msb("modify", "--format", "json", "box", *words)).text)["changes"]
+
+    def inside(self, script):
+        return self.ok(self.msb("exec", "box", "--", "sh", "-c", script)).text
+
+    @deadline(600)
+    def test_modify(self):
+        self.own_home()
+        self.running("box", "-c", "2", "--max-cpus", "3", "-e", "A=1", "-e", "B=2", "--label", "old=1")
+        self.assertEqual(self.inside("nproc"), "2\n")
+        for n in (3, 1, 2):
+            self.assertEqual([(c["to"], c["disposition"], c["state"]) for c in self.modify("-c", str(n))],
+                             [(str(n), "live", "applied")])
+            self.assertEqual(self.inside("nproc"), f"{n}\n")
+        self.assertEqual(json.loads(self.ok(self.msb("metrics", "--format", "json", "box")).text)["cpus"], 2)
+        self.assertEqual(self.modify("-c", "2"), [])
+        self.assertEqual(self.modify("-c", "3", "--dry-run")[0]["state"], "planned")
+        self.assertEqual(self.inside("nproc"), "2\n")
+        # What commands get; what runs already keeps what it has.
+        self.modify("-e", "C=3", "-e", "B=two", "--env-rm", "A", "-w", "/tmp", "--label", "new=2", "--label-rm", "old")
+        self.assertEqual(self.inside('pwd; echo "$A" $B $C $FROM_IMAGE'), "/tmp\n two 3 yes\n")
+        # What a machine cannot do is the next one's, if that is wanted, and nothing by halves otherwise.
+        self.refused(self.msb("modify", "-m", "1G", "-e", "D=4", "box"), 1, "memory", "restart", "--next-start")
+        self.assertEqual(self.inside("echo $D"), "\n")
+        self.assertEqual([(c["field"], c["disposition"], c["state"]) for c in self.modify("-m", "256M", "--next-start")],
+                         [("memory", "next start", "accepted")])
+        self.refused(self.msb("modify", "-c", "9", "box"), 1, "cpus", "--max-cpus")
+        self.refused(self.msb("modify", "box"), 2, "what")
+        self.refused(self.msb("modify", "-c", "2", "nobody"), 1, "nobody")
+        config = json.loads(self.ok(self.msb("inspect", "--format", "json", "box")).text)["config"]
+        self.assertEqual((config["cpus"], config["memory"], config["env"]), (2, 256 << 20, ["B=two", "C=3"]))
+        # A limit can come later.
+        self.modify("--idle-timeout", "300ms")
+        self.modify("--max-duration", "1s")
+        until(lambda: self.machine()["end"] == "max-duration", "the end")
+        self.assertEqual(self.modify("--max-duration", "none")[0]["disposition"], "next start")

@@ -499,6 +499,72 @@ static void test_what_is_activity(void **state)
 	close(fd);
 }
 
+static void test_cpus(void **state)
+{
+	struct control_request q = {.op = CONTROL_CPUS, .cpus = 4};
+	struct msg_host_cpus_set m = {.online = 4};
+	struct world *w = *state;
+	cleanup_answer struct control_answer a = {0}, b = {0}, c = {0};
+	int fd;
+
+	boot(w);
+	fd = connect_to(w, "control");
+	/* First they may run, then the guest is asked. */
+	ask(w, fd, &q);
+	assert_int_equal(w->allowed, 4);
+	agent_hears(w, MSG_HOST_CPUS);
+	assert_false(answered(w, fd, &a));
+	agent_says(w, MSG_HOST_CPUS_SET, &m);
+	assert_true(answered(w, fd, &a));
+	assert_int_equal(a.code, 0);
+	assert_int_equal(a.cpus, 4);
+	/* The other way round. One that lets go of one only keeps three. */
+	q.cpus = 1;
+	ask(w, fd, &q);
+	assert_int_equal(w->allowed, 4);
+	agent_hears(w, MSG_HOST_CPUS);
+	m = (struct msg_host_cpus_set){.online = 3, .error = (char *)"CPU 2: busy"};
+	agent_says(w, MSG_HOST_CPUS_SET, &m);
+	assert_true(answered(w, fd, &b));
+	assert_int_equal(b.code, ERR_GUEST);
+	assert_string_equal(b.message, "CPU 2: busy");
+	assert_int_equal(w->allowed, 3);
+	/* No more than there are, whatever the guest says that it has. */
+	q.cpus = 2;
+	ask(w, fd, &q);
+	m = (struct msg_host_cpus_set){.online = 64, .error = (char *)"no"};
+	agent_says(w, MSG_HOST_CPUS_SET, &m);
+	assert_true(answered(w, fd, &c));
+	assert_int_equal(w->allowed, 3);
+	control_answer_done(&c);
+	q.cpus = 5;
+	ask(w, fd, &q);
+	assert_true(answered(w, fd, &c));
+	assert_int_equal(c.code, ERR_LIMIT);
+	assert_int_equal(w->allowed, 3);
+	/* One that was not asked changes nothing. */
+	agent_says(w, MSG_HOST_CPUS_SET, &m);
+	assert_int_equal(w->allowed, 3);
+	close(fd);
+}
+
+static void test_defaults(void **state)
+{
+	char *env[] = {(char *)"A=1", (char *)"B=x=y"};
+	struct control_request q = {.op = CONTROL_DEFAULTS, .env = {env, 2}};
+	struct world *w = *state;
+	cleanup_answer struct control_answer a = {0};
+	int fd;
+
+	boot(w);
+	fd = connect_to(w, "control");
+	ask(w, fd, &q);
+	agent_hears(w, MSG_HOST_DEFAULTS);
+	assert_true(answered(w, fd, &a));
+	assert_int_equal(a.code, 0);
+	close(fd);
+}
+
 static void test_bad_clients(void **state)
 {
 	static const uint8_t long_one[] = {0x7f, 0, 0, 0, 1}, junk[] = {0, 0, 0, 2, 0xff, 0xff};
@@ -566,6 +632,8 @@ int main(void)
 		TEST(test_max_duration),
 		TEST(test_idle),
 		TEST(test_what_is_activity),
+		TEST(test_cpus),
+		TEST(test_defaults),
 		TEST(test_bad_clients),
 	};
 
