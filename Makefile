@@ -53,6 +53,8 @@ install: all
 	install -D -m 0755 -s build/msb-fetch $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-fetch
 	install -D -m 0755 -s build/msb-convert $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-convert
 	install -D -m 0755 build/guest/agentd $(DESTDIR)$(PREFIX)/lib/microsandbox/guest/agentd
+	build/msb schema >build/sandbox.schema.json
+	install -D -m 0644 build/sandbox.schema.json $(DESTDIR)$(PREFIX)/share/microsandbox/sandbox.schema.json
 	install -D -m 0644 build/vmlinux $(DESTDIR)$(PREFIX)/lib/microsandbox/vmlinux
 
 format:

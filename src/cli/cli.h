@@ -107,5 +107,6 @@ extern const struct verb verb_pause, verb_resume, verb_ping, verb_touch, verb_dr
 extern const struct verb verb_create, verb_start, verb_kill, verb_restart, verb_wait, verb_ps,
 	verb_keep;
 extern const struct verb verb_modify;
+extern const struct verb verb_config, verb_schema;
 
 #endif

@@ -23,7 +23,7 @@ static int create(struct cli *cli, int argc, char **argv)
 	int code, r;
 
 	spec_args_init(&a);
-	if (cli_parse_operands(cli, &a, argc, argv, 1, 1, &words, &code))
+	if (cli_parse_operands(cli, &a, argc, argv, 0, 1, &words, &code))
 		return code;
 	const struct sandbox_open how = {
 		.keep = true,
@@ -33,7 +33,9 @@ static int create(struct cli *cli, int argc, char **argv)
 	};
 	const bool unnamed = !a.model.spec.name;
 
-	r = spec_args_level(&a, cli, &err);
+	r = spec_args_operands(&a, &words, &err);
+	if (r == 0)
+		r = spec_args_level(&a, cli, &err);
 	if (r == 0)
 		r = store_open(&store, NULL, &err);
 	if (r == 0)

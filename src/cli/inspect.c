@@ -190,7 +190,8 @@ static void print_config(const struct sandbox_record *r)
 		line(i ? "" : "Labels", c->labels.v[i]);
 	line("User", c->user);
 	line("Workdir", c->workdir);
-	line("Entrypoint", c->entrypoint);
+	for (size_t i = 0; i < c->entrypoint.n; i++)
+		line(i ? "" : "Entrypoint", c->entrypoint.v[i]);
 	line("Hostname", c->hostname);
 	line("Kernel", c->kernel);
 	line("Log level", c->log_level);

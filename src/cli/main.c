@@ -45,7 +45,7 @@ static const struct verb *const verbs[] = {
 	&verb_load,
 	&verb_save,
 	&verb_registry,
-	&verb_doctor,
+	&verb_config, &verb_schema, &verb_doctor,
 	&verb_images,
 	&verb_rmi,
 	&verb_keep,
@@ -194,7 +194,7 @@ int cli_parse(struct cli *cli, void *target, int argc, char **argv, struct opt_w
 		return 1;
 	}
 	if (v->shared && v->shared->finish && v->shared->finish(target, &err) < 0) {
-		*code = usage(cli, &err);
+		*code = cli_fail(&err, v->usage_code ? v->usage_code : EXIT_USAGE);
 		return 1;
 	}
 	if (cli->level != LOG_OFF)

@@ -230,14 +230,11 @@ static int run(struct cli *cli, int argc, char **argv)
 		spec_args_done(&a.with);
 		return code;
 	}
-	if (words.n == 0)
-		r = err_set(&err, ERR_USAGE, "which image?");
-	else if (a.tty && a.no_tty)
+	r = spec_args_operands(&a.with, &words, &err);
+	if (r == 0 && a.tty && a.no_tty)
 		r = err_set(&err, ERR_USAGE, "--tty and --no-tty exclude each other");
-	else if (a.with.replace && !a.with.model.spec.name)
+	else if (r == 0 && a.with.replace && !a.with.model.spec.name)
 		r = err_set(&err, ERR_USAGE, "--replace needs a --name");
-	else
-		r = 0;
 	if (r < 0)
 		err_hint(&err, "usage: msb run %s", cli->verb->args);
 	if (r == 0)

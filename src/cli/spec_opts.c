@@ -8,11 +8,13 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "sandbox/sandbox.h"
+#include "config/global.h"
+#include "store/store.h"
 
 /* More fields than this cannot be: spec_opts_init() would end the program in any test of it. */
 enum { ROWS_MAX = 128 };
 
-static int note(const struct opt *o, void *target, const char *value, struct err *err)
+static int note_word(const struct opt *o, void *target, const char *value, struct err *err)
 {
 	struct spec_args *a = target;
 	struct spec_word *v = reallocarray(a->words, a->nwords + 1, sizeof(*v));
@@ -24,11 +26,31 @@ static int note(const struct opt *o, void *target, const char *value, struct err
 	return 0;
 }
 
+static int note_file(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct spec_args *a = target;
+	struct spec_file *v = reallocarray(a->files, a->nfiles + 1, sizeof(*v));
+
+	if (!v)
+		return err_set(err, ENOMEM, "out of memory");
+	a->files = v;
+	v[a->nfiles++] = (struct spec_file){&conf_scopes[o->number], value};
+	return 0;
+}
+
+/* Defaults of the user's, files as they were named, and the command line on top. */
 static int finish(void *target, struct err *err)
 {
 	struct spec_args *a = target;
-	int r = 0;
+	cleanup_free char *home = store_default_home(err);
+	cleanup_free char *global = home ? str_fmt("%s/config.json", home) : NULL;
+	int r;
 
+	if (!home || !global)
+		return home ? err_set(err, ENOMEM, "out of memory") : -ERR_USAGE;
+	r = conf_load_global(global, &a->model, err);
+	for (size_t i = 0; i < a->nfiles && r == 0; i++)
+		r = conf_load(a->files[i].scope, a->files[i].path, &a->model, err);
 	for (size_t i = 0; i < a->nwords && r == 0; i++)
 		r = field_set(a->words[i].field, &a->model, a->words[i].value, "command line", err);
 	return r;
@@ -53,29 +75,52 @@ static const struct opt own[] = {
 	{0, "replace", NULL, "Stop and remove a sandbox of that name first", opt_set_flag,
 	 offsetof(struct spec_args, replace)},
 	{0, "replace-with-timeout", "DURATION",
-	 "The same, with this long for it to stop before force is used [10s]", set_replace},
+	 "The same, with this long for it to stop before force is used", set_replace, 0, 0, "10s"},
 	{'q', "quiet", NULL, "Show no warnings", opt_set_flag, offsetof(struct spec_args, quiet)},
 };
 
-static struct opt rows[ROWS_MAX + ARRAY_SIZE(own)];
+static struct opt rows[ROWS_MAX];
 struct opt_set spec_opts = {rows, 0, finish};
 
 void spec_opts_init(void)
 {
 	size_t n = 0;
 
-	if (nfields > ROWS_MAX)
+	if (nfields + nconf_scopes + ARRAY_SIZE(own) > ROWS_MAX)
 		abort();
 	for (size_t i = 0; i < nfields; i++) {
 		const struct field *f = &fields[i];
 
 		if (f->opt)
 			rows[n++] = (struct opt){f->letter, f->opt, f->arg, f->help,
-						 note,	    0,	    (int)i, f->def};
+						 note_word, 0,	    (int)i, f->def};
 	}
+	for (size_t i = 0; i < nconf_scopes; i++)
+		rows[n++] = (struct opt){
+			0, conf_scopes[i].opt, "FILE", conf_scopes[i].help, note_file, 0, (int)i};
 	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
 		rows[n++] = own[i];
 	spec_opts.n = n;
+}
+
+int spec_args_operands(struct spec_args *a, struct opt_words *words, struct err *err)
+{
+	if (words->n) {
+		int r = field_set(field_by_key("image"), &a->model, words->words[0], "command line",
+				  err);
+
+		if (r < 0)
+			return r;
+	} else if (a->model.image) {
+		words->words[words->n++] = a->model.image;
+	} else {
+		return err_set(err, ERR_USAGE, "which image?");
+	}
+	if (!words->nrest && a->model.cmd.n) {
+		words->rest = (const char *const *)a->model.cmd.v;
+		words->nrest = a->model.cmd.n;
+	}
+	return 0;
 }
 
 void spec_args_init(struct spec_args *a)
@@ -88,8 +133,8 @@ void spec_args_done(struct spec_args *a)
 {
 	model_done(&a->model);
 	free(a->words);
-	a->words = NULL;
-	a->nwords = 0;
+	free(a->files);
+	*a = (struct spec_args){0};
 }
 
 int spec_args_level(struct spec_args *a, const struct cli *cli, struct err *err)

@@ -12,7 +12,7 @@
 #include <stdbool.h>
 
 #include "cli/cli.h"
-#include "config/field.h"
+#include "config/load.h"
 
 /* An option of the command line; it counts after all files, wherever they are named. */
 struct spec_word {
@@ -20,11 +20,18 @@ struct spec_word {
 	const char *value; /* argv's */
 };
 
+struct spec_file {
+	const struct conf_scope *scope;
+	const char *path; /* argv's */
+};
+
 struct spec_args {
 	struct model model;
 	bool quiet;
 	bool replace; /* one of that name */
 	int replace_ms;
+	struct spec_file *files; /* in the order in which they were named */
+	size_t nfiles;
 	struct spec_word *words;
 	size_t nwords;
 };
@@ -36,6 +43,11 @@ void spec_args_done(struct spec_args *a);
 
 /* The sandbox's log level, unless it was given, is that of the command. */
 int spec_args_level(struct spec_args *a, const struct cli *cli, struct err *err);
+/*
+ * The image is the first operand and the command the rest, or what a file says, of which @words has
+ * then the words, as long as @a lives. -ERR_USAGE if there is no image.
+ */
+int spec_args_operands(struct spec_args *a, struct opt_words *words, struct err *err);
 
 /* Its rows are there after spec_opts_init(). */
 extern struct opt_set spec_opts;

@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "config/load.h"
 #include "sandbox/patch.h"
 
 void model_init(struct model *m)
@@ -18,6 +19,8 @@ void model_init(struct model *m)
 void model_done(struct model *m)
 {
 	sandbox_spec_done(&m->spec);
+	free(m->image);
+	strv_done(&m->cmd);
 	for (size_t i = 0; i < m->nsaid; i++) {
 		free(m->said[i].text);
 		free(m->said[i].from);
@@ -66,6 +69,43 @@ static int replace(char **at, const char *text, struct err *err)
 	return 0;
 }
 
+static int set_image(struct model *m, const char *text, struct err *err)
+{
+	if (!text[0])
+		return err_set(err, ERR_USAGE, "the name of the image is empty");
+	return replace(&m->image, text, err);
+}
+
+static int add_cmd(struct model *m, const char *text, struct err *err)
+{
+	return strv_add(&m->cmd, text) < 0 ? err_set(err, ENOMEM, "out of memory") : 0;
+}
+
+static void clear_cmd(struct model *m)
+{
+	strv_done(&m->cmd);
+}
+
+static void clear_rlimits(struct model *m)
+{
+	m->spec.nrlimits = 0;
+}
+
+static void clear_init_args(struct model *m)
+{
+	strv_done(&m->spec.init_args);
+}
+
+/* Scripts are a map, and stay. */
+static void clear_patches(struct model *m)
+{
+	static const char *const opts[] = {"copy", "copy-file", "copy-dir", "mkdir", "rm"};
+
+	sandbox_patches_clear(&m->spec);
+	for (size_t i = 0; i < ARRAY_SIZE(opts); i++)
+		field_clear(field_by_opt(opts[i]), m);
+}
+
 static int set_name(struct sandbox_spec *s, const char *text, struct err *err)
 {
 	int r = sandbox_name_check(text, err);
@@ -91,70 +131,125 @@ PATCH(add_script_path, SANDBOX_SCRIPT_PATH)
 
 #define TEXT(field) .text = offsetof(struct sandbox_spec, field)
 
+#define IN_PATCHES "in a file it is an entry of \"patches\""
+#define IN_SCRIPTS "in a file it is an entry of \"scripts\""
+
+#define SCHEMA_TEXT  "{\"type\":\"string\"}"
+#define SCHEMA_VALUE "{\"type\":[\"string\",\"integer\"]}"
+#define SCHEMA_COPY                                                                                \
+	"{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"src\",\"dst\"],"      \
+	"\"properties\":{\"src\":" SCHEMA_TEXT ",\"dst\":" SCHEMA_TEXT "}}"
+#define SCHEMA_AT                                                                                  \
+	"{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"path\"],"             \
+	"\"properties\":{\"path\":" SCHEMA_TEXT "}}"
+
+static const char schema_image[] =
+	"{\"oneOf\":[" SCHEMA_TEXT ",{\"type\":\"object\",\"additionalProperties\":false,"
+	"\"required\":[\"oci\"],\"properties\":{\"oci\":" SCHEMA_TEXT
+	",\"upper_size\":" SCHEMA_VALUE "}},{\"type\":\"object\",\"additionalProperties\":false,"
+	"\"required\":[\"bind\"],\"properties\":{\"bind\":" SCHEMA_TEXT
+	"}},{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"disk\"],"
+	"\"properties\":{\"disk\":" SCHEMA_TEXT ",\"fstype\":" SCHEMA_TEXT
+	",\"format\":" SCHEMA_TEXT "}}]}";
+static const char schema_entrypoint[] =
+	"{\"oneOf\":[" SCHEMA_TEXT ",{\"type\":\"array\",\"minItems\":1,\"items\":" SCHEMA_TEXT
+	"}]}";
+static const char schema_rlimits[] =
+	"{\"type\":\"array\",\"items\":{\"oneOf\":[" SCHEMA_TEXT
+	",{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"resource\",\"soft\"],"
+	"\"properties\":{\"resource\":" SCHEMA_TEXT ",\"soft\":" SCHEMA_VALUE
+	",\"hard\":" SCHEMA_VALUE "}}]}}";
+static const char schema_patches[] =
+	"{\"type\":\"array\",\"items\":{\"type\":\"object\",\"additionalProperties\":false,"
+	"\"minProperties\":1,\"maxProperties\":1,\"properties\":{\"copy\":" SCHEMA_COPY
+	",\"copy_file\":" SCHEMA_COPY ",\"copy_dir\":" SCHEMA_COPY ",\"mkdir\":" SCHEMA_AT
+	",\"remove\":" SCHEMA_AT "}}}";
+
 /* In the order of the help. */
 const struct field fields[] = {
+	{"image", NULL, FIELD_SOURCE, 0, NULL, "IMAGE|PATH",
+	 "Image, directory or disk that the root is made of", NULL, .model = set_image,
+	 .anyway = true, .load = conf_load_image, .schema = schema_image},
+	{"cmd", NULL, FIELD_LIST, 0, NULL, "WORD", "Command in place of the image's", NULL,
+	 .model = add_cmd, .scope = FIELD_RUNTIME, .clear = clear_cmd, .anyway = true},
 	{"env", NULL, FIELD_MAP, 'e', "env", "KEY[=VALUE]",
 	 "Set an environment variable, or pass on ours (repeatable)", NULL,
-	 .spec = sandbox_spec_env},
+	 .spec = sandbox_spec_env, .scope = FIELD_RUNTIME},
 	{"user", NULL, FIELD_TEXT, 'u', "user", "USER[:GROUP]",
-	 "Run as this user, by name or number", "image's, or root", TEXT(user)},
+	 "Run as this user, by name or number", "image's, or root", TEXT(user),
+	 .scope = FIELD_RUNTIME},
 	{"workdir", NULL, FIELD_TEXT, 'w', "workdir", "PATH", "Working directory", "image's, or /",
-	 TEXT(workdir)},
+	 TEXT(workdir), .scope = FIELD_RUNTIME},
 	{"entrypoint", NULL, FIELD_TEXT, 0, "entrypoint", "PROGRAM",
-	 "Program to run in place of the image's entrypoint", NULL, TEXT(entrypoint)},
+	 "Program to run in place of the image's entrypoint", NULL, .spec = sandbox_spec_entrypoint,
+	 .scope = FIELD_RUNTIME, .load = conf_load_entrypoint, .schema = schema_entrypoint},
 	{"cpus", NULL, FIELD_NUMBER, 'c', "cpus", "N", "Virtual CPUs", "1",
-	 .spec = sandbox_spec_cpus},
+	 .spec = sandbox_spec_cpus, .scope = FIELD_RESOURCE},
 	{"max_cpus", NULL, FIELD_NUMBER, 0, "max-cpus", "N",
-	 "CPUs that it can be given while it runs", "--cpus", .spec = sandbox_spec_max_cpus},
+	 "CPUs that it can be given while it runs", "--cpus", .spec = sandbox_spec_max_cpus,
+	 .scope = FIELD_RESOURCE},
 	{"memory", NULL, FIELD_SIZE, 'm', "memory", "SIZE",
-	 "Memory, as in 512M or 1.5G; a bare number is MiB", "512M", .spec = sandbox_spec_memory},
-	{"root_disk", NULL, FIELD_TEXT, 0, "root-disk", "SIZE|tmpfs[:SIZE]|FILE",
+	 "Memory, as in 512M or 1.5G; a bare number is MiB", "512M", .spec = sandbox_spec_memory,
+	 .scope = FIELD_RESOURCE},
+	{"root_disk", NULL, FIELD_SOURCE, 0, "root-disk", "SIZE|tmpfs[:SIZE]|FILE",
 	 "Room for changes to the root file system, or a disk of yours for them", "8G",
-	 .spec = sandbox_spec_root},
+	 .spec = sandbox_spec_root, .scope = FIELD_FS},
 	{"shell", NULL, FIELD_TEXT, 0, "shell", "PATH", "Shell, and what runs scripts", "/bin/sh",
-	 TEXT(shell)},
-	{NULL, "in a file it is an entry of \"patches\"", FIELD_LIST, 0, "copy", "SRC:DST",
+	 TEXT(shell), .scope = FIELD_RUNTIME},
+	{NULL, IN_PATCHES, FIELD_LIST, 0, "copy", "SRC:DST",
 	 "Copy a file or directory into the root (repeatable, as those below)", NULL,
 	 .spec = add_copy},
-	{NULL, "in a file it is an entry of \"patches\"", FIELD_LIST, 0, "copy-file", "SRC:DST",
-	 "Copy a file", NULL, .spec = add_copy_file},
-	{NULL, "in a file it is an entry of \"patches\"", FIELD_LIST, 0, "copy-dir", "SRC:DST",
-	 "Copy a directory", NULL, .spec = add_copy_dir},
-	{NULL, "in a file it is an entry of \"patches\"", FIELD_LIST, 0, "mkdir", "PATH",
-	 "Make a directory in the root", NULL, .spec = add_mkdir},
-	{NULL, "in a file it is an entry of \"patches\"", FIELD_LIST, 0, "rm", "PATH",
-	 "Remove a file or directory from the root", NULL, .spec = add_rm},
-	{NULL, "in a file it is an entry of \"scripts\"", FIELD_LIST, 0, "script", "NAME=BODY",
+	{NULL, IN_PATCHES, FIELD_LIST, 0, "copy-file", "SRC:DST", "Copy a file", NULL,
+	 .spec = add_copy_file},
+	{NULL, IN_PATCHES, FIELD_LIST, 0, "copy-dir", "SRC:DST", "Copy a directory", NULL,
+	 .spec = add_copy_dir},
+	{NULL, IN_PATCHES, FIELD_LIST, 0, "mkdir", "PATH", "Make a directory in the root", NULL,
+	 .spec = add_mkdir},
+	{NULL, IN_PATCHES, FIELD_LIST, 0, "rm", "PATH", "Remove a file or directory from the root",
+	 NULL, .spec = add_rm},
+	{"patches", NULL, FIELD_LIST, 0, NULL, "KIND",
+	 "Changes to the root before the first command: copy, copy_file, copy_dir (src, dst), "
+	 "mkdir, remove (path)",
+	 NULL, .scope = FIELD_FS, .clear = clear_patches, .load = conf_load_patches,
+	 .schema = schema_patches},
+	{"patch_files", NULL, FIELD_LIST, 0, NULL, "PATH", "Files with patches", NULL,
+	 .scope = FIELD_FS, .load = conf_load_patch_files},
+	{NULL, IN_SCRIPTS, FIELD_LIST, 0, "script", "NAME=BODY",
 	 "Put a script on the PATH; \\n, \\t, \\\" and the like are understood", NULL,
 	 .spec = add_script},
-	{"scripts", NULL, FIELD_MAP, 0, "script-raw", "NAME=BODY", "The same, as it stands", NULL,
-	 .spec = add_script_raw},
-	{NULL, "in a file it is an entry of \"scripts\"", FIELD_LIST, 0, "script-path", "NAME:FILE",
-	 "The same from a file", NULL, .spec = add_script_path},
+	{"scripts", NULL, FIELD_MAP, 0, "script-raw", "NAME=BODY",
+	 "Put a script on the PATH, as it stands", NULL, .spec = add_script_raw},
+	{NULL, IN_SCRIPTS, FIELD_LIST, 0, "script-path", "NAME:FILE",
+	 "Put a script on the PATH, from a file", NULL, .spec = add_script_path},
 	{NULL, "a file may serve several sandboxes", FIELD_TEXT, 'n', "name", "NAME",
 	 "Keep the sandbox under this name, and use it again next time", NULL, .spec = set_name,
 	 .anyway = true},
 	{"hostname", NULL, FIELD_TEXT, 'H', "hostname", "NAME", "Host name in the guest",
-	 "from the sandbox's name", TEXT(hostname)},
+	 "from the sandbox's name", TEXT(hostname), .scope = FIELD_RUNTIME},
 	{"labels", NULL, FIELD_MAP, 0, "label", "KEY[=VALUE]",
-	 "Attach a label, to choose sandboxes by (repeatable)", NULL, .spec = sandbox_spec_label},
+	 "Attach a label, to choose sandboxes by (repeatable)", NULL, .spec = sandbox_spec_label,
+	 .scope = FIELD_RUNTIME},
 	{"rlimits", NULL, FIELD_LIST, 0, "rlimit", "RES=SOFT[:HARD]",
-	 "Resource limit, as in nofile=1024:4096 (repeatable)", NULL, .spec = sandbox_spec_rlimit},
+	 "Resource limit, as in nofile=1024:4096 (repeatable)", NULL, .spec = sandbox_spec_rlimit,
+	 .scope = FIELD_RESOURCE, .clear = clear_rlimits, .load = conf_load_rlimits,
+	 .schema = schema_rlimits},
 	{"max_duration", NULL, FIELD_DURATION, 0, "max-duration", "TIME",
-	 "Stop it after this long, as in 90, 30s, 5m, 1h", NULL, .spec = sandbox_spec_max_duration},
+	 "Stop it after this long, as in 90, 30s, 5m, 1h", NULL, .spec = sandbox_spec_max_duration,
+	 .scope = FIELD_RESOURCE},
 	{"idle_timeout", NULL, FIELD_DURATION, 0, "idle-timeout", "TIME",
-	 "Stop it when nothing was done in it for so long", NULL,
-	 .spec = sandbox_spec_idle_timeout},
+	 "Stop it when nothing was done in it for so long", NULL, .spec = sandbox_spec_idle_timeout,
+	 .scope = FIELD_RESOURCE},
 	{"security", NULL, FIELD_WORD, 0, "security", "default|restricted",
 	 "restricted: commands get no new privileges, fewer capabilities, no user namespaces",
-	 "default", .spec = sandbox_spec_security},
+	 "default", .spec = sandbox_spec_security, .scope = FIELD_RUNTIME},
 	{"init.cmd", NULL, FIELD_TEXT, 0, "init", "PATH|auto",
 	 "Boot an init of the image, as systemd images have one", NULL,
-	 .spec = sandbox_spec_init_program},
+	 .spec = sandbox_spec_init_program, .scope = FIELD_RUNTIME},
 	{"init.args", NULL, FIELD_LIST, 0, "init-arg", "ARG", "Argument for the init (repeatable)",
-	 NULL, .spec = sandbox_spec_init_arg},
+	 NULL, .spec = sandbox_spec_init_arg, .scope = FIELD_RUNTIME, .clear = clear_init_args},
 	{"init.env", NULL, FIELD_MAP, 0, "init-env", "KEY[=VALUE]",
-	 "Environment variable for the init (repeatable)", NULL, .spec = sandbox_spec_init_env},
+	 "Environment variable for the init (repeatable)", NULL, .spec = sandbox_spec_init_env,
+	 .scope = FIELD_RUNTIME},
 	{"pull_policy", NULL, FIELD_WORD, 0, "pull", "always|missing|never",
 	 "When to ask the image's registry", "missing", .model = set_pull, .anyway = true},
 	{"kernel", NULL, FIELD_PATH, 0, "kernel", "PATH",
@@ -241,4 +336,39 @@ int field_set(const struct field *f, struct model *m, const char *text, const ch
 		return r;
 	m->creates |= !f->anyway;
 	return remember(m, f, text, from, err);
+}
+
+void field_clear(const struct field *f, struct model *m)
+{
+	size_t n = 0;
+
+	if (f->clear)
+		f->clear(m);
+	for (size_t i = 0; i < m->nsaid; i++) {
+		if (m->said[i].field != f) {
+			m->said[n++] = m->said[i];
+			continue;
+		}
+		free(m->said[i].text);
+		free(m->said[i].from);
+	}
+	m->nsaid = n;
+}
+
+const struct field *field_by_key(const char *key)
+{
+	for (size_t i = 0; i < nfields; i++) {
+		if (fields[i].key && str_eq(fields[i].key, key))
+			return &fields[i];
+	}
+	return NULL;
+}
+
+const struct field *field_by_opt(const char *opt)
+{
+	for (size_t i = 0; i < nfields; i++) {
+		if (fields[i].opt && str_eq(fields[i].opt, opt))
+			return &fields[i];
+	}
+	return NULL;
 }

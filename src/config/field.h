@@ -17,6 +17,8 @@
 #include "sandbox/spec.h"
 
 struct field;
+struct conf_loading;
+struct conf_node;
 
 enum pull_policy { PULL_MISSING, PULL_ALWAYS, PULL_NEVER };
 
@@ -28,6 +30,8 @@ struct said {
 
 struct model {
 	struct sandbox_spec spec;
+	char *image;	 /* NULL: not said */
+	struct strv cmd; /* in place of the image's; empty: not said */
 	enum pull_policy pull;
 	bool creates; /* something was said that only counts for a new sandbox */
 	struct said *said;
@@ -46,9 +50,18 @@ enum field_kind {
 	FIELD_NUMBER,
 	FIELD_SIZE,	/* 512M, 1.5G; a number is MiB */
 	FIELD_DURATION, /* 90, 30s, 5m */
-	FIELD_PATH,	/* of this host */
+	FIELD_PATH,	/* of this host; in a file relative to its directory */
+	FIELD_SOURCE,	/* a text that is such a path if it begins with ./ ../ or / */
 	FIELD_LIST,	/* of texts, one for each use of the option */
 	FIELD_MAP,	/* of names to texts; the option says NAME=TEXT */
+};
+
+/* The kinds of files of which a key can be part. */
+enum field_scope {
+	FIELD_ANYWHERE, /* those that say everything */
+	FIELD_RESOURCE,
+	FIELD_RUNTIME,
+	FIELD_FS,
 };
 
 struct field {
@@ -58,7 +71,7 @@ struct field {
 	enum field_kind kind;
 	/* On the command line; @letter may be 0. */
 	char letter;
-	const char *opt;
+	const char *opt; /* NULL: not said there */
 	const char *arg; /* what to call the value */
 	const char *help;
 	const char *def; /* default; NULL: none */
@@ -67,6 +80,13 @@ struct field {
 	int (*model)(struct model *m, const char *text, struct err *err);
 	size_t text;
 	bool anyway; /* counts for a sandbox that is there already, too */
+	enum field_scope scope;
+	/* Of lists: forget what was said. Files replace them, options add to them. */
+	void (*clear)(struct model *m);
+	/* Take the value of a file, when it is more than @kind says; and its JSON schema then. */
+	int (*load)(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+		    struct err *err);
+	const char *schema;
 };
 
 extern const struct field fields[];
@@ -75,6 +95,12 @@ extern const size_t nfields;
 /* -ERR_USAGE with a hint; nothing has changed then. */
 int field_set(const struct field *f, struct model *m, const char *text, const char *from,
 	      struct err *err);
+
+/* Forget what was said in a list. */
+void field_clear(const struct field *f, struct model *m);
+/* The row of a key or an option, or NULL. */
+const struct field *field_by_key(const char *key);
+const struct field *field_by_opt(const char *opt);
 
 /* "always", "missing" (or "if-missing"), "never" */
 int pull_policy_parse(const char *text, enum pull_policy *ret, struct err *err);

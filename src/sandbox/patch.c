@@ -173,6 +173,21 @@ int sandbox_patch_add(struct sandbox_spec *s, enum sandbox_patch_kind kind, cons
 	return 0;
 }
 
+void sandbox_patches_clear(struct sandbox_spec *s)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->npatches; i++) {
+		if (s->patches[i].kind >= SANDBOX_SCRIPT) {
+			s->patches[n++] = s->patches[i];
+			continue;
+		}
+		free(s->patches[i].src);
+		free(s->patches[i].dst);
+	}
+	s->npatches = n;
+}
+
 void sandbox_patches_done(struct sandbox_spec *s)
 {
 	for (size_t i = 0; i < s->npatches; i++) {

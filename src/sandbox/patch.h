@@ -50,6 +50,8 @@ struct sandbox_patch {
  */
 int sandbox_patch_add(struct sandbox_spec *s, enum sandbox_patch_kind kind, const char *text,
 		      struct err *err);
+/* Forget all but the scripts. */
+void sandbox_patches_clear(struct sandbox_spec *s);
 void sandbox_patches_done(struct sandbox_spec *s);
 
 /* Write the spec's patches as the file @name (new) in @dirfd. Scripts start with the spec's shell.

@@ -43,7 +43,6 @@ static const struct {
 } texts[] = {
 	{"user", offsetof(struct sandbox_spec, user)},
 	{"workdir", offsetof(struct sandbox_spec, workdir)},
-	{"entrypoint", offsetof(struct sandbox_spec, entrypoint)},
 	{"hostname", offsetof(struct sandbox_spec, hostname)},
 	{"kernel", offsetof(struct sandbox_spec, kernel)},
 	{"engine", offsetof(struct sandbox_spec, engine)},
@@ -74,6 +73,7 @@ static const struct {
 	size_t offset;
 	bool pairs;
 } lists[] = {
+	{"entrypoint", offsetof(struct sandbox_spec, entrypoint), false},
 	{"labels", offsetof(struct sandbox_spec, labels), true},
 	{"init_args", offsetof(struct sandbox_spec, init_args), false},
 	{"init_env", offsetof(struct sandbox_spec, init_env), true},
@@ -120,6 +120,9 @@ static int list_in(const json_t *o, bool pairs, struct strv *ret)
 	json_t *item;
 	size_t i;
 
+	/* What is a list now was one text in records of an earlier msb: entrypoint. */
+	if (json_is_string(o))
+		return strv_add(ret, json_string_value(o));
 	json_array_foreach(o, i, item)
 	{
 		const char *text = json_string_value(item);

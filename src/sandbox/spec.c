@@ -38,7 +38,6 @@ void sandbox_spec_done(struct sandbox_spec *s)
 	free(s->name);
 	free(s->user);
 	free(s->workdir);
-	free(s->entrypoint);
 	free(s->hostname);
 	free(s->kernel);
 	free(s->engine);
@@ -50,6 +49,7 @@ void sandbox_spec_done(struct sandbox_spec *s)
 	free(s->init);
 	sandbox_patches_done(s);
 	strv_done(&s->env);
+	strv_done(&s->entrypoint);
 	strv_done(&s->labels);
 	strv_done(&s->init_args);
 	strv_done(&s->init_env);
@@ -124,6 +124,17 @@ int sandbox_spec_init_program(struct sandbox_spec *s, const char *text, struct e
 		return err_hint(err, "write --init auto, or a path in the image like /sbin/init");
 	}
 	return set_text(&s->init, text, err);
+}
+
+int sandbox_spec_entrypoint(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	struct strv v = {0};
+
+	if (strv_add(&v, text) < 0)
+		return err_set(err, ENOMEM, "out of memory");
+	strv_done(&s->entrypoint);
+	s->entrypoint = v;
+	return 0;
 }
 
 int sandbox_spec_security(struct sandbox_spec *s, const char *text, struct err *err)
@@ -292,6 +303,8 @@ int sandbox_spec_root(struct sandbox_spec *s, const char *text, struct err *err)
 			return err_hint(err, "16M is the least");
 		}
 	}
+	free(s->root_file);
+	s->root_file = NULL;
 	s->root = root;
 	s->root_size = n;
 	s->root_asked = true;
@@ -472,7 +485,7 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 		err_set(err, ERR_USAGE, "there is no jail \"%s\"", s->jail);
 		return err_hint(err, "it is on or off");
 	}
-	if (s->entrypoint && !s->entrypoint[0]) {
+	if (s->entrypoint.n && !s->entrypoint.v[0][0]) {
 		err_set(err, ERR_USAGE, "the entrypoint is empty");
 		return err_hint(err, "name a program, or leave --entrypoint out");
 	}
@@ -521,14 +534,11 @@ int sandbox_command_resolve(const struct sandbox_spec *s, const struct image_con
 	const char *user = s->user ? s->user : image->user;
 	int r;
 
-	if (s->entrypoint)
-		r = strv_add(&c.argv, s->entrypoint);
-	else
-		r = add_all(&c.argv, image->entrypoint);
+	r = add_all(&c.argv, s->entrypoint.n ? s->entrypoint.v : image->entrypoint);
 	if (nargs) {
 		for (size_t i = 0; i < nargs && r == 0; i++)
 			r = strv_add(&c.argv, args[i]);
-	} else if (r == 0 && !s->entrypoint) {
+	} else if (r == 0 && !s->entrypoint.n) {
 		r = add_all(&c.argv, image->cmd);
 	}
 	for (char **e = image->env; e && *e && r == 0; e++)

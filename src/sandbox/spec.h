@@ -45,10 +45,11 @@ enum sandbox_root {
 
 struct sandbox_spec {
 	char *name; /* NULL: a random one, and the sandbox is thrown away at its end */
-	char *user, *workdir, *entrypoint, *hostname;
-	char *kernel; /* NULL: ours */
-	char *engine; /* "auto" when NULL */
-	char *jail;   /* "on" when NULL; "off" runs msb-vm without its walls */
+	char *user, *workdir, *hostname;
+	struct strv entrypoint; /* a program and arguments; empty: the image's */
+	char *kernel;		/* NULL: ours */
+	char *engine;		/* "auto" when NULL */
+	char *jail;		/* "on" when NULL; "off" runs msb-vm without its walls */
 	char *log_level;
 	struct strv env; /* "K=V" */
 	uint32_t cpus;
@@ -85,6 +86,8 @@ void sandbox_spec_done(struct sandbox_spec *s);
  */
 /* "K=V", or "K" for the host's value of it. */
 int sandbox_spec_env(struct sandbox_spec *s, const char *text, struct err *err);
+/* A program, in place of what was said before; it gets no arguments. */
+int sandbox_spec_entrypoint(struct sandbox_spec *s, const char *text, struct err *err);
 int sandbox_spec_cpus(struct sandbox_spec *s, const char *text, struct err *err);
 /* A bare number is in MiB; rounded up to 2 MiB. */
 int sandbox_spec_memory(struct sandbox_spec *s, const char *text, struct err *err);

@@ -121,8 +121,7 @@ int store_path(const struct store *s, enum store_dir dir, const char *name, char
 	return 0;
 }
 
-/* Where the store is when nobody says: a new string, NULL with @err set. */
-static char *store_default_home(struct err *err)
+char *store_default_home(struct err *err)
 {
 	static const struct {
 		const char *variable, *below;

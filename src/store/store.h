@@ -56,6 +56,9 @@ enum store_dir {
 	STORE_DIR_COUNT
 };
 
+/* Where the store is when nobody says: a new string, NULL with @err set. */
+char *store_default_home(struct err *err);
+
 /*
  * Open the store at @home (NULL: $MSB_HOME, else $XDG_DATA_HOME/microsandbox, else
  * ~/.local/share/microsandbox), making it when it does not exist. Errors worth telling apart:

@@ -63,7 +63,7 @@ static void command_follows_oci(void **state)
 
 		sandbox_spec_init(&s);
 		if (cases[i].own)
-			s.entrypoint = strdup("/mine");
+			assert_int_equal(sandbox_spec_entrypoint(&s, "/mine", NULL), 0);
 		assert_int_equal(
 			sandbox_command_resolve(&s, &image, args, cases[i].nargs, &c, NULL), 0);
 		expect_argv(&c.argv, cases[i].want);
@@ -262,6 +262,9 @@ static void limits_and_init(void **state)
 	assert_int_equal(sandbox_spec_init_program(&s, "sbin/init", &err), -ERR_USAGE);
 	assert_int_equal(sandbox_spec_init_program(&s, "auto", NULL), 0);
 	assert_int_equal(sandbox_spec_init_program(&s, "/sbin/init", NULL), 0);
+	assert_int_equal(sandbox_spec_check(&s, &err), -ERR_USAGE);
+	assert_non_null(strstr(err.msg, "restricted"));
+	assert_int_equal(sandbox_spec_security(&s, "default", NULL), 0);
 	assert_int_equal(sandbox_spec_check(&s, NULL), 0);
 	sandbox_spec_done(&s);
 }
@@ -308,14 +311,19 @@ static void checks(void **state)
 		const char *text;
 	} bad[] = {
 		{offsetof(struct sandbox_spec, workdir), "relative"},
-		{offsetof(struct sandbox_spec, entrypoint), ""},
 		{offsetof(struct sandbox_spec, user), ":1"},
 		{offsetof(struct sandbox_spec, hostname), "-x"},
 		{offsetof(struct sandbox_spec, hostname), "a b"},
 		{offsetof(struct sandbox_spec, name), "a/b"},
 	};
 
+	struct sandbox_spec no_entrypoint;
+
 	(void)state;
+	sandbox_spec_init(&no_entrypoint);
+	assert_int_equal(sandbox_spec_entrypoint(&no_entrypoint, "", NULL), 0);
+	assert_int_equal(sandbox_spec_check(&no_entrypoint, NULL), -ERR_USAGE);
+	sandbox_spec_done(&no_entrypoint);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		struct sandbox_spec s;
 		struct err err = ERR_INIT;

@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "config/load.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "sandbox/patch.h"
+#include "sandbox/source.h"
+
+const struct conf_scope conf_scopes[] = {
+	{"conf", "Read what the sandbox is from this YAML file (repeatable, in the order given)",
+	 NULL, FIELD_ANYWHERE},
+	{"resource-conf", "The same, CPUs, memory and limits alone", NULL, FIELD_RESOURCE},
+	{"runtime-conf", "The same, what and how commands run alone", NULL, FIELD_RUNTIME},
+	{"fs-conf", "The same, files and disks alone", NULL, FIELD_FS},
+	{"script-conf", "The same, a map of scripts alone", "scripts", FIELD_ANYWHERE},
+};
+const size_t nconf_scopes = ARRAY_SIZE(conf_scopes);
+
+/* Keys that mean something elsewhere. One with a row in the table of fields is not looked up. */
+static const struct {
+	const char *key, *why;
+} refused[] = {
+	{"name", "a sandbox's name is said with --name, since a file may serve several"},
+	{"description", "there is nothing that would show a description"},
+	{"sandboxes", "this file describes one sandbox, not a project"},
+	{"layers", "files are put above each other by naming several, as in --conf A --conf B"},
+	{"depends_on", "this file describes one sandbox, not a project"},
+	{"volumes", "volumes are not there yet"},
+	{"mounts", "volumes are not there yet; \"patches\" can copy files into the root"},
+	{"network", "networking is not there yet"},
+	{"ports", "networking is not there yet"},
+	{"secrets", "secrets are not there yet"},
+	{"vsock", "sockets of the host are not there yet"},
+	{"registry", "logins are kept by `msb registry login`"},
+	{"max_memory", "adding memory to a machine that runs is not there yet"},
+	{"cpu_placement", "the host's kernel places CPUs"},
+	{"placement_profile", "the host's kernel places CPUs"},
+	{"thp", "large pages in the guest are its kernel's choice"},
+	{"deployment_profile", "there are no deployment profiles"},
+};
+
+const char *conf_refused(const char *key)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
+		if (str_eq(refused[i].key, key))
+			return refused[i].why;
+	}
+	return NULL;
+}
+
+static int no_memory(struct err *err)
+{
+	return err_set(err, ENOMEM, "out of memory");
+}
+
+/* ---- values ---- */
+
+static int expected(const struct conf_loading *l, const char *key, const struct conf_node *n,
+		    const char *want, struct err *err)
+{
+	if (n->kind == CONF_TEXT)
+		return conf_error(err, l->file->name, n->at, "%s: %s is expected, not \"%.40s\"%s",
+				  key, want, n->text, n->quoted ? " in quotes" : "");
+	return conf_error(err, l->file->name, n->at, "%s: %s is expected, not %s", key, want,
+			  conf_what(n));
+}
+
+/* @path if it is absolute, else below the file's directory. NULL without memory. */
+static char *resolve(const struct conf_loading *l, const char *path)
+{
+	if (path[0] == '/')
+		return strdup(path);
+	return str_fmt("%s/%s", str_eq(l->file->dir, "/") ? "" : l->file->dir, path);
+}
+
+/* Hand words to the field's setter, and say where they stood if it objects. */
+static int say(struct conf_loading *l, const struct field *f, const char *key,
+	       const struct conf_node *n, const char *words, struct err *err)
+{
+	cleanup_free char *from = str_fmt("%s:%u", l->file->name, n->at.line);
+	int r = from ? field_set(f, l->m, words, from, err) : no_memory(err);
+
+	return r < 0 ? err_wrap(err, "%.200s:%u:%u: %s", l->file->name, n->at.line, n->at.column,
+				key)
+		     : 0;
+}
+
+static bool is_digits(const char *s)
+{
+	return *s && strspn(s, "0123456789") == strlen(s);
+}
+
+/* A plain value; @key is what it is called in messages. */
+static int load_plain(struct conf_loading *l, const struct field *f, const char *key,
+		      const struct conf_node *n, struct err *err)
+{
+	static const char *const wants[] = {
+		[FIELD_TEXT] = "a text",
+		[FIELD_WORD] = "a word",
+		[FIELD_NUMBER] = "a whole number",
+		[FIELD_SIZE] = "a size like 512M",
+		[FIELD_DURATION] = "a duration like 30s or 5m",
+		[FIELD_PATH] = "a path",
+		[FIELD_SOURCE] = "a text",
+		[FIELD_LIST] = "a text",
+		[FIELD_MAP] = "a text",
+	};
+	cleanup_free char *path = NULL;
+
+	if (n->kind != CONF_TEXT || (f->kind == FIELD_NUMBER && (n->quoted || !is_digits(n->text))))
+		return expected(l, key, n, wants[f->kind], err);
+	if (f->kind == FIELD_PATH || (f->kind == FIELD_SOURCE && sandbox_source_is_path(n->text))) {
+		path = resolve(l, n->text);
+		if (!path)
+			return no_memory(err);
+	}
+	return say(l, f, key, n, path ? path : n->text, err);
+}
+
+static int load_map(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+		    struct err *err)
+{
+	int r = n->kind == CONF_MAP ? 0 : expected(l, f->key, n, "a map of names to texts", err);
+
+	for (const struct conf_node *c = n->first; c && r == 0; c = c->next) {
+		cleanup_free char *key = str_fmt("%s.%.100s", f->key, c->key);
+		cleanup_free char *words = NULL;
+
+		if (!key)
+			return no_memory(err);
+		if (!c->key[0] || strchr(c->key, '='))
+			return conf_error(err, l->file->name, c->name, "%s: this is not a name",
+					  key);
+		if (c->kind != CONF_TEXT) {
+			r = expected(l, key, c, "a text", err);
+			return c->kind != CONF_NULL
+				       ? r
+				       : err_hint(err,
+						  "write \"\" for an empty one, ${NAME} for the "
+						  "value of a variable here");
+		}
+		words = str_fmt("%s=%s", c->key, c->text);
+		r = words ? say(l, f, key, c, words, err) : no_memory(err);
+	}
+	return r;
+}
+
+/* The items of a list, in place of what was there. */
+static int load_list(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+		     struct err *err)
+{
+	size_t i = 0;
+	int r = n->kind == CONF_LIST ? 0 : expected(l, f->key, n, "a list", err);
+
+	if (r == 0)
+		field_clear(f, l->m);
+	for (const struct conf_node *c = n->first; c && r == 0; c = c->next) {
+		char key[96];
+
+		snprintf(key, sizeof(key), "%s[%zu]", f->key, i++);
+		r = load_plain(l, f, key, c, err);
+	}
+	return r;
+}
+
+static int load_value(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+		      struct err *err)
+{
+	if (f->load)
+		return f->load(l, f, n, err);
+	if (f->kind == FIELD_MAP)
+		return load_map(l, f, n, err);
+	if (f->kind == FIELD_LIST)
+		return load_list(l, f, n, err);
+	return load_plain(l, f, f->key, n, err);
+}
+
+/* ---- values that have a form of their own ---- */
+
+/* The keys that a map may have, and what it has: node[i] is NULL for those that are missing. */
+struct form {
+	const char *const *keys;
+	size_t n;
+	const struct conf_node *node[8];
+};
+
+static int unknown(struct conf_loading *l, const char *key, const struct conf_node *n,
+		   const char *const *keys, size_t nkeys, struct err *err)
+{
+	const char *like = str_suggest(n->key, keys, nkeys);
+
+	conf_error(err, l->file->name, n->name, "there is no key \"%.100s\"", key);
+	if (like)
+		return err_hint(err, "did you mean %s?", like);
+	return err_hint(err, "`msb schema` prints all that can be said");
+}
+
+static int take_form(struct conf_loading *l, const char *key, const struct conf_node *n,
+		     struct form *form, struct err *err)
+{
+	if (n->kind != CONF_MAP)
+		return expected(l, key, n, "a map", err);
+	for (const struct conf_node *c = n->first; c; c = c->next) {
+		cleanup_free char *path = str_fmt("%s.%.60s", key, c->key);
+		size_t i;
+
+		for (i = 0; i < form->n && !str_eq(form->keys[i], c->key); i++)
+			;
+		if (!path)
+			return no_memory(err);
+		if (i == form->n)
+			return unknown(l, path, c, form->keys, form->n, err);
+		if (c->kind != CONF_TEXT)
+			return expected(l, path, c, "a text", err);
+		form->node[i] = c;
+	}
+	return 0;
+}
+
+static int missing(struct conf_loading *l, const char *key, const struct conf_node *n,
+		   const char *what, struct err *err)
+{
+	return conf_error(err, l->file->name, n->at, "%s: \"%s\" is missing", key, what);
+}
+
+/* IMAGE, {oci: IMAGE, upper_size: SIZE}, {bind: DIRECTORY}, {disk: FILE, fstype, format} */
+int conf_load_image(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+		    struct err *err)
+{
+	static const char *const keys[] = {"oci",    "upper_size", "bind",    "disk",
+					   "fstype", "format",	   "snapshot"};
+	enum { OCI, UPPER, BIND, DISK, FSTYPE, FORMAT, SNAPSHOT };
+	struct form form = {keys, ARRAY_SIZE(keys)};
+	const struct conf_node *const *v = form.node;
+	cleanup_free char *path = NULL;
+	cleanup_free char *words = NULL;
+	int r;
+
+	if (n->kind == CONF_TEXT)
+		return load_plain(l, f, f->key, n, err);
+	r = take_form(l, f->key, n, &form, err);
+	if (r < 0)
+		return r;
+	if (v[SNAPSHOT])
+		return conf_error(err, l->file->name, v[SNAPSHOT]->name,
+				  "image.snapshot: snapshots are not there yet");
+	if (!!v[OCI] + !!v[BIND] + !!v[DISK] != 1)
+		return conf_error(err, l->file->name, n->at,
+				  "image: one of \"oci\", \"bind\" and \"disk\" is expected");
+	if ((v[UPPER] && !v[OCI]) || ((v[FSTYPE] || v[FORMAT]) && !v[DISK]))
+		return conf_error(err, l->file->name, n->at,
+				  "image: \"upper_size\" belongs to \"oci\", \"fstype\" and "
+				  "\"format\" to \"disk\"");
+	if (v[OCI]) {
+		r = say(l, f, "image.oci", v[OCI], v[OCI]->text, err);
+		if (r == 0 && v[UPPER])
+			r = say(l, field_by_key("root_disk"), "image.upper_size", v[UPPER],
+				v[UPPER]->text, err);
+		return r;
+	}
+	path = resolve(l, v[DISK] ? v[DISK]->text : v[BIND]->text);
+	if (!path)
+		return no_memory(err);
+	if (v[BIND])
+		return say(l, f, "image.bind", v[BIND], path, err);
+	words = str_fmt("%s%s%s%s%s", path,
+			v[FSTYPE]   ? ":fstype="
+			: v[FORMAT] ? ":format="
+				    : "",
+			v[FSTYPE]   ? v[FSTYPE]->text
+			: v[FORMAT] ? v[FORMAT]->text
+				    : "",
+			v[FSTYPE] && v[FORMAT] ? ",format=" : "",
+			v[FSTYPE] && v[FORMAT] ? v[FORMAT]->text : "");
+	return words ? say(l, f, "image.disk", v[DISK], words, err) : no_memory(err);
+}
+
+/* A program, or a program and arguments. */
+int conf_load_entrypoint(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+			 struct err *err)
+{
+	if (n->kind == CONF_TEXT || (n->kind == CONF_LIST && n->first)) {
+		const struct conf_node *rest = n->kind == CONF_LIST ? n->first->next : NULL;
+		int r = load_plain(l, f, f->key, n->kind == CONF_LIST ? n->first : n, err);
+
+		for (size_t i = 1; rest && r == 0; rest = rest->next, i++) {
+			if (rest->kind != CONF_TEXT)
+				r = expected(l, f->key, rest, "a text", err);
+			else if (strv_add(&l->m->spec.entrypoint, rest->text) < 0)
+				r = no_memory(err);
+		}
+		return r;
+	}
+	return expected(l, f->key, n, "a program, or a list of it and its arguments,", err);
+}
+
+/* {resource: nofile, soft: 1024, hard: 4096}, or nofile=1024:4096 */
+int conf_load_rlimits(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+		      struct err *err)
+{
+	static const char *const keys[] = {"resource", "soft", "hard"};
+	size_t i = 0;
+	int r = n->kind == CONF_LIST ? 0 : expected(l, f->key, n, "a list", err);
+
+	if (r == 0)
+		field_clear(f, l->m);
+	for (const struct conf_node *c = n->first; c && r == 0; c = c->next) {
+		struct form form = {keys, ARRAY_SIZE(keys)};
+		cleanup_free char *words = NULL;
+		char key[32];
+
+		snprintf(key, sizeof(key), "%s[%zu]", f->key, i++);
+		if (c->kind == CONF_TEXT) {
+			r = load_plain(l, f, key, c, err);
+			continue;
+		}
+		r = take_form(l, key, c, &form, err);
+		if (r == 0 && (!form.node[0] || !form.node[1]))
+			r = missing(l, key, c, form.node[0] ? "soft" : "resource", err);
+		if (r < 0)
+			return r;
+		words = str_fmt("%s=%s:%s", form.node[0]->text, form.node[1]->text,
+				form.node[form.node[2] ? 2 : 1]->text);
+		r = words ? say(l, f, key, c, words, err) : no_memory(err);
+	}
+	return r;
+}
+
+/* The first list of patches in a file takes the place of those before. */
+static void begin_patches(struct conf_loading *l)
+{
+	if (!l->patches)
+		field_clear(field_by_key("patches"), l->m);
+	l->patches = true;
+}
+
+static int load_patch(struct conf_loading *l, const char *key, const struct conf_node *n,
+		      struct err *err)
+{
+	static const struct {
+		const char *name, *opt;
+		const char *keys[2]; /* of the map; the second one is NULL if there is one */
+	} kinds[] = {
+		{"copy", "copy", {"src", "dst"}},
+		{"copy_file", "copy-file", {"src", "dst"}},
+		{"copy_dir", "copy-dir", {"src", "dst"}},
+		{"mkdir", "mkdir", {"path", NULL}},
+		{"remove", "rm", {"path", NULL}},
+	};
+	static const char *const later[] = {"text", "file", "symlink", "append"};
+	const char *names[ARRAY_SIZE(kinds)];
+	const struct conf_node *c = n->first;
+	cleanup_free char *path = NULL;
+	cleanup_free char *src = NULL;
+	cleanup_free char *words = NULL;
+	size_t i;
+	int r;
+
+	if (n->kind != CONF_MAP || !c || c->next)
+		return expected(l, key, n, "a map with one key, the kind of the patch,", err);
+	path = str_fmt("%s.%.60s", key, c->key);
+	if (!path)
+		return no_memory(err);
+	for (i = 0; i < ARRAY_SIZE(kinds) && !str_eq(kinds[i].name, c->key); i++)
+		names[i] = kinds[i].name;
+	if (i < ARRAY_SIZE(kinds)) {
+		bool copy = kinds[i].keys[1];
+		struct form form = {kinds[i].keys, copy ? 2 : 1};
+
+		for (const struct conf_node *k = c->first; c->kind == CONF_MAP && k; k = k->next) {
+			if (str_eq(k->key, "mode") || str_eq(k->key, "replace")) {
+				conf_error(err, l->file->name, k->name,
+					   "%s: \"%s\" is not there yet", path, k->key);
+				return err_hint(err, "a copy has the mode that the file has here; "
+						     "\"remove\" first what is to be replaced");
+			}
+		}
+		r = take_form(l, path, c, &form, err);
+		if (r == 0 && (!form.node[0] || (copy && !form.node[1])))
+			r = missing(l, path, c, kinds[i].keys[form.node[0] ? 1 : 0], err);
+		if (r < 0)
+			return r;
+		if (copy) {
+			src = resolve(l, form.node[0]->text);
+			words = src ? str_fmt("%s:%s", src, form.node[1]->text) : NULL;
+		} else {
+			words = strdup(form.node[0]->text);
+		}
+		return words ? say(l, field_by_opt(kinds[i].opt), path, c, words, err)
+			     : no_memory(err);
+	}
+	for (size_t j = 0; j < ARRAY_SIZE(later); j++) {
+		if (!str_eq(later[j], c->key))
+			continue;
+		conf_error(err, l->file->name, c->name, "%s: such patches are not there yet", path);
+		return err_hint(err, "put the file beside this one, and use copy_file");
+	}
+	return unknown(l, path, c, names, ARRAY_SIZE(names), err);
+}
+
+int conf_load_patches(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+		      struct err *err)
+{
+	size_t i = 0;
+	int r = n->kind == CONF_LIST ? 0 : expected(l, f->key, n, "a list", err);
+
+	if (r == 0)
+		begin_patches(l);
+	for (const struct conf_node *c = n->first; c && r == 0; c = c->next) {
+		char key[32];
+
+		snprintf(key, sizeof(key), "%s[%zu]", f->key, i++);
+		r = load_patch(l, key, c, err);
+	}
+	return r;
+}
+
+/* Files with "patches" and nothing else. */
+int conf_load_patch_files(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+			  struct err *err)
+{
+	int r = n->kind == CONF_LIST ? 0 : expected(l, f->key, n, "a list of paths", err);
+
+	if (r == 0)
+		begin_patches(l);
+	for (const struct conf_node *c = n->first; c && r == 0; c = c->next) {
+		cleanup_conf_file struct conf_file file = {0};
+		struct conf_loading inner = *l;
+		cleanup_free char *path = NULL;
+		const struct conf_node *list;
+
+		if (c->kind != CONF_TEXT)
+			return expected(l, f->key, c, "a path", err);
+		path = resolve(l, c->text);
+		if (!path)
+			return no_memory(err);
+		r = conf_read_yaml(path, &file, err);
+		if (r < 0)
+			return err_wrap(err, "%.200s:%u:%u: %s", l->file->name, c->at.line,
+					c->at.column, f->key);
+		inner.file = &file;
+		list = conf_get(file.root, "patches");
+		if (!list || list->next || file.root->first != list)
+			return conf_error(err, file.name, file.root->at,
+					  "a map with the key \"patches\" alone is expected");
+		r = conf_load_patches(&inner, field_by_key("patches"), list, err);
+	}
+	return r;
+}
+
+/* ---- the file ---- */
+
+/* Is there a field below @path? */
+static bool is_level(const char *path)
+{
+	size_t n = strlen(path);
+
+	for (size_t i = 0; i < nfields; i++) {
+		if (fields[i].key && strncmp(fields[i].key, path, n) == 0 &&
+		    fields[i].key[n] == '.')
+			return true;
+	}
+	return false;
+}
+
+static bool in_scope(const struct conf_loading *l, const struct field *f)
+{
+	return l->scope->scope == FIELD_ANYWHERE || f->scope == l->scope->scope;
+}
+
+static int no_key(struct conf_loading *l, const char *prefix, const char *path,
+		  const struct conf_node *n, struct err *err)
+{
+	const char *why = conf_refused(path);
+	cleanup_strv struct strv names = {0};
+	size_t skip = prefix[0] ? strlen(prefix) + 1 : 0;
+
+	if (why)
+		return conf_error(err, l->file->name, n->name, "%s: %s", path, why);
+	for (size_t i = 0; i < nfields; i++) {
+		const char *key = fields[i].key;
+
+		if (!key || !in_scope(l, &fields[i]) || strncmp(key, prefix, strlen(prefix)) != 0 ||
+		    (skip && key[skip - 1] != '.'))
+			continue;
+		if (strv_addf(&names, "%.*s", (int)strcspn(key + skip, "."), key + skip) < 0)
+			return no_memory(err);
+	}
+	return unknown(l, path, n, (const char *const *)names.v, names.n, err);
+}
+
+static int walk(struct conf_loading *l, const char *prefix, const struct conf_node *map,
+		struct err *err)
+{
+	int r = 0;
+
+	if (map->kind != CONF_MAP)
+		return expected(l, prefix[0] ? prefix : "this file", map, "a map", err);
+	for (const struct conf_node *c = map->first; c && r == 0; c = c->next) {
+		cleanup_free char *path =
+			str_fmt("%s%s%.100s", prefix, prefix[0] ? "." : "", c->key);
+		const struct field *f = path ? field_by_key(path) : NULL;
+
+		if (!path)
+			return no_memory(err);
+		if (f && !in_scope(l, f)) {
+			conf_error(err, l->file->name, c->name,
+				   "%s: this does not belong into a file of --%s", path,
+				   l->scope->opt);
+			return err_hint(err, "put it into one of --conf");
+		}
+		if (f)
+			r = load_value(l, f, c, err);
+		else if (is_level(path))
+			r = walk(l, path, c, err);
+		else
+			r = no_key(l, prefix, path, c, err);
+	}
+	return r;
+}
+
+int conf_load_file(const struct conf_scope *scope, const struct conf_file *file, struct model *m,
+		   struct err *err)
+{
+	struct conf_loading l = {.file = file, .m = m, .scope = scope};
+	const struct field *f = scope->prefix ? field_by_key(scope->prefix) : NULL;
+
+	/* An empty file says nothing. */
+	if (file->root->kind == CONF_NULL)
+		return 0;
+	return f ? load_value(&l, f, file->root, err)
+		 : walk(&l, scope->prefix ? scope->prefix : "", file->root, err);
+}
+
+int conf_load(const struct conf_scope *scope, const char *path, struct model *m, struct err *err)
+{
+	cleanup_conf_file struct conf_file file = {0};
+	int r = conf_read_yaml(path, &file, err);
+
+	return r < 0 ? r : conf_load_file(scope, &file, m, err);
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Filling a model from a file, by the table of fields. One thread. */
+#ifndef CONFIG_LOAD_H
+#define CONFIG_LOAD_H
+
+#include "config/field.h"
+#include "config/node.h"
+
+/* A kind of file: all that can be said, or a part of it. */
+struct conf_scope {
+	const char *opt; /* that names such a file */
+	const char *help;
+	const char *prefix; /* the file is the value of this key; NULL: it has keys from the top */
+	enum field_scope scope;
+};
+extern const struct conf_scope conf_scopes[];
+extern const size_t nconf_scopes;
+
+/*
+ * What the file says takes the place of what was said before, but maps are joined. @path of a
+ * missing or wrong file, "FILE:LINE:COLUMN: key: …" otherwise; the model may have changed then.
+ */
+int conf_load(const struct conf_scope *scope, const char *path, struct model *m, struct err *err);
+/* The same when it has been read; the root of @file is what the scope's file would be. */
+int conf_load_file(const struct conf_scope *scope, const struct conf_file *file, struct model *m,
+		   struct err *err);
+
+/* Why the key is refused though it is meaningful elsewhere, or NULL. */
+const char *conf_refused(const char *key);
+
+/* ---- for rows of the table whose value is no plain one ---- */
+
+struct conf_loading {
+	const struct conf_file *file;
+	struct model *m;
+	const struct conf_scope *scope;
+	bool patches; /* those of this file have begun */
+};
+int conf_load_image(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+		    struct err *err);
+int conf_load_entrypoint(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+			 struct err *err);
+int conf_load_rlimits(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+		      struct err *err);
+int conf_load_patches(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+		      struct err *err);
+int conf_load_patch_files(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+			  struct err *err);
+
+#endif

@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "test.h"
+
+#include <errno.h>
+#include <jansson.h>
+
+#include "base/cleanup.h"
+#include "config/global.h"
+#include "config/load.h"
+#include "config/schema.h"
+#include "sandbox/patch.h"
+
+static const char *const head = "t.yaml";
+
+static int parse(bool json, const char *text, struct conf_file *f, struct err *err)
+{
+	*f = (struct conf_file){0};
+	return (json ? conf_parse_json : conf_parse_yaml)(head, "/dir", text, strlen(text), f, err);
+}
+
+/* What is wrong with a file, where, and a word of the reason. */
+struct bad {
+	const char *text, *at, *reason;
+};
+
+static void refuses(bool json, const struct bad *bad, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct conf_file f;
+		struct err err = ERR_INIT;
+		char want[64];
+
+		if (parse(json, bad[i].text, &f, &err) == 0)
+			fail_msg("taken: %s", bad[i].text);
+		snprintf(want, sizeof(want), "t.yaml:%s: ", bad[i].at);
+		if (strncmp(err.msg, want, strlen(want)) != 0 || !strstr(err.msg, bad[i].reason))
+			fail_msg("%s\n  said: %s\n  want: %s%s", bad[i].text, err.msg, want,
+				 bad[i].reason);
+		assert_null(f.root);
+	}
+}
+
+static void yaml_refuses(void **state)
+{
+	static const struct bad bad[] = {
+		{"a: 1\nb: 2\na: 3\n", "3:1", "\"a\" is there twice, first in line 1"},
+		{"a: &x 1\n", "1:4", "anchors (&x)"},
+		{"a: *x\n", "1:4", "aliases (*x)"},
+		{"a: {b: 1}\nc:\n  <<: 5\n", "3:3", "merge keys"},
+		{"a: !!str 5\n", "1:4", "tags"},
+		{"a: !own 5\n", "1:4", "tags"},
+		{"a: 1\n---\nb: 2\n", "2:1", "second document"},
+		{"a: [1, 2\nb: 3\n", "2:2", ""},
+		{"a:\n\t- b\n", "2:1", "cannot start any token"},
+		{"? [a]\n: b\n", "1:3", "key must be a text"},
+		{"a: \"x\\0y\"\n", "1:4", "NUL"},
+		{"\"a\\0\": y\n", "1:1", "key with a NUL"},
+		{"a: ok\nb: \xff\n", "2:4", "UTF-8"},
+		{"a: ok\nb: \x01\n", "2:4", "control characters"},
+		{"\xff\xfe"
+		 "a",
+		 "1:1", "UTF-8"},
+		{"a: ${CONF_TEST_UNSET}\n", "1:4", "CONF_TEST_UNSET is not set"},
+		{"a:\n  - x${}\n", "2:5", "${"},
+		{"a: x${HOME\n", "1:4", "${"},
+		{"a: x${1X}\n", "1:4", "${"},
+	};
+	struct conf_file f;
+	struct err err = ERR_INIT;
+	char deep[400] = "";
+
+	(void)state;
+	unsetenv("CONF_TEST_UNSET");
+	refuses(false, bad, ARRAY_SIZE(bad));
+	for (int i = 0; i < 65; i++)
+		strcat(deep, "[");
+	for (int i = 0; i < 65; i++)
+		strcat(deep, "]");
+	refuses(false, &(struct bad){deep, "1:65", "64 levels"}, 1);
+	refuses(true, &(struct bad){deep, "1:65", "64 levels"}, 1);
+	/* One level less is fine. */
+	deep[64] = '\0';
+	strcat(deep, "]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]");
+	assert_int_equal(parse(false, deep, &f, &err), 0);
+	conf_file_done(&f);
+	assert_int_equal(parse(true, deep, &f, &err), 0);
+	conf_file_done(&f);
+}
+
+static void json_refuses(void **state)
+{
+	static const struct bad bad[] = {
+		{"", "1:1", "the file ends where a value"},
+		{"{\"a\": 1,\n \"b\": 2,\n \"a\": 3}", "3:2", "twice, first in line 1"},
+		{"{\"a\": 1,}", "1:9", "'}' where a text in double quotes"},
+		{"[1 2]", "1:4", "'2' where ',' or ']'"},
+		{"{\"a\" 1}", "1:6", "':'"},
+		{"[01]", "1:2", "a value"},
+		{"[1.]", "1:2", "a value"},
+		{"[-]", "1:2", "a value"},
+		{"[yes]", "1:2", "a value"},
+		{"[\"a\nb\"]", "1:4", "0x0a"},
+		{"[\"\\x\"]", "1:4", "one of"},
+		{"[\"\\ud800\"]", "1:9", "half of a pair"},
+		{"[\"\\u00zz\"]", "1:7", "hexadecimal"},
+		{"[\"\xc0\x80\"]", "1:3", "0xc0"},
+		{"[\"\xed\xa0\x80\"]", "1:3", "0xed"},
+		{"[\"\\u0000\"]", "1:2", "NUL"},
+		{"{\"\\u0000\":1}", "1:2", "NUL"},
+		{"[1] x", "1:5", "the end of the file"},
+		{"// no\n1", "1:1", "a value"},
+		{"[\"\xc3\xa4\", x]", "1:7", "a value"},
+	};
+
+	(void)state;
+	refuses(true, bad, ARRAY_SIZE(bad));
+}
+
+static void values(void **state)
+{
+	struct conf_file f;
+	const struct conf_node *n;
+
+	(void)state;
+	setenv("CONF_TEST", "a value", 1);
+	assert_int_equal(parse(false,
+			       "a: no\nb: \"\"\nc: ~\nd: [1.0, 0x10]\ne: |\n  x\n  y\n"
+			       "f: \"${CONF_TEST}\"\ng: a$b$${CONF_TEST}-${CONF_TEST}$\nh: null\n",
+			       &f, NULL),
+			 0);
+	n = conf_get(f.root, "a");
+	assert_string_equal(n->text, "no");
+	assert_int_equal(n->at.line, 1);
+	assert_int_equal(n->at.column, 4);
+	assert_int_equal(conf_get(f.root, "b")->kind, CONF_TEXT);
+	assert_true(conf_get(f.root, "b")->quoted);
+	assert_int_equal(conf_get(f.root, "c")->kind, CONF_NULL);
+	assert_int_equal(conf_get(f.root, "h")->kind, CONF_NULL);
+	assert_string_equal(conf_get(f.root, "d")->first->text, "1.0");
+	assert_string_equal(conf_get(f.root, "e")->text, "x\ny\n");
+	assert_string_equal(conf_get(f.root, "f")->text, "a value");
+	assert_false(conf_get(f.root, "f")->quoted);
+	assert_string_equal(conf_get(f.root, "g")->text, "a$b${CONF_TEST}-a value$");
+	assert_null(conf_get(f.root, "i"));
+	conf_file_done(&f);
+
+	assert_int_equal(
+		parse(true,
+		      " {\"a\": [1, -2.5e+3, true, null],\n  \"\\u00e4\\ud83d\\ude00\\/\": "
+		      "\"x\\n\"} ",
+		      &f, NULL),
+		0);
+	n = conf_get(f.root, "a")->first;
+	assert_string_equal(n->next->text, "-2.5e+3");
+	assert_false(n->quoted);
+	assert_string_equal(n->next->next->text, "true");
+	assert_int_equal(n->next->next->next->kind, CONF_NULL);
+	n = conf_get(f.root, "\xc3\xa4\xf0\x9f\x98\x80/");
+	assert_non_null(n);
+	assert_string_equal(n->text, "x\n");
+	assert_int_equal(n->name.line, 2);
+	assert_int_equal(n->name.column, 3);
+	conf_file_done(&f);
+
+	/* An empty file says nothing. */
+	assert_int_equal(parse(false, "# nothing\n", &f, NULL), 0);
+	assert_int_equal(f.root->kind, CONF_NULL);
+	conf_file_done(&f);
+}
+
+/* ---- the model ---- */
+
+static int load(struct model *m, const char *opt, const char *text, struct err *err)
+{
+	cleanup_conf_file struct conf_file f = {0};
+	int r = parse(false, text, &f, err);
+
+	for (size_t i = 0; i < nconf_scopes && r == 0; i++) {
+		if (str_eq(conf_scopes[i].opt, opt))
+			return conf_load_file(&conf_scopes[i], &f, m, err);
+	}
+	return r < 0 ? r : -ENOENT;
+}
+
+static void fills(void **state)
+{
+	static const char text[] =
+		"image: ./rootfs\n"
+		"cmd: [serve, --now]\n"
+		"cpus: 2\n"
+		"memory: 1G\n"
+		"root_disk: tmpfs:256M\n"
+		"entrypoint: [/bin/app, -x]\n"
+		"user: 1000\n"
+		"env: {A: no, B: \"2\"}\n"
+		"labels:\n  team: core\n"
+		"rlimits:\n  - {resource: nofile, soft: 10, hard: 20}\n  - cpu=5\n"
+		"kernel: boot/vmlinux\n"
+		"engine: qemu\n"
+		"pull_policy: if-missing\n"
+		"patches:\n  - copy_file: {src: a.conf, dst: /etc/a.conf}\n"
+		"  - mkdir: {path: /data}\n  - remove: {path: /x}\n"
+		"scripts:\n  hi: |\n    echo hi\n";
+	cleanup_model struct model m = {0};
+	struct err err = ERR_INIT;
+
+	(void)state;
+	model_init(&m);
+	if (load(&m, "conf", text, &err) < 0)
+		fail_msg("%s", err.msg);
+	assert_string_equal(m.image, "/dir/./rootfs");
+	assert_int_equal(m.cmd.n, 2);
+	assert_string_equal(m.cmd.v[1], "--now");
+	assert_int_equal(m.spec.cpus, 2);
+	assert_int_equal(m.spec.memory, 1u << 30);
+	assert_int_equal(m.spec.root, SANDBOX_ROOT_TMPFS);
+	assert_int_equal(m.spec.entrypoint.n, 2);
+	assert_string_equal(m.spec.entrypoint.v[1], "-x");
+	assert_string_equal(m.spec.user, "1000");
+	assert_string_equal(m.spec.env.v[0], "A=no");
+	assert_string_equal(m.spec.labels.v[0], "team=core");
+	assert_int_equal(m.spec.nrlimits, 2);
+	assert_int_equal(m.spec.rlimits[0].hard, 20);
+	assert_string_equal(m.spec.kernel, "/dir/boot/vmlinux");
+	assert_string_equal(m.spec.engine, "qemu");
+	assert_int_equal(m.spec.npatches, 4);
+	assert_string_equal(m.spec.patches[0].src, "/dir/a.conf");
+	assert_int_equal(m.spec.patches[2].kind, SANDBOX_RM);
+	assert_string_equal(m.spec.patches[3].src, "echo hi\n");
+	assert_string_equal(m.said[0].from, "t.yaml:1");
+
+	/* Another file: lists and values are replaced, maps joined. Options add to lists. */
+	assert_int_equal(load(&m, "conf",
+			      "cpus: 3\nenv: {B: x, C: y}\nrlimits: [core=1]\n"
+			      "patches: [{mkdir: {path: /only}}]\nscripts: {ho: x}\n"
+			      "entrypoint: sh\ncmd: [one]\n",
+			      &err),
+			 0);
+	assert_int_equal(m.spec.cpus, 3);
+	assert_int_equal(m.spec.env.n, 3);
+	assert_string_equal(m.spec.env.v[1], "B=x");
+	assert_int_equal(m.spec.nrlimits, 1);
+	assert_int_equal(m.spec.entrypoint.n, 1);
+	assert_int_equal(m.cmd.n, 1);
+	assert_int_equal(m.spec.npatches, 3); /* two scripts */
+	assert_int_equal(field_set(field_by_opt("rlimit"), &m, "nofile=9", "command line", &err),
+			 0);
+	assert_int_equal(m.spec.nrlimits, 2);
+	for (size_t i = 0; i < m.nsaid; i++)
+		assert_string_not_equal(m.said[i].text, "/data");
+}
+
+static void refuses_in_words(void **state)
+{
+	static const struct {
+		const char *opt, *text, *said, *hint;
+	} bad[] = {
+		{"conf", "memroy: 1G\n", "t.yaml:1:1: there is no key \"memroy\"",
+		 "did you mean memory?"},
+		{"conf", "x: 1\n", "t.yaml:1:1: there is no key \"x\"", "msb schema"},
+		{"conf", "[1]\n", "t.yaml:1:1: this file: a map is expected, not a list", ""},
+		{"conf", "cpus: [1]\n", "t.yaml:1:7: cpus: a whole number is expected, not a list",
+		 ""},
+		{"conf", "cpus: \"2\"\n",
+		 "t.yaml:1:7: cpus: a whole number is expected, not \"2\" in quotes", ""},
+		{"conf", "cpus: 1.5\n", "cpus: a whole number is expected, not \"1.5\"", ""},
+		{"conf", "cpus: 0\n", "t.yaml:1:7: cpus: \"0\" is not a number of CPUs", "between"},
+		{"conf", "memory: lots\n", "t.yaml:1:9: memory: ", ""},
+		{"conf", "user:\n", "t.yaml:1:6: user: a text is expected, not nothing", ""},
+		{"conf", "engine: steam\n", "t.yaml:1:9: engine: there is no engine \"steam\"",
+		 "auto, kvm, qemu"},
+		{"conf", "env: [A=b]\n", "t.yaml:1:6: env: a map of names", ""},
+		{"conf", "env:\n  A:\n", "t.yaml:2:5: env.A: a text is expected, not nothing",
+		 "${NAME}"},
+		{"conf", "env: {\"A=B\": c}\n", "t.yaml:1:7: env.A=B: this is not a name", ""},
+		{"conf", "cmd: ls\n", "t.yaml:1:6: cmd: a list is expected", ""},
+		{"conf", "cmd: [ls, [x]]\n", "t.yaml:1:11: cmd[1]: a text is expected, not a list",
+		 ""},
+		{"conf", "rlimits:\n- {resource: nofile}\n",
+		 "t.yaml:2:3: rlimits[0]: \"soft\" is missing", ""},
+		{"conf", "rlimits:\n- {resource: nofile, sotf: 1}\n",
+		 "t.yaml:2:22: there is no key \"rlimits[0].sotf\"", "did you mean soft?"},
+		{"conf", "rlimits: [x=1]\n", "t.yaml:1:11: rlimits[0]: there is no resource", ""},
+		{"conf", "patches: [{mkdri: {path: /x}}]\n", "there is no key \"patches[0].mkdri\"",
+		 "did you mean mkdir?"},
+		{"conf", "patches: [{text: {path: /x, content: y}}]\n", "not there yet",
+		 "copy_file"},
+		{"conf", "patches: [{mkdir: {path: /x, mode: \"0700\"}}]\n",
+		 "\"mode\" is not there yet", ""},
+		{"conf", "patches: [{mkdir: {}}]\n", "patches[0].mkdir: \"path\" is missing", ""},
+		{"conf", "patches: [{mkdir: {path: x}}]\n", "patches[0].mkdir: the path \"x\"", ""},
+		{"conf", "image: {oci: a, disk: b}\n", "image: one of", ""},
+		{"conf", "image: {bind: a, fstype: ext4}\n", "\"fstype\"", ""},
+		{"conf", "image: {snapshot: a}\n", "snapshots are not there yet", ""},
+		{"conf", "network: none\n", "t.yaml:1:1: network: networking is not there yet", ""},
+		{"conf", "sandboxes: {}\n", "t.yaml:1:1: sandboxes: this file describes one", ""},
+		{"conf", "name: x\n", "t.yaml:1:1: name: ", ""},
+		{"resource-conf", "env: {A: b}\n", "does not belong into a file of --resource-conf",
+		 "--conf"},
+		{"script-conf", "- x\n", "t.yaml:1:1: scripts: a map of names", ""},
+		{"script-conf", "a/b: x\n", "t.yaml:1:6: scripts.a/b: ", ""},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		cleanup_model struct model m = {0};
+		struct err err = ERR_INIT;
+
+		model_init(&m);
+		if (load(&m, bad[i].opt, bad[i].text, &err) == 0)
+			fail_msg("taken: %s", bad[i].text);
+		if (!strstr(err.msg, bad[i].said) || !strstr(err.hint, bad[i].hint))
+			fail_msg("%s\n  said: %s (%s)\n  want: %s (%s)", bad[i].text, err.msg,
+				 err.hint, bad[i].said, bad[i].hint);
+		if (strncmp(err.msg, "t.yaml:", 7) != 0)
+			fail_msg("no position: %s", err.msg);
+	}
+}
+
+static void scopes(void **state)
+{
+	cleanup_model struct model m = {0};
+	struct err err = ERR_INIT;
+
+	(void)state;
+	model_init(&m);
+	assert_int_equal(load(&m, "resource-conf", "cpus: 4\nrlimits: [nofile=3]\n", &err), 0);
+	assert_int_equal(load(&m, "runtime-conf", "workdir: /w\nenv: {A: b}\n", &err), 0);
+	assert_int_equal(load(&m, "fs-conf", "patches: [{remove: {path: /x}}]\n", &err), 0);
+	assert_int_equal(load(&m, "script-conf", "go: \"echo \\\\n\"\n", &err), 0);
+	assert_int_equal(m.spec.cpus, 4);
+	assert_string_equal(m.spec.workdir, "/w");
+	assert_int_equal(m.spec.npatches, 2);
+	assert_string_equal(m.spec.patches[1].src, "echo \\n");
+}
+
+/* Each row can be reached from a file, or says why not; and from the command line, or is a file's.
+ */
+static void rows(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < nfields; i++) {
+		const struct field *f = &fields[i];
+		const char *what = f->opt ? f->opt : f->key;
+
+		if (!f->key == !f->why)
+			fail_msg("%s: a key, or a reason why it has none", what);
+		if (!f->help || !f->arg)
+			fail_msg("%s: no help", what);
+		if (f->opt && f->kind == FIELD_LIST && f->key && !f->clear)
+			fail_msg("%s: files replace lists, and this one cannot be cleared", what);
+		if (f->load && !f->schema && f->kind != FIELD_LIST)
+			fail_msg("%s: a form of its own has a schema of its own", what);
+		if (f->opt)
+			assert_ptr_equal(field_by_opt(f->opt), f);
+		if (f->key)
+			assert_ptr_equal(field_by_key(f->key), f);
+	}
+}
+
+/* All keys are in the schema, below those of their levels. */
+static void schema(void **state)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	json_t *root;
+
+	(void)state;
+	assert_int_equal(conf_schema(&b), 0);
+	root = json_loadb((char *)buf_ptr(&b), buf_size(&b), JSON_REJECT_DUPLICATES, NULL);
+	assert_non_null(root);
+	for (size_t i = 0; i < nfields; i++) {
+		cleanup_free char *key = fields[i].key ? strdup(fields[i].key) : NULL;
+		json_t *at = root;
+		char *save = NULL;
+
+		for (char *p = key ? strtok_r(key, ".", &save) : NULL; p;
+		     p = strtok_r(NULL, ".", &save))
+			at = json_object_get(json_object_get(at, "properties"), p);
+		if (key && (!json_object_get(at, "description") ||
+			    (!json_object_get(at, "type") && !json_object_get(at, "enum") &&
+			     !json_object_get(at, "oneOf"))))
+			fail_msg("%s is not in the schema", fields[i].key);
+	}
+	json_decref(root);
+}
+
+static void global(void **state)
+{
+	static const struct {
+		const char *text, *said, *hint;
+	} bad[] = {
+		{"[]", "g.json:1:1: an object", ""},
+		{"{\"sandbx_defaults\": {}}", "g.json:1:2: there is no key", "sandbox_defaults"},
+		{"{\"sandbox_defaults\": []}", "g.json:1:22: sandbox_defaults: an object", ""},
+		{"{\"sandbox_defaults\": {\"cpu\": 1}}", "g.json:1:23: there is no key \"cpu\"",
+		 "cpus"},
+		{"{\"sandbox_defaults\": {\"cpus\": \"1\"}}", "g.json:1:31: cpus: a whole number",
+		 ""},
+		{"{\"sandbox_defaults\": {\"env\": {}}}",
+		 "sandbox_defaults.env: this has no default", ""},
+		{"{\"sandbox_defaults\": {\"image\": \"x\"}}",
+		 "sandbox_defaults.image: this has no", ""},
+		{"{\"home\": \"/x\"}", "g.json:1:2: home: set MSB_HOME", ""},
+	};
+	cleanup_model struct model m = {0};
+	const char good[] = "{\"registries\": {\"x\": \"${y}\"}, \"sandbox_defaults\": "
+			    "{\"memory_mib\": 256, \"shell\": \"/bin/$${x}\"}}";
+	struct conf_file f;
+	struct err err = ERR_INIT;
+
+	(void)state;
+	model_init(&m);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_int_equal(conf_parse_json("g.json", "/", bad[i].text, strlen(bad[i].text),
+						 &f, &err),
+				 0);
+		err_clear(&err);
+		if (conf_load_global_file(&f, &m, &err) == 0 || !strstr(err.msg, bad[i].said) ||
+		    !strstr(err.hint, bad[i].hint))
+			fail_msg("%s: %s (%s)", bad[i].text, err.msg, err.hint);
+		conf_file_done(&f);
+	}
+	assert_int_equal(conf_parse_json("g.json", "/", good, strlen(good), &f, &err), 0);
+	if (conf_load_global_file(&f, &m, &err) < 0)
+		fail_msg("%s", err.msg);
+	conf_file_done(&f);
+	assert_int_equal(m.spec.memory, 256u << 20);
+	assert_string_equal(m.spec.shell, "/bin/$${x}");
+	assert_false(m.creates);
+	/* Any later word wins. */
+	assert_int_equal(load(&m, "conf", "memory: 1G\n", &err), 0);
+	assert_int_equal(m.spec.memory, 1u << 30);
+	assert_true(m.creates);
+}
+
+static void files(void **state)
+{
+	cleanup_model struct model m = {0};
+	struct err err = ERR_INIT;
+	const char *main = scratch_path(state, "main.yaml"), *more = scratch_path(state, "p.yaml");
+	const char text[] = "patch_files: [p.yaml]\npatches: [{mkdir: {path: /b}}]\n";
+	const char patches[] = "patches: [{copy: {src: x, dst: /a}}]\n";
+
+	model_init(&m);
+	assert_int_equal(conf_load(&conf_scopes[0], main, &m, &err), -ENOENT);
+	assert_int_equal(io_write_file_atomic(main, text, strlen(text), 0600, NULL), 0);
+	assert_true(conf_load(&conf_scopes[0], main, &m, &err) < 0);
+	assert_non_null(strstr(err.msg, "main.yaml:1:15: patch_files: cannot read"));
+	assert_int_equal(io_write_file_atomic(more, patches, strlen(patches), 0600, NULL), 0);
+	if (conf_load(&conf_scopes[0], main, &m, &err) < 0)
+		fail_msg("%s", err.msg);
+	assert_int_equal(m.spec.npatches, 2);
+	assert_string_equal(m.spec.patches[0].dst, "/a");
+	assert_string_equal(m.spec.patches[0].src, scratch_path(state, "x"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(yaml_refuses),
+		cmocka_unit_test(json_refuses),
+		cmocka_unit_test(values),
+		cmocka_unit_test(fills),
+		cmocka_unit_test(refuses_in_words),
+		cmocka_unit_test(scopes),
+		cmocka_unit_test(rows),
+		cmocka_unit_test(schema),
+		cmocka_unit_test(global),
+		cmocka_unit_test_setup_teardown(files, scratch_setup, scratch_teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Files that say what a sandbox is, and the words that come from the same table."""
+import json
+import os
+import re
+
+from harness import Case, ROOT
+
+
+class Config(Case):
+    def file(self, name, text):
+        path = self.path(name)
+        with open(path, "w") as f:
+            f.write(text)
+        return path
+
+    def config_json(self, text):
+        """Says it for all sandboxes of a store of this test alone."""
+        self.home = self.path("home")
+        os.makedirs(self.home, exist_ok=True)
+        with open(os.path.join(self.home, "config.json"), "w") as f:
+            f.write(text)
+
+    def effective(self, *words, **kw):
+        """What `msb config` says: {key: [(value, from), ...]}."""
+        got = {}
+        for line in json.loads(self.ok(self.msb("config", "--format", "json", *words, **kw)).out):
+            got.setdefault(line["key"], []).append((line["value"], line["from"]))
+        return got
+
+    def test_a_file_says_it_all(self):
+        self.file("motd", "from the file\n")
+        path = self.file("box.yaml", """
+image: busybox
+cmd: [sh, -c, 'echo $A $B; cat /motd; hi; pwd; hostname; ulimit -n']
+env: {A: one, B: two}
+workdir: /tmp
+hostname: filed
+memory: 192M
+rlimits: [{resource: nofile, soft: 77}]
+patches:
+  - copy_file: {src: motd, dst: /motd}
+scripts:
+  hi: echo a script
+""")
+        done = self.msb("run", "--conf", path, "-e", "B=three", "-H", "mine")
+        self.assertEqual(done.out.decode(), "one three\nfrom the file\na script\n/tmp\nmine\n77\n", done)
+        # The command line has a command, too.
+        done = self.msb("run", "--conf", path, "busybox", "--", "nproc")
+        self.assertEqual(done.out, b"1\n", done)
+
+    def test_who_said_it(self):
+        self.config_json('{"sandbox_defaults": {"cpus": 2, "memory_mib": 256, "shell": "/bin/ash"}}')
+        a = self.file("a.yaml", "cpus: 3\nenv: {A: a, B: a}\nrlimits: [nofile=1, cpu=1]\n")
+        b = self.file("b.yaml", "\nenv: {B: b}\nrlimits: [core=0]\n")
+        got = self.effective("--conf", a, "--conf", b, "-m", "1G", "--rlimit", "as=5", "-e", "C", env={"C": "host"})
+        self.assertEqual(got["cpus"], [("3", a + ":1")])
+        self.assertEqual(got["memory"], [("1G", "command line")])
+        self.assertEqual(got["shell"], [("/bin/ash", os.path.join(self.home, "config.json") + ":1")])
+        self.assertEqual(got["engine"], [("auto", "default")])
+        self.assertEqual(got["env"], [("A=a", a + ":2"), ("B=b", b + ":2"), ("C", "command line")])
+        self.assertEqual(got["rlimits"], [("core=0", b + ":3"), ("as=5", "command line")])
+        self.assertRegex(self.ok(self.msb("config", "-c", "7")).text, r"(?m)^cpus +7 +command line$")
+
+    def test_refusals_have_a_place(self):
+        path = self.file("bad.yaml", "image: busybox\nmemroy: 1G\n")
+        for verb in ("run", "config"):
+            done = self.msb(verb, "--conf", path)
+            self.assertNotEqual(done.code, 0)
+            self.assertIn(f"{path}:2:1: there is no key \"memroy\"", done.err.decode())
+            self.assertIn("did you mean memory?", done.err.decode())
+        done = self.msb("run", "--conf", self.path("none.yaml"), "busybox")
+        self.assertEqual(done.code, 125)
+        self.assertIn("none.yaml", done.err.decode())
+
+    def test_examples_of_the_documentation(self):
+        text = open(os.path.join(ROOT, "docs", "configuration.md")).read()
+        examples = re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)
+        self.assertGreater(len(examples), 1)
+        for name in ("app.conf", "changes.img"):
+            self.file(name, "")
+        os.mkdir(self.path("static"))
+        for i, example in enumerate(examples):
+            self.ok(self.msb("config", "--conf", self.file(f"{i}.yaml", example)))
+        for example in re.findall(r"^```json\n(.*?)^```", text, re.M | re.S):
+            self.config_json(example)
+            self.ok(self.msb("config"))
+
+    def test_every_option_has_a_key(self):
+        """All that `run` takes about a sandbox is in the schema, or has a place there under another name."""
+        schema = json.loads(self.ok(self.msb("schema")).out)["properties"]
+        shown = self.ok(self.msb("run", "--help")).text.split("Options of the sandbox:")[1].split("Global options:")[0]
+        options = re.findall(r"^ +(?:-\w, )?--([a-z-]+)", shown, re.M)
+        self.assertGreater(len(options), 20)
+        others = {"copy": "patches", "copy-file": "patches", "copy-dir": "patches", "mkdir": "patches",
+                  "rm": "patches", "script": "scripts", "script-raw": "scripts", "script-path": "scripts",
+                  "label": "labels", "rlimit": "rlimits", "pull": "pull_policy",
+                  "init": "init.cmd", "init-arg": "init.args", "init-env": "init.env",
+                  # What is not about one sandbox.
+                  "name": None, "quiet": None, "replace": None, "replace-with-timeout": None}
+        for option in options:
+            key = others.get(option, option.replace("-", "_"))
+            if key and not option.endswith("conf"):
+                where = schema
+                for level in key.split(".")[:-1]:
+                    where = where[level]["properties"]
+                self.assertIn(key.split(".")[-1], where, f"--{option} cannot be said in a file")
