@@ -227,11 +227,12 @@ static void stop(void *arg, const char *reason)
 {
 	struct run *r = arg;
 
-	if (!r->stopping) {
-		r->reason = reason;
-		manage_stopping(r->manager);
-	}
-	if (r->stopping || relay_shutdown_guest(r->m.relay) < 0) {
+	/* Owner and others may ask at once; who is in a hurry has SIGKILL. */
+	if (r->stopping)
+		return;
+	r->reason = reason;
+	manage_stopping(r->manager);
+	if (relay_shutdown_guest(r->m.relay) < 0) {
 		machine_ended(&r->m, MACHINE_KILLED, "stopped by request");
 		return;
 	}

@@ -31,8 +31,10 @@ extern char **environ;
 #define KEEPER_LOG "logs/keeper.log"
 /* A few lines for each life of the sandbox: this much is years of them. */
 #define KEEPER_LOG_MAX ((off_t)1 << 20)
-/* The exit code of a command that --timeout ended. */
-#define CODE_TIMEOUT 124
+/* Exit codes: of a command that --timeout ended, and of one that went with its agent. */
+enum { CODE_TIMEOUT = 124, CODE_LOST = 125 };
+/* Between the loss of the agent and the machine's word on why; a guest may be shutting down. */
+#define LOST_GRACE_NS ((uint64_t)15000000000)
 
 /* ---- what the keeper says to its caller ---- */
 
@@ -183,7 +185,7 @@ struct keep {
 	struct loop *loop;
 	struct session_host *sessions;
 	struct loop_source report, vm, signals, caller;
-	struct loop_timer timeout;
+	struct loop_timer timeout, lost;
 	bool main; /* its command is to be run */
 	bool timed_out;
 	bool told; /* the caller knows */
@@ -254,6 +256,12 @@ static void on_ended(void *arg, const char *name, int code, const struct msg_exe
 	if (!str_eq(name, MAIN_SESSION) || !k->main)
 		return;
 	k->main = false;
+	if (why && k->told) {
+		/* It ran, and was lost: most likely with the machine, which knows more. */
+		if (loop_timer_in(k->loop, &k->lost, LOST_GRACE_NS) < 0)
+			over(k);
+		return;
+	}
 	if (why) {
 		k->exit = agent_exec_why(why, sandbox_get_main(k->sb)->argv.v[0], &k->why);
 		sandbox_set_end(k->sb, "its command could not be run", k->exit);
@@ -271,6 +279,14 @@ static const struct session_host_ops session_ops = {
 	.started = on_started,
 	.ended = on_ended,
 };
+
+static void on_lost(struct loop_timer *t)
+{
+	struct keep *k = container_of(t, struct keep, lost);
+
+	sandbox_set_end(k->sb, "its command was lost", CODE_LOST);
+	over(k);
+}
 
 static void on_timeout(struct loop_timer *t)
 {
@@ -419,6 +435,7 @@ static int keep(struct keep *k, int sigfd)
 		return r;
 	sandbox_note(k->sb);
 	k->timeout.fn = on_timeout;
+	k->lost.fn = on_lost;
 	r = watch(k, &k->signals, sigfd, on_signal, EPOLLIN);
 	if (r == 0)
 		r = watch(k, &k->report, sandbox_report_fd(k->sb), on_report, EPOLLIN);

@@ -63,13 +63,10 @@ int sandbox_stop_begin(struct store *s, const char *name, bool force, struct san
 	ret->done = !l.items[0].running;
 	if (ret->done)
 		return 0;
-	/*
-	 * So that its end is seen for what it is. Whom another command has asked already is not
-	 * asked again: msb-vm takes that for impatience.
-	 */
-	r = sandbox_state_change(s, name, SANDBOX_STOPPING, force ? "killed" : "asked", NULL);
+	/* So that its end is seen for what it is. */
+	(void)sandbox_state_change(s, name, SANDBOX_STOPPING, force ? "killed" : "asked", NULL);
 	ret->vm = sandbox_dir_vm(s, name);
-	if (ret->vm >= 0 && (force || r <= 0))
+	if (ret->vm >= 0)
 		signal_vm(ret->vm, force ? SIGKILL : SIGTERM);
 	ret->began = now_ns();
 	return 0;
