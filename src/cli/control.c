@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/loop.h"
 #include "cli/cli.h"
+#include "cli/select.h"
 #include "sandbox/control_client.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
@@ -15,7 +16,8 @@
 #include "store/store.h"
 
 struct control_args {
-	bool quiet, touch;
+	struct select_args which; /* first: select_opts sets it */
+	bool touch;
 	uint64_t timeout_ns;
 };
 
@@ -25,33 +27,45 @@ struct control_args {
 typedef int control_verb_fn(struct store *s, const char *name, const struct control_args *a,
 			    struct err *err);
 
-/* The same for each name; one that fails does not keep the others from it. */
+/*
+ * The same for each sandbox, and then another thing for those where that went well; one that fails
+ * does not keep the others from it.
+ */
 static int each(struct cli *cli, int argc, char **argv, control_verb_fn *fn, control_verb_fn *after)
 {
 	struct control_args a = {0};
 	cleanup_words struct opt_words words = {0};
 	cleanup_store struct store *store = NULL;
+	cleanup_strv struct strv names = {0};
 	cleanup_free bool *failed = NULL;
 	struct err err = ERR_INIT;
 	bool any = false;
-	int code;
+	int code, r;
 
-	if (cli_parse_operands(cli, &a, argc, argv, 1, SIZE_MAX, &words, &code))
+	if (cli_parse_operands(cli, &a, argc, argv, 0, SIZE_MAX, &words, &code))
 		return code;
-	if (store_open(&store, NULL, &err) < 0)
+	r = store_open(&store, NULL, &err);
+	if (r == 0) {
+		sandbox_dir_heal(store, true);
+		r = cli_select(store, &a.which, &words, SELECT_RUNNING, &names, &err);
+	}
+	if (r == -ERR_USAGE)
+		err_hint(&err, "usage: msb %s %s", cli->verb->name, cli->verb->args);
+	if (r < 0)
+		return cli_fail(&err, r == -ERR_USAGE ? EXIT_USAGE : EXIT_FAILURE);
+	failed = calloc(names.n + 1, sizeof(*failed));
+	if (!failed) {
+		err_set(&err, ENOMEM, "out of memory");
 		return cli_fail(&err, EXIT_FAILURE);
-	sandbox_dir_heal(store, true);
-	failed = calloc(words.n, sizeof(*failed));
-	if (!failed)
-		return EXIT_FAILURE;
-	for (size_t k = 0; k < words.n * 2; k++) {
-		size_t i = k % words.n;
-		control_verb_fn *f = k < words.n ? fn : after;
+	}
+	for (size_t k = 0; k < names.n * 2; k++) {
+		size_t i = k % names.n;
+		control_verb_fn *f = k < names.n ? fn : after;
 
 		if (!f || failed[i])
 			continue;
 		err_clear(&err);
-		failed[i] = f(store, words.words[i], &a, &err) < 0;
+		failed[i] = f(store, names.v[i], &a, &err) < 0;
 		if (failed[i])
 			cli_error(&err);
 		any |= failed[i];
@@ -67,7 +81,7 @@ static int ask(struct store *s, const char *name, int32_t op, struct err *err)
 
 static void say(const struct control_args *a, const char *name)
 {
-	if (!a->quiet)
+	if (!a->which.quiet)
 		puts(name);
 }
 
@@ -82,10 +96,6 @@ static void tell(struct store *s, const char *name, enum sandbox_state state,
 	if (a)
 		say(a, name);
 }
-
-static const struct opt quiet_opts[] = {
-	{'q', "quiet", NULL, "Do not print names", opt_set_flag, ARGS(quiet), 0},
-};
 
 /* ---- pause, resume, touch ---- */
 
@@ -142,8 +152,7 @@ const struct verb verb_pause = {
 	.details = "A paused sandbox takes no CPU time and keeps its memory. Commands and clients "
 		   "wait; its\n"
 		   "maximal duration goes on, its idle timeout does not.",
-	.opts = quiet_opts,
-	.nopts = ARRAY_SIZE(quiet_opts),
+	.shared = &select_opts,
 	.run = pause_verb,
 };
 
@@ -152,8 +161,7 @@ const struct verb verb_resume = {
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
 	.summary = "Let paused sandboxes go on",
-	.opts = quiet_opts,
-	.nopts = ARRAY_SIZE(quiet_opts),
+	.shared = &select_opts,
 	.run = resume_verb,
 };
 
@@ -162,8 +170,7 @@ const struct verb verb_touch = {
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
 	.summary = "Begin the idle timeout of sandboxes anew",
-	.opts = quiet_opts,
-	.nopts = ARRAY_SIZE(quiet_opts),
+	.shared = &select_opts,
 	.run = touch_verb,
 };
 
@@ -171,7 +178,6 @@ const struct verb verb_touch = {
 
 static const struct opt ping_opts[] = {
 	{0, "touch", NULL, "Begin their idle timeout anew as well", opt_set_flag, ARGS(touch), 0},
-	{'q', "quiet", NULL, "Print nothing", opt_set_flag, ARGS(quiet), 0},
 };
 
 static int ping_one(struct store *s, const char *name, const struct control_args *a,
@@ -183,7 +189,7 @@ static int ping_one(struct store *s, const char *name, const struct control_args
 
 	if (r == 0 && a->touch)
 		r = ask(s, name, CONTROL_TOUCH, err);
-	if (r == 0 && !a->quiet)
+	if (r == 0 && !a->which.quiet)
 		printf("%s: %.3f ms\n", name, (double)answer.elapsed_ns / 1e6);
 	return r;
 }
@@ -201,6 +207,7 @@ const struct verb verb_ping = {
 	.details = "This is no activity: it does not keep a sandbox from its idle timeout.",
 	.opts = ping_opts,
 	.nopts = ARRAY_SIZE(ping_opts),
+	.shared = &select_opts,
 	.run = ping_verb,
 };
 
@@ -209,7 +216,6 @@ const struct verb verb_ping = {
 static const struct opt drain_opts[] = {
 	{'t', "timeout", "SECONDS", "Stop them after this, whatever runs [never]", opt_set_timeout,
 	 ARGS(timeout_ns), 0},
-	{'q', "quiet", NULL, "Do not print names", opt_set_flag, ARGS(quiet), 0},
 };
 
 static int drain_one(struct store *s, const char *name, const struct control_args *a,
@@ -252,5 +258,6 @@ const struct verb verb_drain = {
 		   "the sandboxes go on draining.",
 	.opts = drain_opts,
 	.nopts = ARRAY_SIZE(drain_opts),
+	.shared = &select_opts,
 	.run = drain_verb,
 };

@@ -16,10 +16,12 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/str.h"
+#include "cli/background.h"
 #include "cli/cli.h"
 #include "image/image.h"
 #include "sandbox/control_client.h"
 #include "sandbox/record.h"
+#include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
 #include "sandbox/state.h"
 #include "store/store.h"
@@ -47,7 +49,7 @@ struct modify_args {
 	bool named[FIELDS];
 	struct strv env_rm, label_rm;
 	const char *workdir;
-	bool dry_run, next_start, json, quiet;
+	bool dry_run, next_start, restart, json, quiet;
 };
 
 static void args_done(struct modify_args *a)
@@ -134,6 +136,8 @@ static const struct opt modify_opts[] = {
 	 0},
 	{0, "next-start", NULL, "Leave the machine as it is; its next one is as asked for",
 	 opt_set_flag, ARGS(next_start), 0},
+	{0, "restart", NULL, "Restart it where a change needs that", opt_set_flag, ARGS(restart),
+	 0},
 	{0, "format", "json|table", "How to show the changes [table]", opt_set_format, ARGS(json),
 	 0},
 	{'q', "quiet", NULL, "Do not show the changes", opt_set_flag, ARGS(quiet), 0},
@@ -456,6 +460,27 @@ static bool carry_out(struct subject *s)
 	return all;
 }
 
+/* Its next machine has everything, what could have been done to this one too. */
+static int restart(struct cli *cli, struct subject *s, struct err *err)
+{
+	char *name = (char *)(uintptr_t)s->name;
+	int r;
+
+	/* Who holds it now would wait for us otherwise. */
+	s->dir = close_fd(s->dir);
+	r = sandbox_stop(s->store, s->name, false, SANDBOX_STOP_TIMEOUT_MS, err);
+	if (r == -ETIMEDOUT) {
+		cli_warn("%s", err->msg);
+		err_clear(err);
+	} else if (r < 0) {
+		return cli_fail(err, EXIT_FAILURE);
+	}
+	r = background_start_all(cli, s->store, &name, 1, true);
+	for (size_t i = 0; i < s->n; i++)
+		s->changes[i].state = r ? "accepted" : "applied";
+	return r;
+}
+
 /* ---- showing it ---- */
 
 static const char *const dispositions[] = {
@@ -510,6 +535,15 @@ static int show(const struct subject *s, const struct modify_args *a)
 	return cli_finish();
 }
 
+static bool needs_restart(const struct subject *s)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		if (s->changes[i].when == NEEDS_RESTART)
+			return true;
+	}
+	return false;
+}
+
 static int check_restart(const struct subject *s, struct err *err)
 {
 	cleanup_buf struct buf b = BUF_INIT;
@@ -523,13 +557,14 @@ static int check_restart(const struct subject *s, struct err *err)
 		return 0;
 	err_set(err, EBUSY, "sandbox \"%s\" runs, and needs a restart for a change of %s", s->name,
 		buf_cstr(&b));
-	return err_hint(err, "--next-start has it take effect with the next one");
+	return err_hint(err, "--restart does that, --next-start leaves it for the next one");
 }
 
-static int modify_one(struct subject *s, const struct modify_args *a, struct err *err)
+static int modify_one(struct cli *cli, struct subject *s, const struct modify_args *a,
+		      struct err *err)
 {
 	bool worked = true;
-	int r = look(s, err), code;
+	int r = look(s, err), code, restarted = 0;
 
 	if (r == 0)
 		r = apply(s, a, err);
@@ -537,12 +572,15 @@ static int modify_one(struct subject *s, const struct modify_args *a, struct err
 		return cli_fail(err, EXIT_FAILURE);
 	plan(s, a);
 	if (!a->dry_run) {
-		r = check_restart(s, err);
+		r = a->restart ? 0 : check_restart(s, err);
 		if (r == 0 && s->n)
 			r = write_down(s, err);
 		if (r < 0)
 			return cli_fail(err, EXIT_FAILURE);
-		worked = carry_out(s);
+		if (needs_restart(s))
+			restarted = restart(cli, s, err);
+		else
+			worked = carry_out(s);
 	}
 	code = show(s, a);
 	for (size_t i = 0; i < s->n; i++) {
@@ -552,7 +590,7 @@ static int modify_one(struct subject *s, const struct modify_args *a, struct err
 			field_names[s->changes[i].field], s->changes[i].why);
 		cli_error(err);
 	}
-	return worked ? code : EXIT_FAILURE;
+	return restarted ? restarted : worked ? code : EXIT_FAILURE;
 }
 
 static int modify(struct cli *cli, int argc, char **argv)
@@ -574,13 +612,16 @@ static int modify(struct cli *cli, int argc, char **argv)
 		err_hint(&err, "`msb modify --help` shows what can be changed");
 		return cli_fail(&err, EXIT_USAGE);
 	}
+	if (a.next_start && a.restart) {
+		err_set(&err, ERR_USAGE, "--next-start and --restart exclude each other");
+		return cli_fail(&err, EXIT_USAGE);
+	}
 	if (store_open(&store, NULL, &err) < 0)
 		return cli_fail(&err, EXIT_FAILURE);
 	sandbox_dir_heal(store, true);
 	s.store = store;
 	s.name = words.words[0];
-	code = modify_one(&s, &a, &err);
-	return code;
+	return modify_one(cli, &s, &a, &err);
 }
 
 const struct verb verb_modify = {

@@ -5,7 +5,7 @@ import socket
 import struct
 import time
 
-from harness import Case, deadline, until
+from harness import ENGINE, Case, deadline, until
 
 
 class Control(Case):
@@ -158,3 +158,35 @@ class Control(Case):
         self.modify("--max-duration", "1s")
         until(lambda: self.machine()["end"] == "max-duration", "the end")
         self.assertEqual(self.modify("--max-duration", "none")[0]["disposition"], "next start")
+
+    def states(self):
+        return {s["name"]: s["status"] for s in json.loads(self.ok(self.msb("ls", "--format", "json")).text)}
+
+    @deadline(600)
+    def test_those_that_run_by_themselves(self):
+        self.own_home()
+        for name in ("one", "two"):
+            self.ok(self.msb("create", "--engine", ENGINE, "-n", name, "-m", "128M", "--label", "of=" + name, "busybox"))
+        self.assertEqual(self.ok(self.msb("pause", "--label", "of=one")).text, "one\n")
+        self.assertEqual(self.states(), {"one": "paused", "two": "running"})
+        self.ok(self.msb("pause", "-q", "--all"))
+        self.assertEqual(self.states(), {"one": "paused", "two": "paused"})
+        self.assertEqual(sorted(self.ok(self.msb("resume", "-a")).text.split()), ["one", "two"])
+        self.refused(self.msb("pause"), 2, "which sandbox")
+        # A restart gives it what it could not have before.
+        change = json.loads(self.ok(self.msb("modify", "-m", "192M", "--restart", "--format", "json", "one")).text)["changes"]
+        self.assertEqual([(c["field"], c["disposition"], c["state"]) for c in change],
+                         [("memory", "requires restart", "applied")])
+        self.assertEqual(self.states(), {"one": "running", "two": "running"})
+        kib = int(self.ok(self.msb("exec", "one", "--", "sh", "-c", "set -- $(grep MemTotal /proc/meminfo); echo $2")).text)
+        self.assertTrue(140 << 10 < kib < 192 << 10, kib)
+        # It ends by itself, in order, and says why.
+        self.ok(self.msb("modify", "-q", "--idle-timeout", "200ms", "one"))
+        until(lambda: self.states()["one"] == "stopped", self.states)
+        self.assertEqual(self.machine("one")["end"], "idle")
+        # One that is paused is drained all the same.
+        self.ok(self.msb("pause", "-q", "two"))
+        self.assertEqual(self.ok(self.msb("drain", "two")).text, "two\n")
+        self.assertEqual(self.states()["two"], "stopped")
+        self.ok(self.msb("rm", "one", "two"))
+        self.nothing_left()
