@@ -31,7 +31,7 @@ static const struct verb *const verbs[] = {
 	&verb_inspect,
 	&verb_exec,
 	&verb_shell,
-	&verb_copy,
+	&verb_copy, &verb_ssh,
 	&verb_logs,
 	&verb_pause,
 	&verb_resume,

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* msb-ssh --keys FILE [--shell PATH] [--idle SECONDS] [--stdio]: started by msb; see ssh.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <libssh/libssh.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/str.h"
+#include "ssh/ssh.h"
+
+static int fail(const char *what)
+{
+	fprintf(stderr, "error: msb-ssh: %s\n", what);
+	return 1;
+}
+
+/* The sandbox's host key, made when it is first needed. Two at once make one: rename() decides. */
+static int ensure_host_key(void)
+{
+	char temp[96];
+	ssh_key key = NULL;
+	int r;
+
+	if (faccessat(SSH_FD_DIR, SSH_HOST_KEY, R_OK, 0) == 0)
+		return 0;
+	snprintf(temp, sizeof(temp), "/proc/self/fd/%d/" SSH_HOST_KEY ".%d", SSH_FD_DIR,
+		 (int)getpid());
+	umask(077);
+	if (ssh_pki_generate(SSH_KEYTYPE_ED25519, 0, &key) != SSH_OK)
+		return fail("cannot make a host key");
+	r = ssh_pki_export_privkey_file(key, NULL, NULL, NULL, temp);
+	ssh_key_free(key);
+	if (r != SSH_OK || renameat(AT_FDCWD, temp, SSH_FD_DIR, SSH_HOST_KEY) < 0) {
+		unlink(temp);
+		return fail("cannot write the host key");
+	}
+	return 0;
+}
+
+/* Between standard input and output and the socket, until the socket's other end closes. */
+static void pump(int fd)
+{
+	static char chunk[64 << 10];
+	bool in = true;
+
+	for (;;) {
+		struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
+				      {.fd = in ? STDIN_FILENO : -1, .events = POLLIN}};
+		ssize_t n;
+
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			return;
+		if (p[0].revents) {
+			n = read(fd, chunk, sizeof(chunk));
+			if (n <= 0 || io_write_full(STDOUT_FILENO, chunk, (size_t)n) < 0)
+				return;
+		}
+		if (p[1].revents) {
+			n = read(STDIN_FILENO, chunk, sizeof(chunk));
+			if (n > 0 && io_write_full(fd, chunk, (size_t)n) < 0)
+				return;
+			if (n <= 0) {
+				in = false;
+				(void)shutdown(fd, SHUT_WR);
+			}
+		}
+	}
+}
+
+static int serve_stdio(const struct ssh_options *o)
+{
+	int p[2], status;
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, p) < 0)
+		return fail(strerror(errno));
+	pid = fork();
+	if (pid < 0)
+		return fail(strerror(errno));
+	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(p[0]);
+		_exit(conn_serve(p[1], o));
+	}
+	close(p[1]);
+	pump(p[0]);
+	close(p[0]);
+	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+static int serve_socket(const struct ssh_options *o)
+{
+	unsigned running = 0;
+
+	for (;;) {
+		int fd = accept4(SSH_FD_LISTEN, NULL, NULL, SOCK_CLOEXEC);
+		pid_t pid;
+
+		while (waitpid(-1, NULL, WNOHANG) > 0)
+			running--;
+		if (fd < 0) {
+			if (errno == EINTR || errno == ECONNABORTED)
+				continue;
+			return fail(strerror(errno));
+		}
+		pid = running < SSH_CONNECTIONS_MAX ? fork() : -1;
+		if (pid == 0) {
+			(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+			close(SSH_FD_LISTEN);
+			_exit(conn_serve(fd, o));
+		}
+		running += pid > 0;
+		close(fd);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct ssh_options o = {.shell = "/bin/sh", .idle_ns = 600000000000ull};
+	struct stat st;
+	uint64_t n;
+
+	for (int i = 1; i < argc; i++) {
+		const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+
+		if (str_eq(argv[i], "--stdio")) {
+			o.stdio = true;
+			continue;
+		}
+		if (value && str_eq(argv[i], "--keys"))
+			o.authorized = value;
+		else if (value && str_eq(argv[i], "--shell"))
+			o.shell = value;
+		else if (value && str_eq(argv[i], "--idle") &&
+			 str_to_u64(value, UINT32_MAX, &n) == 0)
+			o.idle_ns = n * 1000000000ull;
+		else
+			return fail("it is started by `msb ssh`");
+		i++;
+	}
+	if (!o.authorized || fstat(SSH_FD_DIR, &st) < 0 || !S_ISDIR(st.st_mode))
+		return fail("it is started by `msb ssh`");
+	(void)fcntl(SSH_FD_DIR, F_SETFD, FD_CLOEXEC);
+	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	signal(SIGPIPE, SIG_IGN);
+	if (ssh_init() != SSH_OK)
+		return fail("cannot start libssh");
+	if (ensure_host_key())
+		return 1;
+	return o.stdio ? serve_stdio(&o) : serve_socket(&o);
+}

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`msb ssh`: the clients of OpenSSH against msb-ssh."""
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import unittest
+
+import harness
+from harness import MSB, Case, Terminal, until
+
+
+@unittest.skipUnless(shutil.which("ssh") and shutil.which("sftp"), "no OpenSSH client; install openssh-client")
+class Ssh(Case):
+    def setUp(self):
+        super().setUp()
+        self.own_home()
+        self.running()
+
+    def key(self, name="key", authorize=True):
+        path = self.path(name)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+        if authorize:
+            self.ok(self.msb("ssh", "authorize", "--file", path + ".pub"))
+        return path
+
+    def options(self, key, port=None):
+        """For ssh, scp and sftp: over a ProxyCommand, or to a port of this host."""
+        words = ["-F", "none", "-i", key, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR",
+                 "-o", "UserKnownHostsFile=" + self.path("known"), "-o", "StrictHostKeyChecking=accept-new"]
+        words += ["-o", f"Port={port}"] if port else ["-o", f"ProxyCommand={MSB} ssh serve box --stdio"]
+        return words
+
+    def call(self, *words, input=b"", timeout=120):
+        done = subprocess.run(words, input=input, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
+                              env=harness.environment(self.home))
+        return harness.Done(done.returncode, done.stdout, done.stderr)
+
+    def serve(self, *options):
+        """`msb ssh serve` on a port of the system's choice: (process, port)."""
+        child = self.start("ssh", "serve", "box", "--port", "0", *options)
+        return child, int(child.stderr.readline().split(b" -p ")[1].split()[0])
+
+    def test_our_own_client(self):
+        done = self.msb("ssh", "box", "--", "echo out; echo err >&2; id -un; exit 9")
+        self.assertEqual((done.code, done.out, done.err), (9, b"out\nroot\n", b"err\n"))
+        data = os.urandom(2_000_000)
+        self.assertEqual(self.ok(self.msb("ssh", "connect", "box", "--", "cat", input=data)).out, data)
+        self.assertEqual(self.ok(self.msb("ssh", "-u", "user", "box", "--", "id", "-u")).text, "1000\n")
+        self.refused(self.msb("ssh", "nobody", "--", "true"), 1, "nobody")
+        self.refused(self.msb("ssh"), 2, "which sandbox")
+
+    def test_commands_and_a_terminal(self):
+        key = self.key()
+        ssh = ["ssh", *self.options(key), "root@box"]
+        self.assertEqual(self.ok(self.call(*ssh, "echo $((6*7))")).text, "42\n")
+        self.assertEqual(self.call(*ssh, "exit 77").code, 77)
+        self.assertEqual(self.call(*ssh, "kill -9 $$").code, 137)
+        # Much, both ways, and only as fast as it is read.
+        data = os.urandom(5_000_000)
+        self.assertEqual(hashlib.sha256(self.ok(self.call(*ssh, "cat", input=data)).out).digest(),
+                         hashlib.sha256(data).digest())
+        # A user that there is not.
+        done = self.call("ssh", *self.options(key), "nosuch@box", "true")
+        self.assertNotEqual(done.code, 0)
+        self.assertIn("nosuch", done.messages)
+        # Several channels at once over one connection.
+        master = subprocess.Popen(["ssh", *self.options(key), "-M", "-N", "-S", self.path("mux"), "root@box"],
+                                  env=harness.environment(self.home), stderr=subprocess.DEVNULL)
+        self.addCleanup(self.finish, master)
+        until(lambda: os.path.exists(self.path("mux")), "no connection")
+        many = [subprocess.Popen(["ssh", "-S", self.path("mux"), "-o", "ControlMaster=no", "root@box", f"sleep 1; echo {i}"],
+                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for i in range(8)]
+        self.assertEqual([child.communicate(timeout=60)[0] for child in many], [b"%d\n" % i for i in range(8)])
+
+    def test_a_shell_on_a_terminal(self):
+        t = Terminal(self, "ssh", "box", rows=33, columns=77)
+        t.expect(b"# ")
+        t.write(b"stty size; echo $TERM-is-it\r")
+        t.expect(b"33 77")
+        t.resize(20, 50)
+        t.write(b"sleep 1; stty size\r")
+        t.expect(b"20 50")
+        t.write(b"exit 5\r")
+        self.assertEqual(t.wait(), 5)
+
+    def test_files(self):
+        key = self.key()
+        data = os.urandom(3_000_001)
+        with open(self.path("data"), "wb") as f:
+            f.write(data)
+        # scp uses the sftp protocol.
+        self.ok(self.call("scp", *self.options(key), self.path("data"), "root@box:/root/data"))
+        self.ok(self.call("scp", *self.options(key), "root@box:/root/data", self.path("back")))
+        self.assertEqual(open(self.path("back"), "rb").read(), data)
+        os.makedirs(self.path("tree/a/b"))
+        for i in range(150):
+            with open(self.path(f"tree/a/{i}"), "w") as f:
+                f.write(str(i))
+        os.chmod(self.path("tree/a/7"), 0o640)
+        self.ok(self.call("scp", "-r", "-p", *self.options(key), self.path("tree"), "root@box:"))
+        self.ok(self.call("scp", "-r", "-p", *self.options(key), "root@box:tree", self.path("again")))
+        self.assertEqual(subprocess.run(["diff", "-r", self.path("tree"), self.path("again")]).returncode, 0)
+        self.assertEqual(os.stat(self.path("again/a/7")).st_mode & 0o777, 0o640)
+        script = ("mkdir /root/new\nput %s /root/new/one\nrename /root/new/one /root/new/two\nsymlink two /root/new/l\n"
+                  "chmod 600 /root/new/two\nls -l /root/new\nget /root/new/l %s\nrm /root/new/l\nrm /root/new/two\n"
+                  "rmdir /root/new\n" % (self.path("tree/a/7"), self.path("seven")))
+        done = self.call("sftp", *self.options(key), "-b", "-", "root@box", input=script.encode())
+        self.ok(done)
+        self.assertIn("-rw-------", done.text)
+        self.assertEqual(open(self.path("seven")).read(), "7")
+        for words, text in (("ls /no/such", "no"), ("get /no/such", "no"), ("rmdir /root/tree", "")):
+            done = self.call("sftp", *self.options(key), "-b", "-", "root@box", input=words.encode())
+            self.assertNotEqual(done.code, 0, words)
+            self.assertIn(text, done.messages.lower())
+
+    def test_over_tcp_with_forwards(self):
+        key = self.key()
+        server, port = self.serve()
+        opts = self.options(key, port)
+        self.assertEqual(self.ok(self.call("ssh", *opts, "root@127.0.0.1", "echo hi")).text, "hi\n")
+        # The host key stays: a second connection trusts the first.
+        self.assertEqual(self.ok(self.call("ssh", *opts, "-o", "StrictHostKeyChecking=yes", "root@127.0.0.1", "echo hi")).text,
+                         "hi\n")
+        big = os.urandom(1_500_000)
+        self.ok(self.msb("exec", "box", "--", "sh", "-c", "mkdir /root/www && cat >/root/www/file", input=big))
+        self.ok(self.msb("exec", "box", "--", "sh", "-c", "httpd -p 127.0.0.1:8000 -h /root/www"))
+        local, socks = self.free_port(), self.free_port()
+        client = subprocess.Popen(["ssh", *opts, "-N", "-L", f"{local}:127.0.0.1:8000", "-D", str(socks), "root@127.0.0.1"],
+                                  stderr=subprocess.DEVNULL)
+        self.addCleanup(self.finish, client)
+        until(lambda: self.listens(local) and self.listens(socks), "no forward")
+        self.assertEqual(self.fetch(local), big)
+        with socket.create_connection(("127.0.0.1", socks), 30) as s:
+            s.sendall(b"\5\1\0")
+            self.assertEqual(s.recv(2), b"\5\0")
+            s.sendall(b"\5\1\0\3\x09localhost" + (8000).to_bytes(2, "big"))
+            self.assertEqual(s.recv(2), b"\5\0")
+        server.terminate()
+        server.wait(30)
+        until(lambda: client.poll() is not None, "a connection outlives the server")
+
+    def free_port(self):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            return s.getsockname()[1]
+
+    def listens(self, port):
+        try:
+            socket.create_connection(("127.0.0.1", port), 5).close()
+            return True
+        except OSError:
+            return False
+
+    def fetch(self, port):
+        with socket.create_connection(("127.0.0.1", port), 60) as s:
+            s.sendall(b"GET /file HTTP/1.0\r\n\r\n")
+            text = b""
+            while piece := s.recv(65536):
+                text += piece
+        return text.split(b"\r\n\r\n", 1)[1]
+
+    def test_who_gets_in(self):
+        good, bad = self.key("good"), self.key("bad", authorize=False)
+        self.ok(self.call("ssh", *self.options(good), "root@box", "true"))
+        done = self.call("ssh", *self.options(bad), "root@box", "true")
+        self.assertEqual(done.code, 255)
+        self.assertIn("denied", done.messages.lower())
+        # No passwords, and nothing without a key.
+        for method in ("password", "none", "keyboard-interactive"):
+            done = self.call("ssh", *self.options(good), "-o", f"PreferredAuthentications={method}", "root@box", "true")
+            self.assertEqual(done.code, 255, method)
+        # A line with options would restrict: it lets nobody in.
+        pub = open(bad + ".pub").read()
+        with open(os.path.join(self.home, "ssh/authorized_keys"), "a") as f:
+            f.write('command="true" ' + pub)
+        self.assertEqual(self.call("ssh", *self.options(bad), "root@box", "true").code, 255)
+        # authorize: ways in, twice the same, and what is no public key.
+        self.assertEqual(self.ok(self.msb("ssh", "authorize", "--key", pub)).text, "0 added\n")
+        with open(os.path.join(self.home, "ssh/authorized_keys"), "w") as f:
+            f.write("")
+        self.assertEqual(self.ok(self.msb("ssh", "authorize", "--key", pub)).text, "1 added\n")
+        self.assertEqual(self.ok(self.msb("ssh", "authorize", "--stdin", input=pub.encode())).text, "0 added\n")
+        self.assertEqual(os.stat(os.path.join(self.home, "ssh/authorized_keys")).st_mode & 0o777, 0o600)
+        self.ok(self.call("ssh", *self.options(bad), "root@box", "true"))
+        for text in (open(bad).read(), "ssh-ed25519 AAAA me", "ssh-rsa " + pub.split()[1], 'command="x" ' + pub, "\n"):
+            self.refused(self.msb("ssh", "authorize", "--stdin", input=text.encode()), 2, "public key")
+        self.refused(self.msb("ssh", "authorize"), 2, "which key")
+        self.refused(self.msb("ssh", "serve", "nobody"), 1, "nobody")
+        self.refused(self.msb("ssh", "serve", "box", "--port", "x"), 2, "port")
+
+    def test_a_client_that_does_nothing_is_sent_away(self):
+        key = self.key()
+        server, port = self.serve("--inactivity-timeout", "2s")
+        child = subprocess.Popen(["ssh", *self.options(key, port), "root@127.0.0.1", "sleep 1000"],
+                                 stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        self.addCleanup(self.finish, child)
+        self.assertEqual(child.wait(60), 255)
+        # Nothing of it is left in the sandbox, which goes on.
+        until(lambda: b"sleep 1000" not in self.msb("exec", "box", "--", "ps").out, "the command remains")
