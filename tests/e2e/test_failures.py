@@ -208,7 +208,7 @@ class Ends(Case):
     def test_the_guest_switches_itself_off(self):
         for how in ("halt", "poweroff", "reboot"):
             done = self.run_in("busybox", how, "-f")
-            self.refused(done, 125, "stopped while the command ran")
+            self.refused(done, 125, "the guest switched itself off")
 
     @unittest.skipUnless(ENGINE == "kvm", "how QEMU's CPUs sleep is not ours to see")
     def test_all_cpus_halt(self):

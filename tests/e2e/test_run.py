@@ -281,12 +281,13 @@ class Together(Case):
         for i, (child, (out, err)) in enumerate(zip(children, outs)):
             self.assertEqual((child.returncode, out), (0, f"{i}\nin".encode()), err)
 
-    def test_a_name_is_taken_while_it_runs(self):
+    def test_a_name_that_runs_is_joined(self):
         self.own_home()
         first = self.start("run", "--name", "one", "busybox", "--", "sh", "-c", "echo up; cat")
         self.assertEqual(first.stdout.readline(), b"up\n")
-        self.refused(self.run_in("busybox", "true", options=["--name", "one"]), 125, "one")
-        out, err = first.communicate(b"", 120)
+        self.assertEqual(self.run_in("busybox", "sh", "-c", "hostname; exit 3", options=["--name", "one"]).code, 3)
+        out, err = first.communicate(b"still there\n", 120)
+        self.assertEqual(out, b"still there\n")
         self.assertEqual(first.returncode, 0, err)
 
     def test_nothing_is_left_behind(self):
