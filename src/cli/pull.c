@@ -25,6 +25,7 @@ int cli_pull(struct store *s, const char *ref, const struct pull_args *a, struct
 	struct image_pull_options o = {
 		.platform = a->platform,
 		.insecure = a->insecure,
+		.force = a->force,
 		.ca_files = a->ca_files.n ? (const char *const *)a->ca_files.v : NULL,
 		.progress = pull_view_show,
 		.progress_arg = view,
@@ -74,6 +75,8 @@ int cli_pull_for_run(struct store *s, const char *image, const char *name, enum 
 const struct opt pull_opts[PULL_OPTS] = {
 	{0, "platform", "OS/ARCH", "Of a platform other than this machine's, as in linux/arm64",
 	 opt_set_text, offsetof(struct pull_args, platform), 0},
+	{0, "force", NULL, "Fetch and convert all of it again, and verify it", opt_set_flag,
+	 offsetof(struct pull_args, force), 0},
 	{0, "insecure", NULL, "Ask the registry by plain HTTP", opt_set_flag,
 	 offsetof(struct pull_args, insecure), 0},
 	{0, "ca-certs", "PATH", "Trust these certificates as well (repeatable)", opt_add_text,

@@ -19,15 +19,15 @@ struct cli;
 /* For the two rows that are the same verb. */
 #define PULL_DETAILS                                                                               \
 	"REFERENCE is [REGISTRY/]NAME[:TAG][@DIGEST]; without a registry it is Docker Hub.\n"      \
-	"Layers that are here already are not fetched."
-enum { PULL_OPTS = 5 };
+	"Layers that are here already are not fetched, unless --force says so."
+enum { PULL_OPTS = 6 };
 extern const struct opt pull_opts[PULL_OPTS];
 int pull_run(struct cli *cli, int argc, char **argv);
 
 struct pull_args {
 	const char *platform;
 	struct strv ca_files;
-	bool insecure, quiet, json;
+	bool insecure, quiet, json, force;
 };
 
 /* Pull @ref, showing on stderr (as JSON: stdout) how far it is. */

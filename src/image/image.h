@@ -168,6 +168,7 @@ struct image_load_options {
 	const struct image_limits *limits; /* NULL: defaults */
 	const char *architecture;	   /* GOARCH, maybe "/variant"; NULL: the host's */
 	unsigned parallel;		   /* layers at a time at least; 0: as processors allow */
+	bool again;			   /* layers that are there as well */
 	image_progress_fn *progress;
 	void *progress_arg;
 };
@@ -184,12 +185,16 @@ struct image_pull_options {
 	const char *program;	     /* msb-fetch */
 	const char *platform;	     /* "linux/arm64", "linux/arm/v7"; NULL: the host's */
 	bool insecure;		     /* plain HTTP */
+	bool force;		     /* fetch and make everything again, then verify it */
 	const char *const *ca_files; /* besides the system's; NULL-terminated, or NULL */
 	const struct image_limits *limits;
 	image_progress_fn *progress;
 	void *progress_arg;
 };
-/* Layers that are fetched at a time, as Docker does it with three and the peer with four. */
+/*
+ * Layers that are fetched at a time unless config.json says otherwise, as Docker does it with three
+ * and the peer with four.
+ */
 #define IMAGE_PULL_PARALLEL 4u
 
 /*

@@ -27,7 +27,8 @@
 #include "image/stream.h"
 
 /* Each conversion is two busy processes and hashing, and about 7 MiB. */
-#define LOAD_JOBS_MAX 4u
+#define LOAD_JOBS_MAX	 4u
+#define LOAD_FETCHES_MAX 16u
 
 struct job {
 	const struct oci_layer *layer;
@@ -158,13 +159,13 @@ static int ensure_layer(struct load *l, unsigned which, struct err *err)
 		return r;
 	digest_text(&job->layer->diff_id, text);
 	r = layer_open(&have, l->store, &job->layer->diff_id, err);
-	if (r >= 0) {
+	if (r >= 0 && !l->o->again) {
 		job->info = *layer_info(have);
 		report(l, IMAGE_STAGE_LAYER_HAVE, which, 0, 0, text);
 		return 0;
 	}
 	/* Damaged or of an older format: made anew, in place. */
-	if (r != -ENOENT && r != -ERR_CORRUPT && r != -ERR_UNSUPPORTED)
+	if (r < 0 && r != -ENOENT && r != -ERR_CORRUPT && r != -ERR_UNSUPPORTED)
 		return r;
 	err_clear(err);
 	r = source_find(l->src, job->layer->name, &blob, err);
@@ -218,14 +219,14 @@ static unsigned job_limit(unsigned count)
 /* What comes over a network waits more than it works. */
 static unsigned pull_limit(const struct load *l)
 {
-	unsigned n = MIN(l->o->parallel, LOAD_JOBS_MAX);
+	unsigned n = MIN(l->o->parallel, LOAD_FETCHES_MAX);
 
 	return MIN(l->count, n);
 }
 
 static int ensure_layers(struct load *l, struct err *err)
 {
-	pthread_t threads[LOAD_JOBS_MAX];
+	pthread_t threads[LOAD_FETCHES_MAX];
 	unsigned n = job_limit(l->count), started = 0;
 	sigset_t all, old;
 

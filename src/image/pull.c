@@ -40,6 +40,7 @@ struct pull {
 	struct store *store;
 	const struct image_pull_options *o;
 	struct image_limits limits;
+	unsigned parallel;
 	struct registry *registry;
 	struct digest top; /* of the manifest that the reference names */
 	struct registry_manifest manifest;
@@ -325,7 +326,8 @@ static int load(struct pull *p, const char *name, const char *architecture, stru
 		.tags = tags,
 		.limits = &p->limits,
 		.architecture = architecture,
-		.parallel = IMAGE_PULL_PARALLEL,
+		.parallel = p->parallel,
+		.again = p->o->force,
 		.progress = p->o->progress ? report : NULL,
 		.progress_arg = p,
 	};
@@ -383,6 +385,32 @@ static bool is_network(int r)
 	return r == -ENETUNREACH || r == -EIO || r == -EAGAIN || r == -EPIPE;
 }
 
+static void keep_damage(void *arg, enum image_verify_event event, const char *what,
+			const struct err *err)
+{
+	struct err *damage = arg;
+
+	(void)what;
+	if (event == IMAGE_VERIFY_DAMAGED && !damage->code)
+		*damage = *err;
+}
+
+/* The metadata is made of the layers again, and replaced if it is not what it was. */
+static int verify(struct store *s, struct image_info *i, struct err *err)
+{
+	const char *const ids[] = {i->id, NULL};
+	struct image_verified res;
+	struct err damage = ERR_INIT;
+	int r = image_verify(s, ids, keep_damage, &damage, &res, err);
+
+	if (damage.code)
+		r = err_copy(err, &damage);
+
+	if (r < 0)
+		image_info_done(i);
+	return r;
+}
+
 int image_pull(struct store *s, const char *ref, const struct image_pull_options *o,
 	       struct image_info *ret, struct err *err)
 {
@@ -399,9 +427,12 @@ int image_pull(struct store *s, const char *ref, const struct image_pull_options
 		r = image_limits_of(s, o->limits, &p.limits, err);
 	if (r < 0)
 		return r;
+	p.parallel = config.parallel_layers ? config.parallel_layers : IMAGE_PULL_PARALLEL;
 	reference_format(&parsed, name);
 	pthread_mutex_init(&p.lock, NULL);
 	r = pull(&p, &parsed, name, &config, ret, err);
+	if (r >= 0 && o->force)
+		r = verify(s, ret, err);
 	pthread_mutex_destroy(&p.lock);
 	registry_manifest_done(&p.manifest);
 	buf_done(&p.index);

@@ -137,8 +137,13 @@ static int start_unpacker(struct stream *s, struct err *err)
 	return 0;
 }
 
+/* It may wait for the blob, or for a child that does not read. */
 static void join_feeder(struct stream *s)
 {
+	const uint64_t one = 1;
+
+	if (s->stopped >= 0)
+		(void)!write(s->stopped, &one, sizeof(one));
 	if (s->feeding)
 		pthread_join(s->feeder, NULL);
 	s->feeding = false;
@@ -181,8 +186,8 @@ static int unpacker_ended(struct stream *s, struct err *err)
 	int r = convert_wait(&s->child, NULL, err);
 
 	join_feeder(s);
-	/* An end that came early is our reading's fault first. */
-	return s->in_err.code ? err_copy(err, &s->in_err) : r;
+	/* An end that came early is our reading's fault first, unless that was stopped by it. */
+	return s->in_err.code && s->in_err.code != ECANCELED ? err_copy(err, &s->in_err) : r;
 }
 
 /* A copy, because the unpacker could change it at any time. */
@@ -302,13 +307,8 @@ int stream_open(struct stream **ret, const struct stream_options *o, struct err 
 
 struct stream *stream_close(struct stream *s)
 {
-	const uint64_t one = 1;
-
 	if (!s)
 		return NULL;
-	/* The thread waits for the blob or for the child to read. */
-	if (s->stopped >= 0)
-		(void)!write(s->stopped, &one, sizeof(one));
 	convert_kill(&s->child);
 	join_feeder(s);
 	slots_done(&s->given);

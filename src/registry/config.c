@@ -51,6 +51,17 @@ static int take_text(const json_t *j, const char *key, char **ret, struct err *e
 	return *ret ? 0 : no_memory(err);
 }
 
+static int take_number(const json_t *j, const char *key, unsigned max, unsigned *ret,
+		       struct err *err)
+{
+	json_int_t n = json_integer_value(j);
+
+	if (n < 1 || n > max)
+		return err_set(err, ERR_USAGE, "\"%s\" must be a number from 1 to %u", key, max);
+	*ret = (unsigned)n;
+	return 0;
+}
+
 static int take_auth(json_t *j, struct host_config *h, struct err *err)
 {
 	const char *key;
@@ -161,12 +172,14 @@ static int take_registries(json_t *j, struct registries_config *c, struct err *e
 			r = take_text(v, key, &c->credential_helper, err);
 		} else if (str_eq(key, "hosts")) {
 			r = take_hosts(v, c, err);
+		} else if (str_eq(key, "certs_dir")) {
+			r = take_text(v, key, &c->certs_dir, err);
+		} else if (str_eq(key, "connect_timeout_secs")) {
+			r = take_number(v, key, 3600, &c->connect_secs, err);
 		} else if (str_eq(key, "stall_timeout_secs")) {
-			json_int_t n = json_integer_value(v);
-
-			if (n < 1 || n > 3600)
-				r = wrong(err, key, "a number of seconds from 1 to 3600");
-			c->stall_secs = (unsigned)n;
+			r = take_number(v, key, 3600, &c->stall_secs, err);
+		} else if (str_eq(key, "parallel_layers")) {
+			r = take_number(v, key, CONFIG_LAYERS_MAX, &c->parallel_layers, err);
 		} else {
 			r = err_set(err, ERR_USAGE, "there is no \"%.60s\"", key);
 		}
@@ -230,6 +243,7 @@ void registries_config_done(struct registries_config *c)
 	free(c->hosts);
 	strv_done(&c->ca_certs);
 	free(c->credential_helper);
+	free(c->certs_dir);
 	*c = (struct registries_config){0};
 }
 

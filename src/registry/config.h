@@ -5,7 +5,10 @@
  *	{"registries": {
  *		"ca_certs": "/path/extra.pem",           one path, or a list of them
  *		"credential_helper": "pass",             keep logins with docker-credential-pass
+ *		"certs_dir": "/etc/docker/certs.d",      where HOST[:PORT] has *.crt to trust
+ *		"connect_timeout_secs": 10,              for a connection to come about
  *		"stall_timeout_secs": 30,                a transfer this long without life is cut
+ *		"parallel_layers": 4,                    fetched at a time, up to 16
  *		"hosts": {"registry.example:5000": {
  *			"insecure": true,                plain HTTP
  *			"mirrors": ["https://mirror.example/docker"],
@@ -23,9 +26,10 @@
 #include "base/err.h"
 #include "base/str.h"
 
-#define CONFIG_FILE_MAX	 (1u << 20)
-#define CONFIG_HOSTS_MAX 1024u
-#define CONFIG_LIST_MAX	 32u /* certificates, mirrors of a host */
+#define CONFIG_FILE_MAX	  (1u << 20)
+#define CONFIG_HOSTS_MAX  1024u
+#define CONFIG_LIST_MAX	  32u /* certificates, mirrors of a host */
+#define CONFIG_LAYERS_MAX 16u
 
 struct host_config {
 	char *host;
@@ -37,7 +41,8 @@ struct host_config {
 struct registries_config {
 	struct strv ca_certs;
 	char *credential_helper; /* NULL: none */
-	unsigned stall_secs;	 /* 0: not given */
+	char *certs_dir;	 /* NULL: not given, as 0 in these */
+	unsigned connect_secs, stall_secs, parallel_layers;
 	struct host_config *hosts;
 	size_t host_count;
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "registry/registry.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -8,10 +9,13 @@
 #include <sys/eventfd.h>
 
 #include "base/cleanup.h"
+#include "base/loop.h"
 #include "registry/auth.h"
 
 /* What docker.io is really called. */
 #define HUB_BASE "https://registry-1.docker.io"
+/* Docker's, whose users have put the certificates of their own registries there. */
+#define CERTS_DIR "/etc/docker/certs.d"
 
 static const char accept_manifests[] = "Accept: application/vnd.oci.image.index.v1+json,"
 				       " application/vnd.oci.image.manifest.v1+json,"
@@ -118,6 +122,28 @@ static int add_endpoints(struct registry *r, const char *domain, struct err *err
 	return code < 0 ? code : endpoint_init(r, base, domain, insecure, err);
 }
 
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* DIR/HOST/NAME.crt, in order of name; what cannot be listed by us was not meant for us. */
+static int add_host_certs(const char *dir, const char *host, struct strv *files)
+{
+	cleanup_free char *path = str_fmt("%s/%s", dir, host);
+	cleanup_dir DIR *d = path ? opendir(path) : NULL;
+	const size_t first = files->n;
+	const struct dirent *e;
+	int code = path ? 0 : -ENOMEM;
+
+	while (d && code >= 0 && (e = readdir(d)))
+		if (str_ends(e->d_name, ".crt"))
+			code = strv_addf(files, "%s/%s", path, e->d_name);
+	if (files->n > first)
+		qsort(files->v + first, files->n - first, sizeof(*files->v), by_name);
+	return code;
+}
+
 static int start(struct registry *r, struct err *err)
 {
 	cleanup_strv struct strv files = {0};
@@ -128,6 +154,9 @@ static int start(struct registry *r, struct err *err)
 		code = strv_add(&files, r->o->config->ca_certs.v[i]);
 	for (const char *const *p = r->o->ca_files; p && *p && code >= 0; p++)
 		code = strv_add(&files, *p);
+	for (unsigned i = 0; i < r->count && code >= 0; i++)
+		code = add_host_certs(r->o->config->certs_dir ? r->o->config->certs_dir : CERTS_DIR,
+				      r->ends[i].host, &files);
 	if (code < 0)
 		return no_memory(err);
 	o.ca_files = files.n ? (const char *const *)files.v : NULL;
@@ -147,6 +176,8 @@ int registry_open(struct registry **ret, const char *domain, const char *path,
 	r->session.stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (r->session.stop < 0)
 		return err_errno(err, "cannot reach a registry");
+	r->session.connect_ms =
+		o->config->connect_secs ? o->config->connect_secs * 1000 : CONNECT_MS;
 	r->session.stall_ms = o->config->stall_secs ? o->config->stall_secs * 1000 : STALL_MS;
 	r->session.note = o->note;
 	r->session.note_arg = o->note_arg;
@@ -221,7 +252,7 @@ static int follow(struct registry *r, struct endpoint *e, const struct ask *a, c
 					    .from = a->from,
 					    .size = a->size,
 					    .max = a->max,
-					    .connect_ms = CONNECT_MS,
+					    .connect_ms = r->session.connect_ms,
 					    .stall_ms = r->session.stall_ms};
 		struct http_origin at;
 		char *headers[2];
@@ -385,7 +416,7 @@ int registry_blob(struct registry *r, const char *digest, size_t max, struct buf
 static int stream_from(struct registry *r, struct endpoint *e, struct ask *a, const char *what,
 		       struct err *err)
 {
-	struct retry retry = {0};
+	struct retry retry = {.since = now_ns()};
 
 	for (;;) {
 		cleanup_fetch_result struct fetch_result res = {0};

@@ -155,8 +155,13 @@ int session_pause(struct session *s, struct retry *r, const struct fetch_result 
 	uint64_t end;
 	unsigned ms;
 
-	if (got >= RETRY_PROGRESS)
+	if (got >= RETRY_PROGRESS) {
 		r->tries = 0;
+		r->since = now_ns();
+	}
+	if (r->tries && res->outcome == FETCH_NETWORK &&
+	    now_ns() - r->since >= (uint64_t)RETRY_DEAD_MS * 1000000)
+		return -ETIMEDOUT;
 	if (++r->tries >= RETRY_TRIES || ++r->all >= RETRY_ALL ||
 	    res->retry_after > RETRY_ASKED_MAX)
 		return -ETIMEDOUT;
@@ -176,9 +181,9 @@ int session_pause(struct session *s, struct retry *r, const struct fetch_result 
 int session_get(struct session *s, struct fetch_request *req, struct buf *b,
 		struct fetch_result *ret, struct err *err)
 {
-	struct retry retry = {0};
+	struct retry retry = {.since = now_ns()};
 
-	req->connect_ms = CONNECT_MS;
+	req->connect_ms = s->connect_ms;
 	req->stall_ms = s->stall_ms;
 	for (;;) {
 		int r = http_fetch_small(s->http, req, b, ret, err);

@@ -5,7 +5,8 @@
  * What may help: the network failed or stalled, or the server says it is busy (429, 5xx). The
  * pauses double from RETRY_FIRST_MS on, with jitter so that many clients do not come back at
  * once, or are what the server asks for. Something that makes no progress ends after
- * RETRY_TRIES attempts. Any thread.
+ * RETRY_TRIES attempts; a server that does not answer at all after the second one that takes it
+ * beyond RETRY_DEAD_MS. Any thread.
  */
 #ifndef REGISTRY_SESSION_H
 #define REGISTRY_SESSION_H
@@ -21,7 +22,9 @@
 /* Less than this is no progress: a server that sends a byte at a time is not getting anywhere. */
 #define RETRY_PROGRESS (256u << 10)
 
-#define CONNECT_MS 15000u
+#define RETRY_DEAD_MS 15000u
+
+#define CONNECT_MS 10000u
 #define STALL_MS   30000u
 
 /* Something a person would like to know; @text is one line. */
@@ -30,13 +33,14 @@ typedef void session_note_fn(void *arg, const char *text);
 struct session {
 	struct http *http;
 	int stop; /* eventfd: readable when nothing is to be tried again */
-	unsigned stall_ms;
+	unsigned connect_ms, stall_ms;
 	session_note_fn *note; /* may be NULL; called from the requesting thread */
 	void *note_arg;
 };
 
 struct retry {
 	unsigned tries, all;
+	uint64_t since; /* when the first attempt without progress began; now_ns() to begin with */
 };
 
 /* Is what came of asking @url worth another attempt? */

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -136,6 +137,26 @@ class Real(Pull):
         # A file that holds no certificate, and one that is not there.
         self.refused(self.pull(ref, "--ca-certs", kept), 1, "no certificate")
         self.refused(self.pull(ref, "--ca-certs", self.path("none")), 1, "none")
+
+    def test_certificates_where_docker_has_them(self):
+        tls = authority(self, "IP:127.0.0.1")
+        registry = DockerRegistry(self, tls=tls)
+        ref = registry.push(self.layout(), "one:latest")
+        certs = self.path("certs.d")
+        self.config(certs_dir=certs)
+        self.refused(self.pull(ref), 1, "cannot trust")
+        # Those of another host, and what is no certificate by name.
+        os.makedirs(certs + "/127.0.0.1:1")
+        shutil.copy(tls[0], certs + "/127.0.0.1:1/ca.crt")
+        os.makedirs(certs + "/" + registry.host)
+        shutil.copy(tls[0], certs + "/" + registry.host + "/ca.pem")
+        self.refused(self.pull(ref), 1, "cannot trust")
+        shutil.copy(tls[0], certs + "/" + registry.host + "/ca.crt")
+        self.ok(self.pull(ref))
+        self.whole(ref)
+        with open(certs + "/" + registry.host + "/b.crt", "w") as f:
+            f.write("nonsense")
+        self.refused(self.pull(ref), 1, "b.crt", "no certificate")
 
     def test_dockers_logins(self):
         registry = DockerRegistry(self, login=("user", "secret"))
@@ -485,6 +506,88 @@ class Ways(Script):
             self.refused(self.pull(f"127.0.0.1:{s.getsockname()[1]}/x", "-q"), 1, "cannot get")
         self.refused(self.pull("nobody.invalid/x", "-q"), 1, "cannot reach nobody.invalid")
         self.no_trace()
+
+    def test_force(self):
+        """All of it comes again, and what was damaged is whole."""
+        self.ok(self.pull(self.ref))
+        layers = {n: data for n, data in files_of(self.home).items() if n.startswith("layers/")}
+        asked = len(self.server.asked("/blobs/"))
+        self.ok(self.pull(self.ref))
+        self.assertEqual(len(self.server.asked("/blobs/")), asked)
+        done = self.pull(self.ref, "--force")
+        self.ok(done)
+        self.assertGreater(len(self.server.asked("/blobs/")), asked)
+        self.whole(self.ref)
+        self.assertEqual({n: d for n, d in files_of(self.home).items() if n.startswith("layers/")}, layers)
+        for suffix in (".data", ".erofs"):
+            name = next(n for n in files_of(self.home) if n.endswith(suffix))
+            path = os.path.join(self.home, name)
+            os.chmod(path, 0o600)
+            with open(path, "r+b") as f:
+                f.seek(100)
+                f.write(b"damage")
+            self.ok(self.pull(self.ref, "--force"))
+            self.assertIn("sound", self.ok(self.msb("image", "verify")).text)
+        # A registry that fails leaves what was there.
+        self.server.rules.append(lambda h: h.answer(404, b"") if "/blobs/" in h.path else None)
+        self.refused(self.pull(self.ref, "--force"), 1)
+        self.assertIn("sound", self.ok(self.msb("image", "verify")).text)
+        self.whole(self.ref)
+
+    @deadline(600)
+    def test_a_dead_server(self):
+        """Connections that do not come about, however long one waits: few attempts, and not for long."""
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            s.listen(0)
+            host = f"127.0.0.1:{s.getsockname()[1]}"
+            # With its queue full it lets connections wait for ever.
+            waiting = [socket.socket() for _ in range(4)]
+            for w in waiting:
+                w.setblocking(False)
+                w.connect_ex(s.getsockname())
+            for seconds, attempts in (1, 5), (8, 2):
+                self.config(connect_timeout_secs=seconds)
+                done = self.pull(f"{host}/x", "--insecure")
+                self.assertEqual(done.code, 1, done)
+                self.assertIn(f"cannot get x:latest from {host}", done.messages)
+                self.assertEqual(done.messages.count("trying again"), attempts - 1, done)
+            for w in waiting:
+                w.close()
+        self.no_trace()
+
+    def test_numbers_in_the_configuration(self):
+        for key, bad in (("connect_timeout_secs", 0), ("stall_timeout_secs", 3601), ("parallel_layers", 17),
+                         ("parallel_layers", "many"), ("certs_dir", "")):
+            self.config(**{key: bad})
+            self.refused(self.pull(self.ref), 1, key)
+
+    def test_layers_at_a_time(self):
+        ref = self.server.add("some/layers", [oci.layer([oci.entry(f"f{i}", os.urandom(1000))]) for i in range(8)])
+        digests = [layer["digest"] for layer in self.server.layers("some/layers")]
+        for limit in (1, 3, 8):
+            lock, state = threading.Lock(), {"now": 0, "most": 0}
+            gate = threading.Semaphore(0)
+
+            def rule(h):
+                if not any(d in h.path for d in digests):
+                    return None
+                with lock:
+                    state["now"] += 1
+                    state["most"] = max(state["most"], state["now"])
+                    # Nobody is answered before as many as may be are there.
+                    if state["now"] == limit:
+                        for _ in range(100):
+                            gate.release()
+                gate.acquire(timeout=60)
+                with lock:
+                    state["now"] -= 1
+                return None
+            self.server.rules[:] = [rule]
+            self.home = self.path(f"home-{limit}")
+            self.config(parallel_layers=limit)
+            self.ok(self.pull(ref))
+            self.assertEqual(state["most"], limit)
 
     def test_msb_fetch_is_no_command(self):
         program = os.path.join(os.path.dirname(MSB), "msb-fetch")
