@@ -10,6 +10,7 @@
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+SHARE = $(DESTDIR)$(PREFIX)/share
 FUZZ_SECONDS ?= 60
 MESON_ARGS ?=
 
@@ -53,8 +54,13 @@ install: all
 	install -D -m 0755 -s build/msb-fetch $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-fetch
 	install -D -m 0755 -s build/msb-convert $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-convert
 	install -D -m 0755 build/guest/agentd $(DESTDIR)$(PREFIX)/lib/microsandbox/guest/agentd
-	build/msb schema >build/sandbox.schema.json
-	install -D -m 0644 build/sandbox.schema.json $(DESTDIR)$(PREFIX)/share/microsandbox/sandbox.schema.json
+	build/msb schema | install -D -m 0644 /dev/stdin $(SHARE)/microsandbox/sandbox.schema.json
+	build/msb completion bash | install -D -m 0644 /dev/stdin $(SHARE)/bash-completion/completions/msb
+	build/msb completion zsh | install -D -m 0644 /dev/stdin $(SHARE)/zsh/site-functions/_msb
+	build/msb completion fish | install -D -m 0644 /dev/stdin $(SHARE)/fish/vendor_completions.d/msb.fish
+	for page in $$(build/msb __man); do \
+		build/msb __man $$page | install -D -m 0644 /dev/stdin $(SHARE)/man/man$${page##*.}/$$page || exit; \
+	done
 	install -D -m 0644 build/vmlinux $(DESTDIR)$(PREFIX)/lib/microsandbox/vmlinux
 
 format:

@@ -107,6 +107,11 @@ extern const struct verb verb_pause, verb_resume, verb_ping, verb_touch, verb_dr
 extern const struct verb verb_create, verb_start, verb_kill, verb_restart, verb_wait, verb_ps,
 	verb_keep;
 extern const struct verb verb_modify;
-extern const struct verb verb_config, verb_schema;
+extern const struct verb verb_config, verb_schema, verb_completion, verb_complete, verb_man;
+
+/* All of them in the order of the help, and the options that each has. */
+extern const struct verb *const cli_verbs[];
+extern const size_t cli_nverbs;
+extern const struct opt_set cli_globals;
 
 #endif

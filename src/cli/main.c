@@ -17,7 +17,7 @@
 /* Every verb there is, in the order of the help. */
 /* A line each, which merges well. */
 /* clang-format off */
-static const struct verb *const verbs[] = {
+const struct verb *const cli_verbs[] = {
 	&verb_run,
 	&verb_create,
 	&verb_start,
@@ -45,11 +45,17 @@ static const struct verb *const verbs[] = {
 	&verb_load,
 	&verb_save,
 	&verb_registry,
-	&verb_config, &verb_schema, &verb_doctor,
+	&verb_config,
+	&verb_schema,
+	&verb_completion,
+	&verb_doctor,
 	&verb_images,
 	&verb_rmi,
 	&verb_keep,
+	&verb_complete,
+	&verb_man,
 };
+const size_t cli_nverbs = ARRAY_SIZE(cli_verbs);
 /* clang-format on */
 
 static int set_level(const struct opt *o, void *target, const char *value, struct err *err)
@@ -76,6 +82,7 @@ static const struct opt globals[] = {
 	 offsetof(struct cli, tree), 0},
 	{'h', "help", NULL, "Show this help", opt_set_flag, offsetof(struct cli, help), 0},
 };
+const struct opt_set cli_globals = {globals, ARRAY_SIZE(globals), NULL};
 static const struct opt version_opt[] = {
 	{'V', "version", NULL, "Show the version", opt_set_flag, offsetof(struct cli, version), 0},
 };
@@ -135,7 +142,7 @@ static void help_all(void)
 	printf("Run anything in a virtual machine of its own, made from an OCI image\n\n"
 	       "%sUsage:%s msb [OPTIONS] COMMAND\n",
 	       cli_bold(stdout), cli_reset(stdout));
-	print_verbs(verbs, ARRAY_SIZE(verbs));
+	print_verbs(cli_verbs, ARRAY_SIZE(cli_verbs));
 	print_options("Options", globals, ARRAY_SIZE(globals));
 	print_options("Version", version_opt, ARRAY_SIZE(version_opt));
 	printf("\n`msb COMMAND --help` says more about a command.\n");
@@ -289,7 +296,7 @@ int main(int argc, char **argv)
 		{globals, ARRAY_SIZE(globals), &cli},
 		{version_opt, ARRAY_SIZE(version_opt), &cli},
 	};
-	const char *names[ARRAY_SIZE(verbs)];
+	const char *names[ARRAY_SIZE(cli_verbs)];
 	struct err err = ERR_INIT;
 
 	fill_descriptors();
@@ -304,25 +311,25 @@ int main(int argc, char **argv)
 	}
 	if (!words.nrest && cli.tree) {
 		puts("msb");
-		for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-			if (!verbs[i]->hidden)
-				tree_verb(verbs[i], 1);
+		for (size_t i = 0; i < ARRAY_SIZE(cli_verbs); i++)
+			if (!cli_verbs[i]->hidden)
+				tree_verb(cli_verbs[i], 1);
 		return cli_finish();
 	}
 	if (!words.nrest) {
 		help_all();
 		return cli.help ? cli_finish() : EXIT_USAGE;
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(cli_verbs); i++) {
 		int n = (int)words.nrest - 1;
 		char **rest = (char **)(uintptr_t)(words.rest + 1);
 
-		names[i] = verbs[i]->name;
-		if (!is_verb(verbs[i], words.rest[0]))
+		names[i] = cli_verbs[i]->name;
+		if (!is_verb(cli_verbs[i], words.rest[0]))
 			continue;
-		cli.verb = verbs[i];
-		return verbs[i]->nsubs ? run_subs(&cli, verbs[i], n, rest)
-				       : verbs[i]->run(&cli, n, rest);
+		cli.verb = cli_verbs[i];
+		return cli_verbs[i]->nsubs ? run_subs(&cli, cli_verbs[i], n, rest)
+					   : cli_verbs[i]->run(&cli, n, rest);
 	}
-	return no_verb(&cli, words.rest[0], names, ARRAY_SIZE(verbs));
+	return no_verb(&cli, words.rest[0], names, ARRAY_SIZE(cli_verbs));
 }
