@@ -62,7 +62,7 @@ static int create(struct cli *cli, int argc, char **argv)
 const struct verb verb_create = {
 	.name = "create",
 	.group = "Sandboxes",
-	.args = "[OPTIONS] IMAGE|PATH",
+	.args = "[OPTIONS] [IMAGE|PATH]",
 	.summary = "Make a sandbox and leave it running",
 	.details = "It runs until it is stopped, and stays until it is removed. Without a --name "
 		   "it gets one,\n"

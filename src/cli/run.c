@@ -262,7 +262,7 @@ static int run(struct cli *cli, int argc, char **argv)
 const struct verb verb_run = {
 	.name = "run",
 	.group = "Sandboxes",
-	.args = "[OPTIONS] IMAGE|PATH [-- COMMAND…]",
+	.args = "[OPTIONS] [IMAGE|PATH] [-- COMMAND…]",
 	.summary = "Run a command in a new sandbox",
 	.details =
 		"COMMAND takes the place of the image's command; its entrypoint stays. The exit "
