@@ -2,7 +2,6 @@
 #include "config/node.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -219,21 +218,27 @@ const char *conf_what(const struct conf_node *n)
 typedef int parse_fn(const char *name, const char *dir, const void *p, size_t n,
 		     struct conf_file *ret, struct err *err);
 
+/* The file may be a pipe, which has no place of its own: it is where its name is. */
+static char *directory_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	cleanup_free char *dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+
+	return dir ? realpath(dir, NULL) : NULL;
+}
+
 static int read_with(parse_fn *parse, const char *path, struct conf_file *ret, struct err *err)
 {
 	cleanup_buf struct buf b = BUF_INIT;
-	cleanup_free char *real = realpath(path, NULL);
-	char *slash;
-	int r;
+	cleanup_free char *dir = NULL;
+	int r = io_read_file(path, CONF_BYTES_MAX, &b, err);
 
-	if (!real)
-		return err_errno(err, "cannot read %s", path);
-	r = io_read_file(path, CONF_BYTES_MAX, &b, err);
 	if (r < 0)
 		return r;
-	slash = strrchr(real, '/');
-	slash[slash == real] = '\0';
-	return parse(path, real, buf_ptr(&b), buf_size(&b), ret, err);
+	dir = directory_of(path);
+	if (!dir)
+		return err_errno(err, "cannot tell where %s is", path);
+	return parse(path, dir, buf_ptr(&b), buf_size(&b), ret, err);
 }
 
 int conf_read_yaml(const char *path, struct conf_file *ret, struct err *err)

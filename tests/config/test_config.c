@@ -445,7 +445,7 @@ static void files(void **state)
 	assert_int_equal(conf_load(&conf_scopes[0], main, &m, &err), -ENOENT);
 	assert_int_equal(io_write_file_atomic(main, text, strlen(text), 0600, NULL), 0);
 	assert_true(conf_load(&conf_scopes[0], main, &m, &err) < 0);
-	assert_non_null(strstr(err.msg, "main.yaml:1:15: patch_files: cannot read"));
+	assert_non_null(strstr(err.msg, "main.yaml:1:15: patch_files: cannot open"));
 	assert_int_equal(io_write_file_atomic(more, patches, strlen(patches), 0600, NULL), 0);
 	if (conf_load(&conf_scopes[0], main, &m, &err) < 0)
 		fail_msg("%s", err.msg);

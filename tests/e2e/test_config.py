@@ -74,6 +74,15 @@ scripts:
         self.assertEqual(done.code, 125)
         self.assertIn("none.yaml", done.err.decode())
 
+    def test_a_pipe_is_a_file(self):
+        """As in --conf <(generate): relative paths are nobody's business there."""
+        read, write = os.pipe()
+        os.write(write, b"cpus: 5\n")
+        os.close(write)
+        done = self.msb("config", "--conf", f"/dev/fd/{read}", pass_fds=[read])
+        os.close(read)
+        self.assertRegex(self.ok(done).text, r"(?m)^cpus +5 ")
+
     def test_examples_of_the_documentation(self):
         text = open(os.path.join(ROOT, "docs", "configuration.md")).read()
         examples = re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)
