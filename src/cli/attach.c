@@ -17,9 +17,13 @@
 #include "cli/term.h"
 #include "sandbox/agent_client.h"
 #include "sandbox/sandbox.h"
+#include "sandbox/session.h"
+#include "sandbox/session_msg.h"
 
 /* Once the timeout has killed the command, its last output gets this long to arrive. */
 #define KILL_GRACE_NS ((uint64_t)1000000000)
+/* How long the host of our session may take to let us go. */
+#define DETACH_GRACE_NS ((uint64_t)2000000000)
 /* Between the end of the agent's connection and msb-vm's word on why. */
 #define REPORT_GRACE_NS ((uint64_t)3000000000)
 
@@ -36,9 +40,13 @@ struct session {
 	struct loop_source report, vm, signals;
 	struct loop_timer timeout, grace;
 	enum phase phase;
-	bool timed_out, disconnected;
-	uint64_t seen; /* signals that have come once, by bit */
-	int code;      /* the result */
+	bool timed_out, disconnected, detached;
+	bool tty; /* the command has a terminal */
+	struct keys keys;
+	char session[SESSION_NAME_MAX + 1];
+	struct session_host *host; /* of a sandbox of ours */
+	uint64_t seen;		   /* signals that have come once, by bit */
+	int code;		   /* the result */
 	int died;
 	struct err why; /* of a machine that has ended; code 0: it has not */
 	struct err *err;
@@ -152,6 +160,34 @@ static void stderr_changed(struct out_stream *o)
 	out_changed(container_of(o, struct session, out[1]), o);
 }
 
+/* Off the session: its host closes the connection when it knows. */
+static void detach(struct session *s)
+{
+	s->detached = true;
+	in_stream_done(&s->in);
+	agent_exec_send(s->exec, &session_types[SESSION_DETACH], &(struct msg_empty){0});
+	if (s->phase != OVER && loop_timer_in(s->loop, &s->grace, DETACH_GRACE_NS) < 0)
+		over(s, 0);
+}
+
+/* What a person types, in which there may be the keys to leave. */
+static long read_typed(struct session *s, uint8_t *to)
+{
+	uint8_t typed[4096];
+	bool done;
+	long n = in_stream_read(&s->in, typed, sizeof(typed));
+	size_t put;
+
+	if (n <= 0)
+		return n;
+	put = keys_filter(&s->keys, typed, (size_t)n, to, &done);
+	s->detached |= done;
+	/* Without a terminal, a command has no input from us. */
+	if (s->a->how == ATTACH_TO && !s->tty)
+		put = 0;
+	return put ? (long)put : -EAGAIN;
+}
+
 static void on_stdin(struct in_stream *i)
 {
 	struct session *s = container_of(i, struct session, in);
@@ -163,14 +199,22 @@ static void on_stdin(struct in_stream *i)
 		return;
 	}
 	to = agent_exec_stdin_begin(s->exec);
-	n = to ? in_stream_read(i, to, AGENT_STDIN_CHUNK) : 0;
+	if (!to)
+		n = 0;
+	else if (s->keys.n)
+		n = read_typed(s, to);
+	else
+		n = in_stream_read(i, to, AGENT_STDIN_CHUNK);
 	if (to)
 		agent_exec_stdin_end(s->exec, n > 0 ? (size_t)n : 0);
-	if (n == 0) {
+	if (n == 0)
 		in_stream_done(i);
-		if (s->exec)
-			agent_exec_stdin_eof(s->exec);
-	}
+	if (!s->exec)
+		return;
+	if (s->detached)
+		detach(s);
+	else if (n == 0)
+		agent_exec_stdin_eof(s->exec);
 }
 
 static void on_stdin_room(void *arg)
@@ -187,17 +231,88 @@ static void on_stdin_closed(void *arg)
 	in_stream_done(&s->in);
 }
 
+static void forward_size(struct session *s)
+{
+	uint16_t rows, cols;
+
+	if (!s->exec || !s->tty)
+		return;
+	term_size(STDOUT_FILENO, &rows, &cols);
+	agent_exec_resize(s->exec, rows, cols);
+}
+
+static int connect_own(void *arg, struct err *err)
+{
+	return sandbox_connect(((struct session *)arg)->sb, err);
+}
+
+static const struct session_host_ops host_ops = {.connect = connect_own};
+
+/* While our command runs, others may leave theirs. */
+static void serve_sessions(struct session *s)
+{
+	struct err err = ERR_INIT;
+	int fd = sandbox_listen(s->sb, SESSION_SOCKET, &err);
+
+	if (fd < 0 || session_host_new(&s->host, s->loop, fd, &host_ops, s, &err) < 0)
+		log_warn("%s", err.msg);
+}
+
 static void on_started(void *arg, uint32_t pid)
 {
 	struct session *s = arg;
+	bool typed = isatty(STDIN_FILENO);
 
 	log_debug("the command runs as process %u of the guest", pid);
-	if (s->a->start.tty && isatty(STDIN_FILENO))
+	if (s->tty && typed)
 		(void)term_raw(STDIN_FILENO);
-	in_stream_enable(&s->in, true);
+	else if (s->a->how == ATTACH_TO && typed && s->keys.n)
+		(void)term_keys(STDIN_FILENO);
+	/* A session without a terminal has no input; of one with, the end of ours is not its. */
+	if (s->a->how == ATTACH_AGENT || (typed && (s->tty || s->keys.n)))
+		in_stream_enable(&s->in, true);
+	if (s->a->how == ATTACH_TO)
+		forward_size(s);
 	/* The command has begun: by now this delays nobody. */
-	if (s->sb)
+	if (s->sb) {
 		sandbox_note_machine(s->sb);
+		serve_sessions(s);
+	}
+}
+
+static void on_session(struct session *s, const struct session_started *m)
+{
+	snprintf(s->session, sizeof(s->session), "%s", m->name);
+	s->tty = m->tty;
+	if (!s->a->detached)
+		return;
+	puts(s->session);
+	s->exec = NULL;
+	over(s, cli_finish());
+}
+
+static void on_other(void *arg, const struct envelope *env)
+{
+	struct session *s = arg;
+	int kind = session_kind_find(env->name, env->name_len);
+	union {
+		struct session_started started;
+		struct session_gap gap;
+	} m = {0};
+	struct err why = ERR_INIT;
+
+	if (kind != SESSION_STARTED && kind != SESSION_GAP)
+		return;
+	if (wire_decode(session_types[kind].table, env->payload, env->payload_len, &m, &why) < 0) {
+		over_failed(s, &why);
+		return;
+	}
+	if (kind == SESSION_STARTED)
+		on_session(s, &m.started);
+	else if (!s->a->quiet)
+		cli_warn("%llu bytes of output came faster than they were taken: they are missing",
+			 (unsigned long long)m.gap.bytes);
+	wire_free(session_types[kind].table, &m);
 }
 
 static void on_output(void *arg, int stream, const void *p, size_t n)
@@ -221,22 +336,16 @@ static void on_exited(void *arg, int code)
 static void on_failed(void *arg, const struct msg_exec_failed *m)
 {
 	struct session *s = arg;
-	const char *cmd = s->a->start.argv->v[0];
+	const char *cmd = s->a->how == ATTACH_TO ? "it" : s->a->start.argv->v[0];
+	const char *what = m->message && m->message[0] ? m->message : err_name(m->error);
 	struct err why = ERR_INIT;
 	int code = agent_exec_why(m, cmd, &why);
 
+	/* What the host of the sessions says is about those. */
+	if (s->a->how != ATTACH_AGENT && m->kind == EXEC_OTHER)
+		err_set(&why, ERR_GUEST, "sandbox \"%s\": %s", s->a->name, what);
 	cli_error(&why);
 	ended(s, code);
-}
-
-static void forward_size(struct session *s)
-{
-	uint16_t rows, cols;
-
-	if (!s->exec || !s->a->start.tty)
-		return;
-	term_size(STDOUT_FILENO, &rows, &cols);
-	agent_exec_resize(s->exec, rows, cols);
 }
 
 static void on_timeout(struct loop_timer *t)
@@ -256,8 +365,8 @@ static void on_grace(struct loop_timer *t)
 {
 	struct session *s = container_of(t, struct session, grace);
 
-	if (s->timed_out) {
-		over(s, EXIT_TIMEOUT);
+	if (s->timed_out || s->detached) {
+		over(s, s->timed_out ? EXIT_TIMEOUT : 0);
 		return;
 	}
 	if (!s->why.code)
@@ -272,7 +381,33 @@ static const struct agent_exec_ops exec_ops = {
 	.stdin_closed = on_stdin_closed,
 	.exited = on_exited,
 	.failed = on_failed,
+	.other = on_other,
 };
+
+static int ask(struct session *s, const struct agent_exec_start *start, struct err *err)
+{
+	struct session_attach to = {.name = (char *)(uintptr_t)s->a->session,
+				    .quiet = s->a->no_replay};
+	struct session_start m = {.name = to.name, .detached = s->a->detached};
+	struct msg_exec_request request = {0};
+	cleanup_buf struct buf b = BUF_INIT;
+	int r;
+
+	if (s->a->how == ATTACH_AGENT)
+		return agent_exec_new(&s->exec, s->client, start, &exec_ops, s, err);
+	if (s->a->how == ATTACH_TO)
+		return agent_exec_open(&s->exec, s->client, &session_types[SESSION_ATTACH], &to,
+				       &exec_ops, s, err);
+	r = agent_exec_request(start, &request);
+	if (r == 0)
+		wire_encode(msg_types[MSG_EXEC_REQUEST].table, &request, &b);
+	msg_free(MSG_EXEC_REQUEST, &request);
+	if (r < 0 || buf_failed(&b))
+		return err_set(err, ENOMEM, "cannot ask for a command: out of memory");
+	m.request = (struct wire_bytes){buf_ptr(&b), buf_size(&b)};
+	return agent_exec_open(&s->exec, s->client, &session_types[SESSION_START], &m, &exec_ops, s,
+			       err);
+}
 
 static void on_ready(void *arg, const struct msg_ready *ready)
 {
@@ -292,7 +427,7 @@ static void on_ready(void *arg, const struct msg_ready *ready)
 			(void)strv_env_set(&env, start.env->v[i]);
 		start.env = &env;
 	}
-	if (agent_exec_new(&s->exec, s->client, &start, &exec_ops, s, &err) < 0) {
+	if (ask(s, &start, &err) < 0) {
 		over_failed(s, &err);
 		return;
 	}
@@ -320,8 +455,8 @@ static void on_closed(void *arg, const struct err *why)
 	if (s->phase == FLUSHING || s->phase == OVER)
 		return;
 	log_debug("%s", why->msg);
-	if (s->timed_out)
-		over(s, EXIT_TIMEOUT);
+	if (s->timed_out || s->detached)
+		over(s, s->timed_out ? EXIT_TIMEOUT : 0);
 	else if (s->why.code)
 		over_failed(s, &s->why);
 	else if (why->code == ERR_PROTOCOL)
@@ -383,8 +518,8 @@ static void on_signal(struct loop_source *src, uint32_t events)
 	(void)events;
 	while (s->phase != OVER && read(src->fd, &si, sizeof(si)) == sizeof(si)) {
 		sig = (int)si.ssi_signo;
-		if (sig == SIGCONT && term_is_raw())
-			(void)term_raw(STDIN_FILENO); /* the shell had its own mode meanwhile */
+		if (sig == SIGCONT)
+			term_again();
 		if (sig == SIGCONT || sig == SIGWINCH) {
 			forward_size(s);
 			continue;
@@ -459,7 +594,7 @@ int attach_leave(int result, int died, const struct err *err)
 
 int attach_run(const struct attach *a, int *died, struct err *err)
 {
-	struct session s = {.sb = a->sb, .a = a, .err = err};
+	struct session s = {.sb = a->sb, .a = a, .err = err, .tty = a->start.tty, .keys = a->keys};
 	cleanup_close int sigfd = -1, agent = a->sb ? -1 : a->fd;
 	sigset_t set;
 	int r;
@@ -479,6 +614,10 @@ int attach_run(const struct attach *a, int *died, struct err *err)
 			r = s.code;
 	}
 	term_restore();
+	if (s.detached && r == 0 && !a->quiet)
+		fprintf(stderr, "\nleft session %s; `msb attach %s %s` comes back to it\n",
+			s.session, a->name, s.session);
+	session_host_free(s.host);
 	agent_client_free(s.client);
 	in_stream_done(&s.in);
 	out_stream_done(&s.out[0]);

@@ -13,6 +13,10 @@
  * connection is not read; while the command does not read, neither do we. A connection that ends
  * by itself is followed by msb-vm's report, which knows why, if the sandbox is ours.
  *
+ * A sandbox of ours that is kept serves sessions on the same loop (sandbox/session.h) for as long
+ *as our command runs. On one of somebody else's, we may be the client of a session: then the keys,
+ *if they are typed, take us off it, and the command goes on.
+ *
  * Main thread only: terminal and signal mask belong to the process.
  */
 #ifndef CLI_ATTACH_H
@@ -22,6 +26,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "cli/keys.h"
 #include "sandbox/agent_client.h"
 
 struct sandbox;
@@ -30,8 +35,19 @@ struct attach {
 	struct agent_exec_start start; /* without the terminal's size and TERM */
 	uint64_t timeout_ns;	       /* 0: none; counts from the command's start */
 	struct sandbox *sb;	       /* ours, started; or NULL, and: */
-	int fd;		  /* a connection to the agent of a sandbox that somebody else */
-	const char *name; /* runs, and what that is called; it becomes ours */
+	int fd;		  /* a connection into one that somebody else runs; becomes ours */
+	const char *name; /* what that is called */
+
+	enum attach_how {
+		ATTACH_AGENT, /* @fd is the agent's: the command ends with us */
+		ATTACH_START, /* that of the sandbox's sessions: one is started */
+		ATTACH_TO,    /* one that is there; @start does not count */
+	} how;
+	const char *session; /* its name, or NULL: a number, or the only one */
+	bool detached;	     /* only start it, and print its name */
+	bool no_replay;	     /* without what it has printed so far */
+	bool quiet;
+	struct keys keys; /* that take us off it */
 };
 
 /*

@@ -102,7 +102,7 @@ int cli_json(struct json_t *j);
 /* The verbs. */
 extern const struct verb verb_run, verb_ls, verb_stop, verb_rm, verb_inspect, verb_image, verb_pull,
 	verb_load, verb_save, verb_registry, verb_doctor, verb_images, verb_rmi, verb_exec,
-	verb_shell, verb_logs, verb_copy, verb_ssh;
+	verb_shell, verb_logs, verb_copy, verb_ssh, verb_attach;
 extern const struct verb verb_pause, verb_resume, verb_ping, verb_touch, verb_drain, verb_metrics;
 extern const struct verb verb_create, verb_start, verb_kill, verb_restart, verb_wait, verb_ps,
 	verb_keep;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/str.h"
@@ -14,12 +15,15 @@
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
+#include "sandbox/session_msg.h"
 #include "store/store.h"
 
 struct exec_args {
 	struct sandbox_spec wishes; /* env, user, workdir, rlimits */
-	bool tty, no_tty, quiet, stream, script;
+	bool tty, no_tty, quiet, stream, script, detach;
 	uint64_t timeout_ns;
+	const char *session;
+	struct keys keys;
 };
 
 static int set_env(const struct opt *o, void *target, const char *value, struct err *err)
@@ -32,6 +36,13 @@ static int set_rlimit(const struct opt *o, void *target, const char *value, stru
 {
 	(void)o;
 	return sandbox_spec_rlimit(&((struct exec_args *)target)->wishes, value, err);
+}
+
+static int set_session(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	(void)o;
+	((struct exec_args *)target)->session = value;
+	return session_name_check(value, err);
 }
 
 static int set_text(const struct opt *o, void *target, const char *value, struct err *err)
@@ -62,6 +73,11 @@ static const struct opt exec_opts[] = {
 	{0, "timeout", "DURATION",
 	 "Kill the command after this time, as in 30s or 5m; exit code 124", opt_set_timeout,
 	 ARGS(timeout_ns), 0},
+	{'d', "detach", NULL, "Leave it to itself and print the name of its session (msb attach)",
+	 opt_set_flag, ARGS(detach), 0},
+	{0, "session", "NAME", "Name the session [a number]", set_session, 0, 0},
+	{0, "detach-keys", "KEYS", "Keys that leave a command on a terminal to itself [ctrl-]]",
+	 keys_set, ARGS(keys), 0},
 	{0, "stream", NULL, "Input and output always go through as they come: no difference",
 	 opt_set_flag, ARGS(stream), 0},
 	{'q', "quiet", NULL, "Show no warnings", opt_set_flag, ARGS(quiet), 0},
@@ -168,6 +184,26 @@ static int run_stopped(struct store *store, const char *name, struct attach *att
 	return r;
 }
 
+/*
+ * Does the command go through the sandbox's sessions? It has to where it is to outlive us. On a
+ * person's terminal it does where there are any; then the keys work.
+ */
+static int find_way(struct store *store, const struct exec_args *a, const char *name,
+		    struct attach *attach, struct err *err)
+{
+	bool must = a->detach || a->session;
+
+	if (!must && !(attach->start.tty && isatty(STDIN_FILENO)))
+		return sandbox_reach(store, name, err);
+	attach->fd = sandbox_reach_sessions(store, name, must, err);
+	if (attach->fd >= 0)
+		attach->how = ATTACH_START;
+	if (attach->fd >= 0 || must)
+		return attach->fd;
+	err_clear(err);
+	return sandbox_reach(store, name, err);
+}
+
 static int exec_in(struct store *store, const struct exec_args *a, const struct opt_words *words,
 		   int *died, struct err *err)
 {
@@ -186,14 +222,22 @@ static int exec_in(struct store *store, const struct exec_args *a, const struct 
 			},
 		.timeout_ns = a->timeout_ns,
 		.name = name,
+		.session = a->session,
+		.detached = a->detach,
+		.quiet = a->quiet,
 	};
 	int r, first = 0;
 
+	if (a->detach)
+		attach.start.tty = a->tty;
 	do {
 		err_clear(err);
-		attach.fd = sandbox_reach(store, name, err);
-		if (attach.fd < 0 && attach.fd != -ENOTCONN)
+		attach.how = ATTACH_AGENT;
+		attach.fd = find_way(store, a, name, &attach, err);
+		if (attach.fd < 0 && (attach.fd != -ENOTCONN || a->detach || a->session))
 			return attach.fd;
+		/* The keys need somebody who keeps the session. */
+		attach.keys = attach.how == ATTACH_START ? a->keys : (struct keys){0};
 		if (!argv.n)
 			first = resolve(store, a, words, attach.start.tty, &argv, err);
 		if (first < 0) {
@@ -209,7 +253,7 @@ static int exec_in(struct store *store, const struct exec_args *a, const struct 
 
 static int exec(struct cli *cli, int argc, char **argv)
 {
-	struct exec_args a = {.script = cli->verb == &verb_shell};
+	struct exec_args a = {.script = cli->verb == &verb_shell, .keys = KEYS_INIT};
 	cleanup_words struct opt_words words = {0};
 	cleanup_store struct store *store = NULL;
 	struct err err = ERR_INIT;
@@ -223,6 +267,9 @@ static int exec(struct cli *cli, int argc, char **argv)
 		r = err_set(&err, ERR_USAGE, "which sandbox?");
 	else if (a.tty && a.no_tty)
 		r = err_set(&err, ERR_USAGE, "--tty and --no-tty exclude each other");
+	else if (a.detach && a.timeout_ns)
+		r = err_set(&err, ERR_USAGE,
+			    "--timeout needs somebody who waits: not with --detach");
 	if (r < 0)
 		err_hint(&err, "usage: msb %s %s", cli->verb->name, cli->verb->args);
 	if (r == 0)

@@ -15,6 +15,7 @@
 static int raw_fd = -1;
 static struct termios found;
 static volatile sig_atomic_t is_raw;
+static bool only_keys;
 
 static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS};
 
@@ -70,7 +71,7 @@ static void catch_fatal(void)
 	atexit(term_restore);
 }
 
-int term_raw(int fd)
+static int change(int fd, bool raw)
 {
 	struct termios mode;
 
@@ -81,10 +82,33 @@ int term_raw(int fd)
 		catch_fatal();
 	}
 	mode = found;
-	cfmakeraw(&mode);
+	if (raw) {
+		cfmakeraw(&mode);
+	} else {
+		mode.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+		mode.c_cc[VMIN] = 1;
+		mode.c_cc[VTIME] = 0;
+	}
 	is_raw = 1;
+	only_keys = !raw;
 	set_mode(fd, &mode);
 	return 0;
+}
+
+int term_raw(int fd)
+{
+	return change(fd, true);
+}
+
+int term_keys(int fd)
+{
+	return change(fd, false);
+}
+
+void term_again(void)
+{
+	if (is_raw)
+		(void)change(raw_fd, !only_keys);
 }
 
 /* By hand, because Ctrl-C must not leave a terminal behind that shows nothing. */

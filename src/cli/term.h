@@ -15,10 +15,14 @@
 
 #include "base/err.h"
 
-/* Make terminal @fd raw: 0 or -errno. Again after SIGCONT it takes effect anew. */
+/* Make terminal @fd raw: 0 or -errno. */
 int term_raw(int fd);
+/* Have it hand over keys one by one, unseen, and leave all else as it is. Otherwise the same. */
+int term_keys(int fd);
 /* Give the terminal back as it was found. Harmless at any time. */
 void term_restore(void);
+/* After SIGCONT: the shell had its own mode meanwhile. */
+void term_again(void);
 bool term_is_raw(void);
 
 /*

@@ -5,6 +5,8 @@
 #ifndef SANDBOX_REACH_H
 #define SANDBOX_REACH_H
 
+#include <stdbool.h>
+
 #include "base/err.h"
 
 struct store;
@@ -15,5 +17,10 @@ struct store;
  * holds it, and nothing came of that.
  */
 int sandbox_reach(struct store *s, const char *name, struct err *err);
+/*
+ * The same of the host of its sessions, @wait for which to appear. -ERR_UNSUPPORTED: it runs, but
+ * has none.
+ */
+int sandbox_reach_sessions(struct store *s, const char *name, bool wait, struct err *err);
 
 #endif

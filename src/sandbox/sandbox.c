@@ -643,6 +643,11 @@ int sandbox_connect(struct sandbox *sb, struct err *err)
 	return sandbox_socket_connect(sb->dir.fd, SANDBOX_AGENT_SOCKET, err);
 }
 
+int sandbox_listen(struct sandbox *sb, const char *name, struct err *err)
+{
+	return sandbox_socket_listen(sb->dir.fd, name, err);
+}
+
 void sandbox_note(struct sandbox *sb)
 {
 	cleanup_buf struct buf b = BUF_INIT;

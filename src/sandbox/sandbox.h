@@ -113,6 +113,8 @@ const char *sandbox_end_words(const char *reason);
 int sandbox_pidfd(const struct sandbox *sb);
 /* A connected socket to the relay. */
 int sandbox_connect(struct sandbox *sb, struct err *err);
+/* Listen on a socket in the directory of one that we own: a descriptor. */
+int sandbox_listen(struct sandbox *sb, const char *name, struct err *err);
 /* Write down what is only for listings; after sandbox_start(), where it costs nobody time. */
 void sandbox_note(struct sandbox *sb);
 /* The same of what the machine said when it was ready. */

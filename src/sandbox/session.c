@@ -628,7 +628,11 @@ static int on_frame(struct client *c, const struct frame *f, struct err *err)
 		return 0;
 	}
 	if (kind == SESSION_DETACH) {
-		c->session = NULL;
+		/* The end of the connection tells it that this has come. */
+		if (c->session) {
+			c->session = NULL;
+			client_gone(c);
+		}
 		return 0;
 	}
 	if ((kind == SESSION_START || kind == SESSION_ATTACH) && !c->session)

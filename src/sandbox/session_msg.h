@@ -11,7 +11,8 @@
  *
  * Attached, client and host exchange core.exec.* as a client of the agent does; session.gap says
  * how many bytes of output are missing at this point. session.detach takes the client off without
- * any harm to the command. Nothing but this program's two sides speaks this: no generations.
+ * any harm to the command, and is answered by the end of the connection. Nothing but this program's
+ *two sides speaks this: no generations.
  */
 #ifndef SANDBOX_SESSION_MSG_H
 #define SANDBOX_SESSION_MSG_H

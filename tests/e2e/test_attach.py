@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sessions that outlive their client: `exec -d`, the keys that leave, `attach`."""
+import json
+import signal
+
+from harness import Case, Terminal, until
+
+
+class Attach(Case):
+    def sessions(self):
+        return {s["session"]: s for s in json.loads(
+            self.ok(self.msb("attach", "--list", "--format", "json", "box")).out)}
+
+    def test_in_the_background(self):
+        self.own_home()
+        self.running()
+        name = self.ok(self.msb("exec", "-d", "box", "--", "sh", "-c",
+                                "echo out; echo err >&2; until [ -e /tmp/go ]; do sleep 0.1; done; echo late; exit 7")).text.strip()
+        self.assertEqual(name, "1")
+        named = self.ok(self.msb("exec", "-d", "--session", "work.er", "box", "--", "cat")).text.strip()
+        self.assertEqual(named, "work.er")
+        # Its input is at its end: it ends, and its code is kept until it is asked for.
+        until(lambda: self.sessions()["work.er"]["status"] == "ended", "cat does not end", 30)
+        listed = self.sessions()
+        self.assertEqual((listed["1"]["status"], listed["1"]["clients"], listed["1"]["tty"]), ("running", 0, False))
+        self.assertTrue(listed["1"]["command"].startswith("sh -c echo out"), listed)
+        self.assertEqual(listed["work.er"]["exit_code"], 0)
+        self.assertRegex(self.ok(self.msb("attach", "--list", "box")).text, r"(?m)^SESSION .*\n1 +sh -c .*running +0 ")
+        self.assertEqual(self.msb("attach", "box", "work.er").code, 0)
+        self.assertEqual(self.ok(self.msb("attach", "-l", "-q", "box")).text, "1\n")
+        # Two at once see what was printed and what comes, apart, and get the code.
+        one, two = (self.start("attach", "box", *words) for words in ((), ("1",)))
+        self.assertEqual([c.stdout.readline() for c in (one, two)], [b"out\n"] * 2)
+        self.assertEqual(one.stderr.readline(), b"err\n")
+        self.ok(self.msb("exec", "box", "touch", "/tmp/go"))
+        for child in (one, two):
+            self.assertEqual(child.communicate(timeout=60)[0], b"late\n")
+            self.assertEqual(child.returncode, 7)
+        self.assertEqual(self.sessions(), {})
+        # Refusals.
+        self.refused(self.msb("attach", "box"), 125, "no sessions")
+        self.refused(self.msb("attach", "box", "9"), 125, "no session \"9\"")
+        self.refused(self.msb("attach", "nobody"), 125, "no sandbox")
+        self.refused(self.msb("exec", "-d", "box", "--", "not-there"), 127, "not-there")
+        self.refused(self.msb("exec", "-d", "--session", "no/good", "box", "--", "true"), 125, "no/good")
+        self.refused(self.msb("exec", "--detach-keys", "ctrl-", "box", "--", "true"), 125, "keys")
+        # Signals go to the command of who attaches, and killing who attaches harms nobody.
+        self.ok(self.msb("exec", "-d", "--session", "s", "box", "--", "sh", "-c",
+                         "trap 'echo got; exit 3' TERM; echo ready; while :; do sleep 0.1; done"))
+        child = self.start("attach", "box", "s")
+        self.assertEqual(child.stdout.readline(), b"ready\n")
+        child.kill()
+        child.wait()
+        child = self.start("attach", "box", "s")
+        self.assertEqual(child.stdout.readline(), b"ready\n")
+        child.send_signal(signal.SIGTERM)
+        self.assertEqual((child.communicate(timeout=60)[0], child.returncode), (b"got\n", 3))
+
+    def test_the_keys(self):
+        self.own_home()
+        owner = self.running()
+        t = Terminal(self, "shell", "box", rows=30, columns=90)
+        t.expect(b"# ")
+        t.write(b"echo $((6*7))\r")
+        t.expect(b"\n42")
+        t.write(b"read x; echo later\r")
+        t.expect(b"later\r\n")
+        t.write(b"half\x1d ignored")
+        t.expect(b"left session 1")
+        self.assertEqual(t.wait(), 0)
+        self.assertEqual(t.stty(), t.modes)
+        self.assertEqual(self.sessions()["1"]["status"], "running")
+        # Back on a terminal of another size, which the shell gets to know; what was printed is shown.
+        t = Terminal(self, "attach", "--detach-keys", "ctrl-p,ctrl-q", "box", rows=40, columns=100)
+        t.expect(b"\n42")
+        t.write(b" typed\r")
+        t.expect(b"later")
+        t.write(b"stty size\r")
+        t.expect(b"40 100")
+        t.resize(41, 101)
+        t.child.send_signal(signal.SIGWINCH)
+        t.write(b"stty size\r")
+        t.expect(b"41 101")
+        # Beginnings of the keys reach who reads.
+        t.write(b"echo rea''dy; head -n 1 | od -c\r")
+        t.expect(b"ready\r\n")
+        t.write(b"\x10x\r")
+        t.expect(b"020   x")
+        t.write(b"\x10\x11")
+        t.expect(b"left session 1")
+        self.assertEqual(t.wait(), 0)
+        self.assertEqual(t.stty(), t.modes)
+        # A client that goes without a word hangs up; one that only attached does not.
+        t = Terminal(self, "attach", "-q", "--no-replay", "box", "1")
+        t.write(b"echo still $((1+1))\r")
+        t.expect(b"still 2")
+        t.child.kill()
+        t = Terminal(self, "attach", "box", "1")
+        t.write(b"exit 6\r")
+        self.assertEqual(t.wait(), 6)
+        t = Terminal(self, "shell", "--session", "hup", "box")
+        t.expect(b"# ")
+        t.child.kill()
+        until(lambda: self.sessions()["hup"]["status"] == "ended", "the shell goes on", 30)
+        # The sandbox ends under one.
+        t = Terminal(self, "shell", "box")
+        t.expect(b"# ")
+        owner.stdin.close()
+        self.assertEqual(t.wait(), 125)
+        t.expect(b"ended")
+        self.assertEqual(t.stty(), t.modes)
+
+    def test_leaving_what_has_no_terminal(self):
+        self.own_home()
+        self.running()
+        self.ok(self.msb("exec", "-d", "box", "--", "sh", "-c", "trap 'echo int; exit 5' INT; echo on; while :; do sleep 0.1; done"))
+        t = Terminal(self, "attach", "box")
+        t.expect(b"on\r\n")
+        t.write(b"no input\x1d")
+        t.expect(b"left session 1")
+        self.assertEqual(t.wait(), 0)
+        self.assertEqual(t.stty(), t.modes)
+        t = Terminal(self, "attach", "box")
+        t.expect(b"on\r\n")
+        t.write(b"\x03")
+        t.expect(b"int\r\n")
+        self.assertEqual(t.wait(), 5)
+        self.assertEqual(t.stty(), t.modes)
