@@ -30,7 +30,6 @@ enum field {
 	CPUS,
 	MAX_CPUS,
 	MEMORY,
-	MAX_MEMORY,
 	MAX_DURATION,
 	IDLE_TIMEOUT,
 	WORKDIR,
@@ -40,8 +39,7 @@ enum field {
 };
 
 static const char *const field_names[FIELDS] = {
-	"cpus",		"max_cpus", "memory", "max_memory", "max_duration",
-	"idle_timeout", "workdir",  "env",    "labels",
+	"cpus", "max_cpus", "memory", "max_duration", "idle_timeout", "workdir", "env", "labels",
 };
 
 struct modify_args {
@@ -85,8 +83,6 @@ static int set_field(const struct opt *o, void *target, const char *value, struc
 		return sandbox_spec_max_cpus(&a->wishes, value, err);
 	case MEMORY:
 		return sandbox_spec_memory(&a->wishes, value, err);
-	case MAX_MEMORY:
-		return sandbox_spec_max_memory(&a->wishes, value, err);
 	case MAX_DURATION:
 	case IDLE_TIMEOUT:
 		return set_limit(a, f, value, err);
@@ -120,8 +116,6 @@ static const struct opt modify_opts[] = {
 	{'c', "cpus", "N", "CPUs; at once up to --max-cpus of its start", set_field, 0, CPUS},
 	{0, "max-cpus", "N", "CPUs that it can be given while it runs", set_field, 0, MAX_CPUS},
 	{'m', "memory", "SIZE", "Memory", set_field, 0, MEMORY},
-	{0, "max-memory", "SIZE", "Memory that it can be given while it runs", set_field, 0,
-	 MAX_MEMORY},
 	{0, "max-duration", "TIME|none", "Stop it after this long, counted from its start",
 	 set_field, 0, MAX_DURATION},
 	{0, "idle-timeout", "TIME|none", "Stop it when nothing was done in it for so long",
@@ -224,8 +218,6 @@ static int apply(struct subject *s, const struct modify_args *a, struct err *err
 		to->cpus = w->cpus;
 	if (a->named[MEMORY])
 		to->memory = w->memory;
-	if (a->named[MAX_MEMORY])
-		to->max_memory = w->max_memory;
 	if (a->named[MAX_DURATION])
 		to->max_duration_ms = w->max_duration_ms;
 	if (a->named[IDLE_TIMEOUT])
@@ -274,9 +266,6 @@ static void describe(const struct sandbox_spec *s, enum field f, struct buf *b)
 	case MEMORY:
 		buf_addf(b, "%s", str_size(s->memory, size));
 		break;
-	case MAX_MEMORY:
-		buf_addf(b, "%s", s->max_memory ? str_size(s->max_memory, size) : "");
-		break;
 	case MAX_DURATION:
 		add_ms(b, s->max_duration_ms);
 		break;
@@ -312,7 +301,6 @@ static enum disposition when(const struct subject *s, enum field f, bool next_st
 			       ? LIVE
 			       : NEEDS_RESTART;
 	case MEMORY:
-	case MAX_MEMORY:
 		return NEEDS_RESTART;
 	default:
 		return LIVE;

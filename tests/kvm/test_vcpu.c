@@ -395,6 +395,45 @@ static void test_pause_and_resume(void **state)
 	tiny_done(&t);
 }
 
+/* Those that may not run do not, whatever the others do, and are no hindrance to a pause. */
+static void test_some_may_run(void **state)
+{
+	struct tiny t;
+	uint32_t at;
+	bool still;
+
+	(void)state;
+	tiny_init_code(&t, COUNTER);
+	tiny_create(&t, 3);
+	vcpus_allow(t.vcpus, 0);
+	vcpus_resume(t.vcpus);
+	usleep(2000);
+	assert_int_equal(count(&t), 0);
+	vcpus_allow(t.vcpus, 1);
+	wait_for_progress(&t);
+	vcpus_pause(t.vcpus);
+	at = count(&t);
+	vcpus_allow(t.vcpus, 3);
+	usleep(500);
+	assert_int_equal(count(&t), at);
+	vcpus_resume(t.vcpus);
+	wait_for_progress(&t);
+	/* They leave soon after it was said. */
+	vcpus_allow(t.vcpus, 0);
+	do {
+		at = count(&t);
+		usleep(2000);
+		still = count(&t) == at;
+	} while (!still);
+	assert_true(vcpus_time(t.vcpus) > 0);
+	vcpus_pause(t.vcpus);
+	assert_int_equal(count(&t), at);
+	vcpus_resume(t.vcpus);
+	vcpus_allow(t.vcpus, 2);
+	wait_for_progress(&t);
+	tiny_done(&t);
+}
+
 /* The access that a pause interrupts is complete before the pause returns. */
 static void test_pause_completes_the_access(void **state)
 {
@@ -558,6 +597,7 @@ int main(void)
 		cmocka_unit_test(test_all_must_halt),
 		cmocka_unit_test(test_reset_by_device),
 		cmocka_unit_test(test_pause_and_resume),
+		cmocka_unit_test(test_some_may_run),
 		cmocka_unit_test(test_pause_completes_the_access),
 		cmocka_unit_test(test_kick_races),
 		cmocka_unit_test(test_free_at_any_time),
