@@ -62,6 +62,8 @@ static json_t *of_field(const struct field *f)
 		f->def && !is_value(f->def) ? str_fmt("%s [%s]", f->help, f->def) : strdup(f->help);
 
 	json_object_set_new(o, "description", json_string(text ? text : f->help));
+	if (f->opt)
+		json_object_set_new(o, "x-option", json_sprintf("--%s", f->opt));
 	if (f->def && is_value(f->def))
 		json_object_set_new(o, "default",
 				    f->kind == FIELD_NUMBER ? json_integer(atoll(f->def))
