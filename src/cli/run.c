@@ -253,6 +253,8 @@ static int run(struct cli *cli, int argc, char **argv)
 	}
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (r == 0)
+		store_leave_log(store);
+	if (r == 0)
 		r = run_in(cli, store, &a, &words, &died, &err);
 	spec_args_done(&a.with);
 	attach_reap();

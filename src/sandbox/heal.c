@@ -75,9 +75,10 @@ static void heal_kept(struct store *s, int dirfd, const struct sandbox_status *r
 {
 	cleanup_record struct sandbox_record record = {0};
 
-	sandbox_dir_clean(dirfd);
+	/* Whoever ended it in order has cleaned up. */
 	if (row && !sandbox_state_alive(row->state))
 		return;
+	sandbox_dir_clean(dirfd);
 	if (record_read(dirfd, &record, NULL) == 0)
 		(void)sandbox_heal_row(s, dirfd, &record, NULL);
 }
@@ -94,6 +95,7 @@ void sandbox_dir_heal(struct store *s, bool wait)
 {
 	cleanup_states struct sandbox_states rows = {0};
 	cleanup_dir DIR *dir = NULL;
+	cleanup_free bool *there = NULL; /* by row */
 	int names = sandbox_names_lock(s, wait);
 	bool known;
 	struct dirent *de;
@@ -104,12 +106,16 @@ void sandbox_dir_heal(struct store *s, bool wait)
 		return;
 	}
 	known = sandbox_states_read(s, &rows, NULL) == 0;
+	there = calloc(rows.n + 1, sizeof(*there));
 	while ((de = readdir(dir))) {
 		cleanup_close int lock = -1;
 		cleanup_close int fd = sandbox_entry_open(names, de->d_name, &lock);
 		struct sandbox_status *row = sandbox_states_find(&rows, de->d_name);
 		char path[4096];
 
+		if (row && there)
+			there[container_of(row, struct sandbox_state_row, status) - rows.rows] =
+				true;
 		if (fd < 0 || (lock < 0 && errno != ENOENT))
 			continue;
 		if (lock >= 0 && io_flock(lock, true, false) < 0)
@@ -125,11 +131,8 @@ void sandbox_dir_heal(struct store *s, bool wait)
 			(void)io_remove_tree(path, NULL);
 	}
 	/* Rows of ephemeral ones whose directories went with their machines. */
-	for (size_t i = 0; i < rows.n; i++) {
-		cleanup_close int lock = -1;
-		cleanup_close int fd = sandbox_entry_open(names, rows.rows[i].name, &lock);
-
-		if (fd < 0 && errno == ENOENT)
+	for (size_t i = 0; i < rows.n && there; i++) {
+		if (!there[i])
 			heal_gone(s, rows.rows[i].name);
 	}
 }

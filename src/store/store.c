@@ -529,6 +529,11 @@ int store_open(struct store **ret, const char *home, struct err *err)
 	return 0;
 }
 
+void store_leave_log(struct store *s)
+{
+	(void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+}
+
 struct store *store_close(struct store *s)
 {
 	if (!s)

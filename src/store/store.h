@@ -73,6 +73,12 @@ static inline void store_close_fn(struct store **s)
 }
 #define cleanup_store __attribute__((cleanup(store_close_fn)))
 
+/*
+ * Closing the store, as the last who has it open, leaves the database's log for the next one to
+ * work in: for commands that are in a hurry and write little, since that would wait for the disk.
+ */
+void store_leave_log(struct store *s);
+
 /* Absolute path of the store; lives as long as the store. [any thread] */
 const char *store_home(const struct store *s);
 /* Borrowed O_PATH-like directory descriptor. [any thread] */
