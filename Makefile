@@ -53,6 +53,7 @@ install: all
 	install -D -m 0755 -s build/msb-vm $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-vm
 	install -D -m 0755 -s build/msb-fetch $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-fetch
 	install -D -m 0755 -s build/msb-convert $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-convert
+	install -D -m 0755 -s build/msb-ssh $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-ssh
 	install -D -m 0755 build/guest/agentd $(DESTDIR)$(PREFIX)/lib/microsandbox/guest/agentd
 	build/msb schema | install -D -m 0644 /dev/stdin $(SHARE)/microsandbox/sandbox.schema.json
 	build/msb completion bash | install -D -m 0644 /dev/stdin $(SHARE)/bash-completion/completions/msb

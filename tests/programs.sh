@@ -15,13 +15,13 @@ done
 # TLS and HTTP of strangers stay out of the program that holds the store.
 for lib in $(needed msb); do
     case $lib in
-    libcurl* | libssl* | libgnutls* | libnghttp2*) bad "msb links $lib; that is what msb-fetch is for" ;;
+    libcurl* | libssl* | libgnutls* | libnghttp2* | libssh*) bad "msb links $lib; msb-fetch and msb-ssh are for that" ;;
     esac
 done
 [ -z "$(needed guest/agentd)" ] || bad "agentd is not static"
 size=$(stat -c %s guest/agentd)
 [ "$size" -le 204800 ] || bad "agentd has $size bytes; the limit is 204800"
-for program in msb msb-vm msb-fetch msb-convert; do
+for program in msb msb-vm msb-fetch msb-convert msb-ssh; do
     readelf -hW $program | grep -q 'Type:.*DYN' || bad "$program is not position independent"
     readelf -lW $program | grep -q GNU_RELRO || bad "$program has no RELRO"
     readelf -dW $program | grep -q 'BIND_NOW\|Flags:.*NOW' || bad "$program binds lazily"
