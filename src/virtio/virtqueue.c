@@ -230,7 +230,7 @@ void virtqueue_rewind(struct virtqueue *vq, unsigned n)
 	vq->state.last_avail = (uint16_t)(vq->state.last_avail - n);
 }
 
-void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
+void virtqueue_put(struct virtqueue *vq, uint16_t head, uint32_t written)
 {
 	struct vring_used *used = used_ring(vq);
 	struct vring_used_elem *e = &used->ring[vq->state.last_used & (vq->state.size - 1)];
@@ -238,7 +238,17 @@ void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
 	__atomic_store_n(&e->id, htole32(head), __ATOMIC_RELAXED);
 	__atomic_store_n(&e->len, htole32(written), __ATOMIC_RELAXED);
 	vq->state.last_used++;
-	__atomic_store_n(&used->idx, htole16(vq->state.last_used), __ATOMIC_SEQ_CST);
+}
+
+void virtqueue_publish(struct virtqueue *vq)
+{
+	__atomic_store_n(&used_ring(vq)->idx, htole16(vq->state.last_used), __ATOMIC_SEQ_CST);
+}
+
+void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
+{
+	virtqueue_put(vq, head, written);
+	virtqueue_publish(vq);
 }
 
 bool virtqueue_should_notify(struct virtqueue *vq)

@@ -86,6 +86,10 @@ void virtqueue_rewind(struct virtqueue *vq, unsigned n);
 /* Return a chain into whose writable buffers @written bytes were put. */
 void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written);
 
+/* The same in two steps, for chains that the driver must see all at once or not at all. */
+void virtqueue_put(struct virtqueue *vq, uint16_t head, uint32_t written);
+void virtqueue_publish(struct virtqueue *vq);
+
 /* Does the driver want an interrupt for what was pushed since this last said yes? */
 bool virtqueue_should_notify(struct virtqueue *vq);
 
