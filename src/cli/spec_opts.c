@@ -71,11 +71,22 @@ static int set_replace(const struct opt *o, void *target, const char *value, str
 	return 0;
 }
 
+static int set_no_net(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct opt net = {.number = 0};
+
+	(void)o, (void)value;
+	while (!fields[net.number].opt || !str_eq(fields[net.number].opt, "net"))
+		net.number++;
+	return note_word(&net, target, "none", err);
+}
+
 static const struct opt own[] = {
 	{0, "replace", NULL, "Stop and remove a sandbox of that name first", opt_set_flag,
 	 offsetof(struct spec_args, replace)},
 	{0, "replace-with-timeout", "DURATION",
 	 "The same, with this long for it to stop before force is used", set_replace, 0, 0, "10s"},
+	{0, "no-net", NULL, "The same as --net none", set_no_net},
 	{'q', "quiet", NULL, "Show no warnings", opt_set_flag, offsetof(struct spec_args, quiet)},
 };
 

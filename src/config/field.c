@@ -91,6 +91,16 @@ static void clear_rlimits(struct model *m)
 	m->spec.nrlimits = 0;
 }
 
+static void clear_ports(struct model *m)
+{
+	strv_done(&m->spec.ports);
+}
+
+static void clear_net_rules(struct model *m)
+{
+	strv_done(&m->spec.net_rules);
+}
+
 static void clear_init_args(struct model *m)
 {
 	strv_done(&m->spec.init_args);
@@ -226,6 +236,16 @@ const struct field fields[] = {
 	 .anyway = true},
 	{"hostname", NULL, FIELD_TEXT, 'H', "hostname", "NAME", "Host name in the guest",
 	 "from the sandbox's name", TEXT(hostname), .scope = FIELD_RUNTIME},
+	{"ports", NULL, FIELD_LIST, 'p', "port", "[BIND:]HOST:GUEST[/udp]",
+	 "Publish a port of the guest on this host, on 127.0.0.1 unless told otherwise "
+	 "(repeatable)",
+	 NULL, .spec = sandbox_spec_port, .clear = clear_ports},
+	{"network.profiles", NULL, FIELD_TEXT, 0, "net", "PROFILE[,...]",
+	 "What the guest may reach: public, private, host, none, or all but the host", "public",
+	 .spec = sandbox_spec_net},
+	{"network.rules", NULL, FIELD_LIST, 0, "net-rule", "RULE[,...]",
+	 "Exceptions to that, as in deny@1.2.3.0/24 or allow@10.1.2.3:tcp:443 (repeatable)", NULL,
+	 .spec = sandbox_spec_net_rule, .clear = clear_net_rules},
 	{"labels", NULL, FIELD_MAP, 0, "label", "KEY[=VALUE]",
 	 "Attach a label, to choose sandboxes by (repeatable)", NULL, .spec = sandbox_spec_label,
 	 .scope = FIELD_RUNTIME},

@@ -30,8 +30,6 @@ static const struct {
 	{"depends_on", "this file describes one sandbox, not a project"},
 	{"volumes", "volumes are not there yet"},
 	{"mounts", "volumes are not there yet; \"patches\" can copy files into the root"},
-	{"network", "networking is not there yet"},
-	{"ports", "networking is not there yet"},
 	{"secrets", "secrets are not there yet"},
 	{"vsock", "sockets of the host are not there yet"},
 	{"registry", "logins are kept by `msb registry login`"},

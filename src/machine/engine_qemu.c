@@ -21,8 +21,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -50,6 +52,9 @@ struct engine {
 	struct loop_source exited, errors;
 	struct qmp *qmp;
 	struct vhost_user *servers[MACHINE_DEVICES_MAX];
+	struct loop_source listener; /* for the network card's connection; see listen_for_net() */
+	char net_name[40];
+	unsigned net;		/* the card's index */
 	atomic_uint complaints; /* of QEMU, some of which a guest can cause */
 	bool reset;		/* SHUTDOWN said the guest did it */
 	char last_error[400];	/* of what QEMU printed */
@@ -145,6 +150,52 @@ static int connect_child(struct proc_fd *f, int to, int *ours, struct err *err)
 }
 
 /*
+ * QEMU takes no descriptor for a network card's vhost-user connection: it wants a name to connect
+ * to. It gets an abstract one, which in the jail exists in a net namespace that nobody else is in.
+ * Without a jail the name is hard to guess, and only QEMU is listened to.
+ */
+static int listen_for_net(struct engine *e, struct err *err)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	uint64_t r[2];
+	size_t n;
+
+	if (fd < 0 || getrandom(r, sizeof(r), 0) != sizeof(r))
+		return err_errno(err, "cannot create a connection to QEMU");
+	n = (size_t)snprintf(e->net_name, sizeof(e->net_name), "msb%016llx%016llx",
+			     (unsigned long long)r[0], (unsigned long long)r[1]);
+	memcpy(sa.sun_path + 1, e->net_name, n);
+	if (bind(fd, (const void *)&sa,
+		 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n)) < 0 ||
+	    listen(fd, 1) < 0)
+		return err_errno(err, "cannot create a connection to QEMU");
+	e->listener.fd = take_fd(&fd);
+	return 0;
+}
+
+static void on_net_connection(struct loop_source *s, uint32_t events)
+{
+	struct engine *e = container_of(s, struct engine, listener);
+	cleanup_close int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
+	struct ucred peer = {0};
+	socklen_t n = sizeof(peer);
+	struct err err = ERR_INIT;
+
+	(void)events;
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0 ||
+	    peer.pid != e->proc.pid)
+		return;
+	loop_del(s);
+	s->fd = close_fd(s->fd);
+	if (vhost_user_new(e->m->devices[e->net], e->m->loop, fd, on_server_end, e,
+			   &e->servers[e->net], &err) < 0)
+		machine_ended(e->m, MACHINE_CRASH, err.msg);
+	else
+		take_fd(&fd);
+}
+
+/*
  * The guest sees the host's time-stamp counter and QEMU's APIC timer, which runs at 1 GHz. Told
  * both frequencies its kernel calibrates nothing, and needs neither PIT nor PIC. Without the first
  * one it has to measure against the PIT, some 50 ms.
@@ -163,8 +214,9 @@ static uint32_t guest_tsc_khz(const struct machine *m, const char *extra)
 	return extra && strstr(extra, "-icount") ? 1000000 : tsc_khz_since(&m->began);
 }
 
-static int add_arguments(struct strv *v, const struct machine *m)
+static int add_arguments(struct strv *v, const struct engine *e)
 {
+	const struct machine *m = e->m;
 	const struct vm_config *c = m->config;
 	const char *qemu = getenv("MSB_QEMU"), *extra = getenv("MSB_QEMU_ARGS");
 	uint32_t tsc_khz = guest_tsc_khz(m, extra);
@@ -209,6 +261,15 @@ static int add_arguments(struct strv *v, const struct machine *m)
 	for (unsigned i = 0; i < m->ndevices; i++) {
 		const struct virtio_device *d = m->devices[i];
 
+		if (str_eq(d->ops->name, "net")) {
+			ARG("-chardev"), ARG("socket,id=d%u,path=%s,abstract=on", i, e->net_name);
+			ARG("-netdev"), ARG("vhost-user,id=n%u,chardev=d%u", i, i);
+			ARG("-device"), ARG("virtio-net-device,netdev=n%u,ctrl_vq=off,ctrl_rx=off,"
+					    "ctrl_rx_extra=off,ctrl_vlan=off,ctrl_mac_addr=off,"
+					    "ctrl_guest_offloads=off,guest_announce=off",
+					    i);
+			continue;
+		}
 		ARG("-chardev"), ARG("socket,id=d%u,fd=%d", i, FD_DEVICE + (int)i);
 		ARG("-device");
 		if (str_eq(d->ops->name, "blk"))
@@ -256,12 +317,21 @@ static int spawn(struct engine *e, struct err *err)
 	if (r < 0)
 		goto out;
 	n++;
-	for (; made < m->ndevices; made++, n++) {
+	for (; made < m->ndevices; made++) {
+		ours[made] = -1;
+		if (str_eq(m->devices[made]->ops->name, "net")) {
+			e->net = made;
+			r = listen_for_net(e, err);
+			if (r < 0)
+				goto out;
+			continue;
+		}
 		r = connect_child(&fds[n], FD_DEVICE + (int)made, &ours[made], err);
 		if (r < 0)
 			goto out;
+		n++;
 	}
-	if (add_arguments(&argv, m) < 0) {
+	if (add_arguments(&argv, e) < 0) {
 		r = err_set(err, ENOMEM, "cannot start QEMU: out of memory");
 		goto out;
 	}
@@ -280,6 +350,8 @@ static int spawn(struct engine *e, struct err *err)
 	m->console = close_fd(m->console);
 	r = qmp_new(&e->qmp, m->loop, take_fd(&qmp), on_qmp_event, e, err);
 	for (unsigned i = 0; r == 0 && i < m->ndevices; i++) {
+		if (ours[i] < 0)
+			continue;
 		r = vhost_user_new(m->devices[i], m->loop, ours[i], on_server_end, e,
 				   &e->servers[i], err);
 		if (r == 0)
@@ -320,6 +392,8 @@ static void qemu_stop(struct engine *e)
 {
 	loop_del(&e->exited);
 	loop_del(&e->errors);
+	loop_del(&e->listener);
+	e->listener.fd = close_fd(e->listener.fd);
 	proc_destroy(&e->proc);
 	e->qmp = qmp_free(e->qmp);
 	for (unsigned i = 0; i < e->m->ndevices; i++)
@@ -346,12 +420,15 @@ static int qemu_start(struct engine **ret, struct machine *m, struct err *err)
 	e->m = m;
 	e->proc = (struct proc)PROC_INIT;
 	e->errors = (struct loop_source){.fn = on_stderr, .fd = -1};
+	e->listener = (struct loop_source){.fn = on_net_connection, .fd = -1};
 	r = spawn(e, err);
 	if (r == 0) {
 		e->exited = (struct loop_source){.fn = on_child_exit, .fd = e->proc.pidfd};
 		r = loop_add(m->loop, &e->exited, EPOLLIN);
 		if (r == 0)
 			r = loop_add(m->loop, &e->errors, EPOLLIN);
+		if (r == 0 && e->listener.fd >= 0)
+			r = loop_add(m->loop, &e->listener, EPOLLIN);
 		if (r < 0)
 			err_set(err, r, "cannot watch QEMU: %s", err_name(r));
 	}

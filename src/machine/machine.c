@@ -23,6 +23,7 @@
 #include "machine/initramfs.h"
 #include "machine/jail/jail.h"
 #include "machine/manage.h"
+#include "machine/net.h"
 #include "machine/relay.h"
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
@@ -54,7 +55,7 @@ struct run {
 	struct manager *manager;
 	struct backing backing;
 	uint64_t largest; /* disk image, when it is full */
-	struct virtio_device *vsock;
+	struct virtio_device *vsock, *net;
 	int control_guest; /* the guest's end of the control connection, until it connects */
 	struct loop_source parent, signals;
 	struct loop_timer deadline, late;
@@ -393,6 +394,18 @@ static int add_vsock(struct run *r, int *ret_control, struct err *err)
 	return 0;
 }
 
+static int add_net(struct run *r, struct err *err)
+{
+	int e;
+
+	if (!r->m.config->net_profiles)
+		return 0;
+	e = machine_net_new(r->m.config, &r->net, err);
+	if (e == 0)
+		r->m.devices[r->m.ndevices++] = r->net;
+	return e;
+}
+
 /* What every machine has besides: random numbers, and a way to give memory back. */
 static int add_helpers(struct run *r, struct err *err)
 {
@@ -466,12 +479,12 @@ static int confine(struct run *r, struct err *err)
 
 			if (q && l == virtio_queue_loop(d, q - 1))
 				continue;
-			e = jail_loop(&r->jail, l);
+			e = jail_loop(&r->jail, l, d == r->net ? JAIL_NET : JAIL_DEVICE);
 			if (e < 0)
 				return err_set(err, e, "cannot confine a device: %s", err_name(e));
 		}
 	}
-	e = jail_loop(&r->jail, exec_log_loop(r->log));
+	e = jail_loop(&r->jail, exec_log_loop(r->log), JAIL_DEVICE);
 	if (e < 0)
 		return err_set(err, e, "cannot confine the log: %s", err_name(e));
 	/* An engine that can hold the guest back is made meanwhile. */
@@ -542,6 +555,10 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 	}
 	if (e == 0)
 		e = add_vsock(r, &control, err);
+	if (e == 0) {
+		*stage = "network";
+		e = add_net(r, err);
+	}
 	if (e == 0)
 		e = add_helpers(r, err);
 	if (e < 0) {

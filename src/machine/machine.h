@@ -32,7 +32,7 @@
 /* Root, upper and room for volumes. */
 #define MACHINE_DISKS_MAX 26
 /* ...and vsock, random numbers, balloon. */
-#define MACHINE_DEVICES_MAX (MACHINE_DISKS_MAX + 3)
+#define MACHINE_DEVICES_MAX (MACHINE_DISKS_MAX + 4)
 #define MACHINE_MARKS_MAX   24
 /* The guest's vsock address; each machine has its own bus, so all can have the same. */
 #define MACHINE_GUEST_CID 3

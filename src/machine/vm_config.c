@@ -56,6 +56,10 @@ static const struct wire_field config_fields[] = {
 	FIELD(vm_config, jail, WIRE_TEXT),
 	FIELD(vm_config, max_duration_ns, WIRE_U64),
 	FIELD(vm_config, idle_timeout_ns, WIRE_U64),
+	FIELD(vm_config, net_profiles, WIRE_TEXT, .flags = WIRE_OPTIONAL),
+	FIELD(vm_config, net_rules, WIRE_TEXTS),
+	FIELD(vm_config, ports, WIRE_TEXTS),
+	FIELD(vm_config, net_ipv6, WIRE_BOOL),
 	FIELD(vm_config, spawned_ns, WIRE_U64),
 };
 static const struct wire_table config_table = TABLE(vm_config, config_fields);

@@ -71,6 +71,10 @@ struct vm_config {
 	char *jail;	     /* "off": msb-vm and QEMU keep the rights they were started with */
 	/* The machine ends by itself, counted from its readiness; 0: it does not. */
 	uint64_t max_duration_ns, idle_timeout_ns;
+	char *net_profiles;	     /* net/policy.h; NULL: there is no network */
+	struct wire_texts net_rules; /* net/policy.h, in order, before what the profiles say */
+	struct wire_texts ports;     /* net/host.h */
+	bool net_ipv6;
 	uint64_t spawned_ns; /* CLOCK_MONOTONIC when msb was about to start msb-vm */
 };
 

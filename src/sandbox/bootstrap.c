@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "net/plan.h"
 #include "wire/frame.h"
 
 static int fill_env(const struct strv *from, struct wire_list *to)
@@ -111,6 +112,31 @@ static int fill_init(const struct sandbox_spec *s, struct msg_bootstrap *m)
 	return fill_env(&s->init_env, &h->env);
 }
 
+static int fill_network(struct msg_bootstrap *m)
+{
+	struct boot_network *n = &m->network;
+	struct stack_config c = {0};
+	bool ipv6 = net_host_has_ipv6();
+
+	net_plan(&c, ipv6);
+	m->has_network = n->has_ipv4 = n->ipv4.has_dns = true;
+	n->interface = strdup(NET_INTERFACE);
+	m->host_alias = strdup(NET_HOST_NAME);
+	memcpy(n->mac, c.guest_mac, sizeof(n->mac));
+	n->mtu = c.mtu;
+	memcpy(n->ipv4.address, net_addr_four(&c.guest4), 4);
+	memcpy(n->ipv4.gateway, net_addr_four(&c.gateway4), 4);
+	memcpy(n->ipv4.dns, net_addr_four(&c.gateway4), 4);
+	n->ipv4.prefix_len = NET_PREFIX4;
+	if (ipv6) {
+		n->has_ipv6 = true;
+		memcpy(n->ipv6.address, c.guest6.b, 16);
+		memcpy(n->ipv6.gateway, c.gateway6.b, 16);
+		n->ipv6.prefix_len = NET_PREFIX6;
+	}
+	return n->interface && m->host_alias ? 0 : -ENOMEM;
+}
+
 int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
 		      const struct sandbox_source *src, const struct sandbox_command *command,
 		      bool patch, struct buf *b, struct err *err)
@@ -134,6 +160,8 @@ int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
 		r = fill_root(s, src, &m.block_root, err);
 	if (r == 0)
 		r = fill_env(&command->env, &m.default_env);
+	if (r == 0)
+		r = fill_network(&m);
 	if (r == 0)
 		r = fill_rlimits(s, &m.rlimits);
 	if (r == 0 && s->init)

@@ -48,6 +48,7 @@ static const struct {
 	{"engine", offsetof(struct sandbox_spec, engine)},
 	{"jail", offsetof(struct sandbox_spec, jail)},
 	{"log_level", offsetof(struct sandbox_spec, log_level)},
+	{"net", offsetof(struct sandbox_spec, net)},
 	{"root_file", offsetof(struct sandbox_spec, root_file)},
 	{"shell", offsetof(struct sandbox_spec, shell)},
 	{"security", offsetof(struct sandbox_spec, security)},
@@ -75,6 +76,8 @@ static const struct {
 } lists[] = {
 	{"entrypoint", offsetof(struct sandbox_spec, entrypoint), false},
 	{"labels", offsetof(struct sandbox_spec, labels), true},
+	{"net_rules", offsetof(struct sandbox_spec, net_rules), false},
+	{"ports", offsetof(struct sandbox_spec, ports), false},
 	{"init_args", offsetof(struct sandbox_spec, init_args), false},
 	{"init_env", offsetof(struct sandbox_spec, init_env), true},
 };

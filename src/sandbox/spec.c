@@ -51,6 +51,9 @@ void sandbox_spec_done(struct sandbox_spec *s)
 	strv_done(&s->env);
 	strv_done(&s->entrypoint);
 	strv_done(&s->labels);
+	free(s->net);
+	strv_done(&s->net_rules);
+	strv_done(&s->ports);
 	strv_done(&s->init_args);
 	strv_done(&s->init_env);
 	memset(s, 0, sizeof(*s));

@@ -64,6 +64,8 @@ struct sandbox_spec {
 	struct sandbox_rlimit rlimits[SANDBOX_RLIMITS_MAX];
 	size_t nrlimits;
 	struct strv labels; /* "K=V" */
+	char *net;	    /* profiles (net/policy.h); "public" when NULL */
+	struct strv net_rules, ports;
 	/* 0: no limit. */
 	uint64_t max_duration_ms; /* of the machine's life */
 	uint64_t idle_timeout_ms; /* without anybody doing anything in it */
@@ -97,6 +99,12 @@ int sandbox_spec_root(struct sandbox_spec *s, const char *text, struct err *err)
 int sandbox_spec_rlimit(struct sandbox_spec *s, const char *text, struct err *err);
 /* "K=V" or "K"; a later one of a key replaces the former. */
 int sandbox_spec_label(struct sandbox_spec *s, const char *text, struct err *err);
+/* Profiles of the network, with commas; they replace those of before. */
+int sandbox_spec_net(struct sandbox_spec *s, const char *text, struct err *err);
+/* Rules before those of the profiles; net/policy.h has the grammar. */
+int sandbox_spec_net_rule(struct sandbox_spec *s, const char *text, struct err *err);
+/* "[BIND:]HOST:GUEST[/udp]" */
+int sandbox_spec_port(struct sandbox_spec *s, const char *text, struct err *err);
 int sandbox_spec_max_duration(struct sandbox_spec *s, const char *text, struct err *err);
 int sandbox_spec_idle_timeout(struct sandbox_spec *s, const char *text, struct err *err);
 int sandbox_spec_max_cpus(struct sandbox_spec *s, const char *text, struct err *err);

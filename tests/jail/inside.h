@@ -37,6 +37,7 @@ struct inside {
 	char top[128], dir[160], logs[192], kernel[160], disk[192];
 	struct jail jail;
 	struct worker worker; /* a device's thread, with @disk open */
+	struct worker net;    /* the network's */
 	int diskfd;
 	pid_t outside; /* the test program */
 	int failures;
@@ -108,6 +109,7 @@ static inline void inside_begin(struct inside *in, const char *engine, bool remo
 	in->diskfd = open(in->disk, O_RDWR | O_CLOEXEC);
 	CHECK(in->diskfd >= 0);
 	CHECK(worker_start(&in->worker, "disk", NULL) == 0);
+	CHECK(worker_start(&in->net, "net", NULL) == 0);
 }
 
 static inline void inside_close(struct inside *in)
@@ -119,7 +121,8 @@ static inline void inside_close(struct inside *in)
 	CHECK(jail_close(&in->jail, initramfs, 2 << 20, &name, &err) == 0);
 	CHECK(!in->jail.rooted || !str_eq(in->jail.params.engine, "qemu") ||
 	      (name && access(name, R_OK) == 0));
-	assert_int_equal(jail_loop(&in->jail, in->worker.loop), 0);
+	assert_int_equal(jail_loop(&in->jail, in->worker.loop, JAIL_DEVICE), 0);
+	assert_int_equal(jail_loop(&in->jail, in->net.loop, JAIL_NET), 0);
 	jail_wait(&in->jail);
 	close(initramfs);
 }

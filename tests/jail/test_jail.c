@@ -199,8 +199,22 @@ static int dial_loopback(uint16_t port)
 	return fd < 0 ? -1 : connect(fd, (const struct sockaddr *)&a, sizeof(a));
 }
 
+struct dialled {
+	uint16_t port;
+	int tcp;
+};
+
+/* By the thread whose work it is. */
+static void dial_from_net(void *arg)
+{
+	struct dialled *d = arg;
+
+	d->tcp = dial_loopback(d->port);
+}
+
 static void network(struct inside *in)
 {
+	struct dialled from_net = {.tcp = -1};
 	uint16_t port = 0;
 	int fd = listener(&port);
 
@@ -208,6 +222,9 @@ static void network(struct inside *in)
 	inside_begin(in, "qemu", false);
 	inside_close(in);
 	CHECK(dial_loopback(port) < 0);
+	from_net.port = port;
+	loop_call(in->net.loop, dial_from_net, &from_net);
+	CHECK(from_net.tcp == 0);
 	if (!lacks(in, JAIL_SECCOMP)) {
 		REFUSED(socket(AF_INET, SOCK_STREAM, 0), EPERM);
 		REFUSED(socket(AF_NETLINK, SOCK_RAW, 0), EPERM);

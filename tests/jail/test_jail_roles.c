@@ -133,6 +133,36 @@ static void try_unlink(void)
 	(void)syscall(SYS_unlinkat, AT_FDCWD, "/nothing", 0);
 }
 
+static void try_netlink(void)
+{
+	(void)syscall(SYS_socket, AF_NETLINK, SOCK_RAW, 0);
+}
+
+static void try_packet(void)
+{
+	(void)syscall(SYS_socket, AF_PACKET, SOCK_RAW, 0);
+}
+
+static void try_bind(void)
+{
+	(void)syscall(SYS_bind, -1, NULL, 0);
+}
+
+static void try_listen(void)
+{
+	(void)syscall(SYS_listen, -1, 1);
+}
+
+static void try_option(void)
+{
+	(void)syscall(SYS_setsockopt, -1, SOL_SOCKET, SO_BINDTODEVICE, "lo", 2);
+}
+
+static void try_setns(void)
+{
+	(void)syscall(SYS_setns, -1, 0);
+}
+
 #ifdef __x86_64__
 static void try_x32(void)
 {
@@ -162,6 +192,25 @@ static const struct attempt attempts[] = {
 	{"accept", JAIL_DEVICE, try_accept},
 	{"unlink", JAIL_DEVICE, try_unlink},
 	{"ioctl", JAIL_DEVICE, try_create_vm},
+	{"open", JAIL_NET, try_open},
+	{"local socket", JAIL_NET, try_socket},
+	{"netlink socket", JAIL_NET, try_netlink},
+	{"packet socket", JAIL_NET, try_packet},
+	{"bind", JAIL_NET, try_bind},
+	{"listen", JAIL_NET, try_listen},
+	{"option", JAIL_NET, try_option},
+	{"exec", JAIL_NET, try_exec},
+	{"fork", JAIL_NET, try_fork},
+	{"clone3", JAIL_NET, try_clone3},
+	{"code", JAIL_NET, try_code},
+	{"protect", JAIL_NET, try_protect},
+	{"kill", JAIL_NET, try_kill},
+	{"tgkill", JAIL_NET, try_thread_kill},
+	{"ptrace", JAIL_NET, try_ptrace},
+	{"prlimit", JAIL_NET, try_limit},
+	{"setns", JAIL_NET, try_setns},
+	{"unlink", JAIL_NET, try_unlink},
+	{"ioctl", JAIL_NET, try_create_vm},
 	{"open", JAIL_VCPU, try_open},
 	{"socket", JAIL_VCPU, try_socket},
 	{"exec", JAIL_VCPU, try_exec},
@@ -226,6 +275,9 @@ static void attempt(struct inside *in)
 	case JAIL_DEVICE:
 		loop_call(in->worker.loop, on_device, NULL);
 		break;
+	case JAIL_NET:
+		loop_call(in->net.loop, on_device, NULL);
+		break;
 	case JAIL_VCPU:
 		CHECK(pthread_create(&t, NULL, on_vcpu, (void *)(uintptr_t)current->fn) == 0);
 		pthread_join(t, NULL);
@@ -238,7 +290,7 @@ static void attempt(struct inside *in)
 
 static void test_what_is_not_listed_kills(void **state)
 {
-	static const char *const roles[] = {"child", "device", "vcpu", "control"};
+	static const char *const roles[] = {"child", "device", "net", "vcpu", "control"};
 
 	if (SANITIZED)
 		skip();
@@ -321,6 +373,7 @@ static void lists_suffice(struct inside *in)
 	/* The kick of a vCPU is a signal to a thread of this process. */
 	CHECK(syscall(SYS_tgkill, getpid(), gettid(), 0) == 0);
 	worker_stop(&in->worker);
+	worker_stop(&in->net);
 }
 
 static void test_what_is_listed_works(void **state)

@@ -178,9 +178,9 @@ struct walls {
  * Everything but the filter that a thread can only do for itself. Landlock, for which no_new_privs
  * is enough, comes first; it may be refused where the number of layers is used up.
  */
-static void confine_thread(const struct jail *j, struct walls *w)
+static void confine_thread(const struct jail *j, enum jail_role role, struct walls *w)
 {
-	w->landlock = jail_landlock_enter(j);
+	w->landlock = jail_landlock_enter(j, role);
 	w->capabilities = jail_drop();
 }
 
@@ -268,7 +268,7 @@ int jail_close(struct jail *j, int initramfs, uint64_t file_max, const char **re
 		jail_hold(j, JAIL_CAPABILITIES, "none, bounding set empty");
 	else
 		jail_hold(j, JAIL_CAPABILITIES, "none");
-	confine_thread(j, &w);
+	confine_thread(j, JAIL_CONTROL, &w);
 	jail_hold(j, JAIL_SECCOMP, "lists for devices, vCPUs, control");
 	/* An engine of our own gets lists for each of its threads before the guest runs. */
 	if (child)
@@ -286,6 +286,7 @@ struct jail_pending {
 	const struct jail *jail;
 	struct loop *loop;
 	struct loop_call call;
+	enum jail_role role;
 	struct walls walls;
 	struct jail_pending *next;
 };
@@ -294,13 +295,14 @@ static void confine_device(void *arg)
 {
 	struct jail_pending *p = arg;
 
-	p->walls.net = jail_enter_net(p->jail);
-	confine_thread(p->jail, &p->walls);
+	if (p->role != JAIL_NET)
+		p->walls.net = jail_enter_net(p->jail);
+	confine_thread(p->jail, p->role, &p->walls);
 	if (filtered)
-		p->walls.filter = jail_filter(JAIL_DEVICE);
+		p->walls.filter = jail_filter(p->role);
 }
 
-int jail_loop(struct jail *j, struct loop *loop)
+int jail_loop(struct jail *j, struct loop *loop, enum jail_role role)
 {
 	struct jail_pending *p;
 
@@ -311,6 +313,7 @@ int jail_loop(struct jail *j, struct loop *loop)
 		return -ENOMEM;
 	p->jail = j;
 	p->loop = loop;
+	p->role = role;
 	p->next = j->pending;
 	j->pending = p;
 	loop_post(loop, &p->call, confine_device, p);
@@ -348,6 +351,7 @@ int jail_seal(struct jail *j, struct err *err)
 		return r;
 	jail_wait(j);
 	j->ruleset = close_fd(j->ruleset);
+	j->net_ruleset = close_fd(j->net_ruleset);
 	j->net = close_fd(j->net);
 	if (filtered)
 		w.filter = jail_filter(JAIL_CONTROL);
@@ -402,5 +406,6 @@ void jail_done(struct jail *j)
 		pthread_join(j->net_maker, NULL);
 	j->net = close_fd(j->net);
 	j->ruleset = close_fd(j->ruleset);
+	j->net_ruleset = close_fd(j->net_ruleset);
 	j->dir_parent = close_fd(j->dir_parent);
 }

@@ -14,10 +14,9 @@
  *	                Still works: opening any file of the user's, starting threads.
  *	                No longer: SysV objects of others, gaining rights by exec.
  *	jail_close()  all files are open, all device threads exist, no engine yet
- *	  namespaces    net, empty, for each thread; pid, for children: QEMU is the only process
- *	                it can name
- *	  root          a read-only tmpfs holding the log directory (or the sandbox's, when it is
- *	                to be removed), the kernel file, and for QEMU /usr and the like, read-only.
+ *	  namespaces    net, empty, for each thread but the network's; pid, for children: QEMU is
+ *the only process it can name root          a read-only tmpfs holding the log directory (or the
+ *sandbox's, when it is to be removed), the kernel file, and for QEMU /usr and the like, read-only.
  *	                The old root is gone, /proc with it.
  *	  landlock      the same places once more, with what may be done in each; no TCP, no signals
  *	                out. Where the root could not be changed, this is the wall around files.
@@ -35,6 +34,10 @@
  *
  * Each thread that runs on behalf of the guest has a role, and each role a list of system calls
  * (roles.c). A call outside of it ends the process with SIGSYS.
+ *
+ * The network's thread (JAIL_NET) is the one that stays in the host's net namespace, where it may
+ * make sockets of IPv4 and IPv6 and connect them; it has no file and cannot open one. Landlock
+ * knows no TCP for all others.
  *
  * A wall that the host does not allow is left out and its step says why; the others still go up.
  * Only where a wall broke half-way is that an error, as the process is then of no use.
@@ -67,6 +70,7 @@ enum jail_step {
 enum jail_role {
 	JAIL_CHILD,   /* children, QEMU that is: refuses what nobody needs */
 	JAIL_DEVICE,  /* serves queues */
+	JAIL_NET,     /* serves the network card: sockets to the world, and no files */
 	JAIL_VCPU,    /* runs the guest */
 	JAIL_CONTROL, /* the main loop: relay, console, transports, engine */
 	JAIL_ROLES,
@@ -97,6 +101,7 @@ struct jail {
 	int net;	 /* the net namespace, until all threads are in; or -errno */
 	bool bounded;	 /* the bounding set is empty */
 	int ruleset;	 /* Landlock's, until jail_close() is through */
+	int net_ruleset; /* the same for JAIL_NET: no files, but TCP */
 	int dir_parent;	 /* a detached mount of what the sandbox's directory is in */
 	bool rooted;	 /* the root is our own */
 	pthread_t leaver;
@@ -108,7 +113,7 @@ struct jail {
 
 #define JAIL_INIT                                                                                  \
 	{                                                                                          \
-		.ruleset = -1, .dir_parent = -1, .net = -1                                         \
+		.ruleset = -1, .net_ruleset = -1, .dir_parent = -1, .net = -1                      \
 	}
 
 /* Confine the process as far as goes before anything is opened. Call it with one thread only. */
@@ -122,11 +127,11 @@ int jail_close(struct jail *j, int initramfs, uint64_t file_max, const char **re
 	       struct err *err);
 
 /*
- * Have the thread of @loop, which runs already, confine itself as a device's. After jail_close(),
- * once. It is confined once it does anything else that it is called for, all of them after
- * jail_wait(), before which no loop may be freed. -ENOMEM.
+ * Have the thread of @loop, which runs already, confine itself as @role, JAIL_DEVICE or JAIL_NET.
+ * After jail_close(), once. It is confined once it does anything else that it is called for, all of
+ * them after jail_wait(), before which no loop may be freed. -ENOMEM.
  */
-int jail_loop(struct jail *j, struct loop *loop);
+int jail_loop(struct jail *j, struct loop *loop, enum jail_role role);
 void jail_wait(struct jail *j);
 
 /*

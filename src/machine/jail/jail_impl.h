@@ -67,7 +67,7 @@ int jail_left(struct jail *j, struct err *err);
 
 /* Make the ruleset, which threads then enter. */
 void jail_landlock(struct jail *j, const struct jail_place *places, unsigned n);
-int jail_landlock_enter(const struct jail *j);
+int jail_landlock_enter(const struct jail *j, enum jail_role role);
 
 /* ---- seccomp.c, roles.c ---- */
 

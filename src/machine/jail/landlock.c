@@ -114,14 +114,27 @@ void jail_landlock(struct jail *j, const struct jail_place *places, unsigned n)
 		jail_degrade(j, JAIL_LANDLOCK, "no rule for a file: %s", err_name(r));
 		return;
 	}
+	/* Nothing is listed in this one. */
+	all.net = 0;
+	j->net_ruleset = (int)syscall(SYS_landlock_create_ruleset, &all,
+				      abi >= 6	 ? sizeof(all)
+				      : abi >= 4 ? 16
+						 : 8,
+				      0);
+	if (j->net_ruleset < 0) {
+		jail_degrade(j, JAIL_LANDLOCK, "%s", err_name(errno));
+		return;
+	}
 	j->ruleset = take_fd(&ruleset);
 	jail_hold(j, JAIL_LANDLOCK, "ABI %d%s%s", abi, abi >= 4 ? ", no TCP" : "",
 		  abi >= 6 ? ", no signals out" : "");
 }
 
-int jail_landlock_enter(const struct jail *j)
+int jail_landlock_enter(const struct jail *j, enum jail_role role)
 {
-	if (j->ruleset < 0)
+	int ruleset = role == JAIL_NET ? j->net_ruleset : j->ruleset;
+
+	if (ruleset < 0)
 		return 0;
-	return syscall(SYS_landlock_restrict_self, j->ruleset, 0) < 0 ? -errno : 0;
+	return syscall(SYS_landlock_restrict_self, ruleset, 0) < 0 ? -errno : 0;
 }

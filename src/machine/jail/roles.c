@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -156,6 +157,33 @@ static const struct jail_call device_calls[] = {
 #endif
 };
 
+/*
+ * The network: sockets to the world (net/host.c), and guest memory. Ports that lead in were bound
+ * before. No files, no local sockets, and of options those that it sets.
+ */
+static const struct jail_call net_calls[] = {
+	CALLS_OF_ALL,
+	EPOLL,
+	CALL_IF(socket, EQUAL, 0, AF_INET),
+	CALL_IF(socket, EQUAL, 0, AF_INET6),
+	CALL(connect),
+	CALL(accept4),
+	CALL(sendmsg),
+	CALL(recvmsg),
+	CALL(recvfrom),
+	CALL(shutdown),
+	CALL(getsockname),
+	CALL(getsockopt),
+	CALL_IF(setsockopt, EQUAL, 2, TCP_NODELAY),
+	CALL_IF(setsockopt, EQUAL, 2, SO_LINGER),
+	CALL_IF(setsockopt, EQUAL, 2, SO_PEEK_OFF),
+	/* the log, when it is slow */
+	CALL(poll),
+#ifdef __x86_64__
+	CALL(epoll_wait),
+#endif
+};
+
 /* The guest's CPU: KVM_RUN, and what its exits lead to: eventfds, the console, calls to workers. */
 static const struct jail_call vcpu_calls[] = {
 	CALLS_OF_ALL,
@@ -172,6 +200,7 @@ static const struct jail_call control_calls[] = {
 	/* the relay's clients and their connections into the guest; vhost-user, QMP */
 	CALL(accept4),
 	CALL_IF(socketpair, EQUAL, 0, AF_UNIX),
+	CALL_IF(getsockopt, EQUAL, 2, SO_PEERCRED),
 	CALL(sendto),
 	CALL(recvfrom),
 	CALL(sendmsg),
@@ -225,6 +254,7 @@ static const struct jail_call control_calls[] = {
 const struct jail_list jail_lists[JAIL_ROLES] = {
 	[JAIL_CHILD] = LIST(child_calls, SECCOMP_RET_ERRNO | EPERM, SECCOMP_RET_ALLOW),
 	[JAIL_DEVICE] = LIST(device_calls, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS),
+	[JAIL_NET] = LIST(net_calls, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS),
 	[JAIL_VCPU] = LIST(vcpu_calls, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS),
 	[JAIL_CONTROL] = LIST(control_calls, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS),
 };

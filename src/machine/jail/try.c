@@ -24,7 +24,7 @@ static int enter(struct jail *j, struct worker *worker, struct err *err)
 		r = jail_close(j, initramfs, FILE_MAX, &name, err);
 	if (r < 0)
 		return r;
-	r = jail_loop(j, worker->loop);
+	r = jail_loop(j, worker->loop, JAIL_DEVICE);
 	if (r < 0)
 		return err_set(err, r, "cannot confine a thread: %s", err_name(r));
 	return jail_seal(j, err);

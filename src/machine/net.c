@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine/net.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "net/host.h"
+#include "net/plan.h"
+#include "virtio/net.h"
+
+/* Lives until the device's worker has let go of it. */
+struct machine_net {
+	struct virtio_device *dev;
+	struct net_host *host;
+	bool started;
+};
+
+static unsigned reserve(void *arg, size_t len, struct iovec *iov, unsigned max)
+{
+	return net_device_reserve(((struct machine_net *)arg)->dev, len, iov, max);
+}
+
+static void commit(void *arg, size_t len, const struct stack_meta *meta)
+{
+	static const uint8_t gso[] = {
+		[STACK_GSO_NONE] = VIRTIO_NET_HDR_GSO_NONE,
+		[STACK_GSO_TCP4] = VIRTIO_NET_HDR_GSO_TCPV4,
+		[STACK_GSO_TCP6] = VIRTIO_NET_HDR_GSO_TCPV6,
+	};
+	struct virtio_net_hdr_v1 h = {0};
+
+	if (meta) {
+		h.flags = meta->partial ? VIRTIO_NET_HDR_F_NEEDS_CSUM : 0;
+		h.csum_start = meta->csum_start;
+		h.csum_offset = meta->csum_offset;
+		h.gso_type = gso[meta->gso];
+		h.gso_size = meta->gso_size;
+		h.hdr_len = meta->hdr_len;
+	}
+	net_device_commit(((struct machine_net *)arg)->dev, len, &h);
+}
+
+static const struct net_guest_ops guest_ops = {.reserve = reserve, .commit = commit};
+
+static void features(void *arg, uint64_t f)
+{
+	struct machine_net *n = arg;
+	int r;
+
+	stack_offload(net_host_stack(n->host), f >> VIRTIO_NET_F_GUEST_CSUM & 1,
+		      f >> VIRTIO_NET_F_GUEST_TSO4 & 1, f >> VIRTIO_NET_F_GUEST_TSO6 & 1);
+	if (n->started)
+		return;
+	n->started = true;
+	r = net_host_start(n->host);
+	if (r < 0)
+		log_error("net: cannot watch the published ports: %s", err_name(r));
+}
+
+static void input(void *arg, const struct iovec *iov, unsigned n, const struct virtio_net_hdr_v1 *h)
+{
+	struct machine_net *net = arg;
+	/* A frame that never left memory needs no sum; that of the headers is made by the host. */
+	const struct stack_meta meta = {.partial = h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM};
+
+	stack_input(net_host_stack(net->host), iov, n, &meta, now_ns());
+}
+
+static void run(void *arg)
+{
+	net_host_run(((struct machine_net *)arg)->host);
+}
+
+static void stop(void *arg)
+{
+	struct machine_net *n = arg;
+	const struct stack_stats *s;
+
+	/* Its device was made, and then it failed. */
+	if (!n->host) {
+		free(n);
+		return;
+	}
+	s = stack_stats(net_host_stack(n->host));
+	log_debug("net: %llu frames in, %llu out; %llu flows, %llu denied, %llu without room; "
+		  "%llu malformed, %llu not carried",
+		  (unsigned long long)s->frames_in, (unsigned long long)s->frames_out,
+		  (unsigned long long)s->opened, (unsigned long long)s->denied,
+		  (unsigned long long)s->full, (unsigned long long)s->malformed,
+		  (unsigned long long)s->unsupported);
+	net_host_free(n->host);
+	free(n);
+}
+
+static const struct net_backend_ops backend_ops = {
+	.features = features,
+	.input = input,
+	.run = run,
+	.stop = stop,
+};
+
+static int configure(const struct vm_config *c, struct stack_config *s, struct err *err)
+{
+	int r;
+
+	net_plan(s, c->net_ipv6);
+	net_plan_resolvers(s, "/etc/resolv.conf");
+	if (getrandom(s->seed, sizeof(s->seed), 0) != sizeof(s->seed))
+		return err_errno(err, "the host gives no random numbers");
+	net_policy_init(&s->policy);
+	r = net_policy_profile(&s->policy, c->net_profiles, err);
+	for (size_t i = 0; r == 0 && i < c->net_rules.n; i++)
+		r = net_policy_rules(&s->policy, c->net_rules.v[i], err);
+	return r;
+}
+
+static int open_ports(const struct vm_config *c, struct net_port *ports, unsigned *n,
+		      struct err *err)
+{
+	int r = 0;
+
+	for (; r == 0 && *n < c->ports.n; ++*n) {
+		r = net_port_parse(c->ports.v[*n], &ports[*n], err);
+		if (r == 0)
+			r = net_port_open(&ports[*n], err);
+		if (r < 0)
+			return r;
+		log_info("port %u is published as %u", ports[*n].guest_port, ports[*n].port);
+	}
+	return r;
+}
+
+int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struct err *err)
+{
+	cleanup_free struct stack_config *s = calloc(1, sizeof(*s));
+	cleanup_free struct net_port *ports = calloc(c->ports.n + 1, sizeof(*ports));
+	struct machine_net *n = calloc(1, sizeof(*n));
+	unsigned nports = 0;
+	int r;
+
+	if (!s || !ports || !n) {
+		free(n);
+		return err_set(err, ENOMEM, "cannot create a network: out of memory");
+	}
+	r = c->ports.n > NET_PORTS_MAX
+		    ? err_set(err, ERR_LIMIT, "more than %d published ports", NET_PORTS_MAX)
+		    : configure(c, s, err);
+	if (r == 0)
+		r = open_ports(c, ports, &nports, err);
+	if (r == 0)
+		r = net_device_new(s->guest_mac, &backend_ops, n, &n->dev, err);
+	if (r < 0)
+		goto fail;
+	r = net_host_new(s, &guest_ops, n, virtio_queue_loop(n->dev, 0), ports, nports, &n->host,
+			 err);
+	if (r < 0)
+		goto fail;
+	*ret = n->dev;
+	return 0;
+fail:
+	for (unsigned i = 0; i < nports; i++)
+		close_fd(ports[i].fd);
+	if (n->dev)
+		virtio_device_free(n->dev);
+	else
+		free(n);
+	return r;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The machine's network: the card (virtio/net.h) and the stack (net/host.h) on the card's worker.
+ *
+ * That thread alone stays in the host's net namespace; see JAIL_NET in machine/jail/jail.h. The
+ * ports that lead in are bound before, by the main thread.
+ */
+#ifndef MACHINE_NET_H
+#define MACHINE_NET_H
+
+#include "machine/vm_config.h"
+#include "virtio/device.h"
+
+/* The device, which holds all else and frees it; no network for a machine is no error: *ret NULL.
+ */
+int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struct err *err);
+
+#endif
