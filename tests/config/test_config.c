@@ -293,6 +293,7 @@ static void refuses_in_words(void **state)
 		{"conf", "image: {bind: a, fstype: ext4}\n", "\"fstype\"", ""},
 		{"conf", "image: {snapshot: a}\n", "snapshots are not there yet", ""},
 		{"conf", "description: x\n", "t.yaml:1:1: description: there is nothing", ""},
+		{"conf", "network:\n  profiles: nobody\n", "there is no network profile", "public"},
 		{"conf", "sandboxes: {}\n", "t.yaml:1:1: sandboxes: this file describes one", ""},
 		{"conf", "name: x\n", "t.yaml:1:1: name: ", ""},
 		{"resource-conf", "env: {A: b}\n", "does not belong into a file of --resource-conf",
