@@ -524,7 +524,10 @@ static void on_signal(struct loop_source *src, uint32_t events)
 			forward_size(s);
 			continue;
 		}
-		if (!s->exec || (s->seen & 1u << sig)) {
+		/* Our terminal has gone. A session's command has not lost its own: whether it is to
+		 * end is for the host to say. */
+		if (!s->exec || (s->seen & 1u << sig) ||
+		    (sig == SIGHUP && s->a->how != ATTACH_AGENT)) {
 			over(s, EXIT_SIGNAL + sig);
 			return;
 		}

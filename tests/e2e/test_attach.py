@@ -53,6 +53,10 @@ class Attach(Case):
         child.wait()
         child = self.start("attach", "box", "s")
         self.assertEqual(child.stdout.readline(), b"ready\n")
+        child.send_signal(signal.SIGHUP)
+        self.assertEqual(child.wait(60), 129)
+        child = self.start("attach", "box", "s")
+        self.assertEqual(child.stdout.readline(), b"ready\n")
         child.send_signal(signal.SIGTERM)
         self.assertEqual((child.communicate(timeout=60)[0], child.returncode), (b"got\n", 3))
 
