@@ -273,12 +273,11 @@ static void racing(void **state)
 			for (int n = 0; n < CHANGES; n++) {
 				const char *name = names[rand_r(&seed) % NAMES];
 				enum sandbox_state to = (unsigned)rand_r(&seed) % SANDBOX_STATES;
-				cleanup_status struct sandbox_status was = {0};
 				int r = sandbox_state_change(s, name, to, "", NULL);
 
 				if (r < 0 && r != -EBUSY)
 					_exit(2);
-				mine++;
+				mine += r == 0;
 			}
 			if (write(pipes[1], &mine, sizeof(mine)) != sizeof(mine))
 				_exit(3);
@@ -294,10 +293,10 @@ static void racing(void **state)
 		assert_int_equal(read(pipes[0], &n, sizeof(n)), sizeof(n));
 		done += n;
 	}
-	assert_int_equal(done, PROCESSES * CHANGES);
 	s = open_store(*state);
 	assert_int_equal(sandbox_events_last(s, &seq, NULL), 0);
-	assert_true(seq > NAMES);
+	assert_true(done > 0);
+	assert_int_equal(seq, done + NAMES);
 	assert_int_equal(number(s, "SELECT count(*) FROM events"), seq);
 	for (int i = 0; i < NAMES; i++) {
 		cleanup_stmt sqlite3_stmt *st = NULL;
