@@ -107,18 +107,21 @@ static json_t *time_or_null(int64_t t)
 static json_t *machine_json(const struct subject *s)
 {
 	const struct sandbox_machine *m = &s->machine;
-	json_t *jail;
+	json_t *jail, *ports;
 
 	if (!m->engine)
 		return json_null();
+	ports = json_array();
+	for (size_t i = 0; i < m->ports.n; i++)
+		json_array_append_new(ports, json_string(m->ports.v[i]));
 	jail = json_array();
 	for (size_t i = 0; i < s->nwalls; i++)
 		json_array_append_new(jail,
 				      json_pack("{s:s,s:b,s:s}", "name", s->walls[i].name, "held",
 						s->walls[i].held, "detail", s->walls[i].detail));
-	return json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o}", "engine", m->engine, "pid",
-			 s->entry->pid ? json_integer(s->entry->pid) : json_null(), "started_at",
-			 time_or_null(m->started_at), "ready_ms",
+	return json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "engine", m->engine, "ports", ports,
+			 "pid", s->entry->pid ? json_integer(s->entry->pid) : json_null(),
+			 "started_at", time_or_null(m->started_at), "ready_ms",
 			 m->ready_ms ? json_integer((json_int_t)m->ready_ms) : json_null(),
 			 "ended_at", time_or_null(m->ended_at), "end", text_or_null(m->end), "jail",
 			 jail);
@@ -228,6 +231,8 @@ static void print_machine(const struct subject *s)
 		printf("%-14safter %llu ms\n", "Ready", (unsigned long long)m->ready_ms);
 	print_time("Ended", m->ended_at);
 	line("End", m->end);
+	for (size_t i = 0; i < m->ports.n; i++)
+		line(i ? "" : "Ports", m->ports.v[i]);
 	for (size_t i = 0; i < s->nwalls; i++) {
 		const struct wall *w = &s->walls[i];
 		const char *colour = w->held ? "" : cli_yellow(stdout);

@@ -25,6 +25,7 @@ static const struct {
 	[MEMORY] = {"memory", "MEM"},	    [PORTS] = {"ports", "PORTS"},
 	[LABELS] = {"labels", "LABELS"},    [REASON] = {"reason", "REASON"},
 };
+enum { COMMAND_SHOWN = 40 }; /* characters */
 static const enum column ls_columns[] = {NAME, IMAGE, STATUS, CREATED};
 static const enum column ps_columns[] = {NAME, IMAGE, COMMAND, CPUS, MEMORY, STATUS, PORTS};
 
@@ -106,8 +107,46 @@ static void join(const struct strv *list, const char *between, struct buf *b)
 		buf_addf(b, "%s%s", i ? between : "", list->v[i]);
 }
 
-static void add_cell(enum column c, const struct sandbox_entry *e, struct buf *b)
+/* Enough to know it again; JSON has all of it. */
+static void add_command(const struct strv *argv, struct buf *b)
 {
+	cleanup_buf struct buf whole = BUF_INIT;
+	size_t chars = 0, cut = 0, n;
+	char *p;
+
+	join(argv, " ", &whole);
+	buf_add_u8(&whole, 0);
+	if (buf_failed(&whole))
+		return;
+	p = (char *)buf_ptr(&whole);
+	for (n = 0; p[n]; n++) {
+		if ((unsigned char)p[n] < ' ')
+			p[n] = ' ';
+		if (((unsigned char)p[n] & 0xc0) != 0x80 && ++chars == COMMAND_SHOWN)
+			cut = n;
+	}
+	buf_add(b, p, chars > COMMAND_SHOWN ? cut : n);
+	if (chars > COMMAND_SHOWN)
+		buf_add_str(b, "…");
+}
+
+/* Where it can be reached; nothing for one that does not run. */
+static void read_ports(struct store *store, const struct sandbox_entry *e,
+		       struct sandbox_machine *ret)
+{
+	cleanup_close int dir = -1;
+
+	if (!e->running || !e->record->spec.ports.n)
+		return;
+	dir = sandbox_dir_open(store, e->record->name, NULL);
+	if (dir >= 0)
+		(void)record_machine_read(dir, ret, NULL);
+}
+
+static void add_cell(struct store *store, enum column c, const struct sandbox_entry *e,
+		     struct buf *b)
+{
+	cleanup_machine struct sandbox_machine machine = {0};
 	const struct sandbox_record *r = e->record;
 	const struct sandbox_spec *spec = &r->spec;
 	char text[32];
@@ -126,7 +165,7 @@ static void add_cell(enum column c, const struct sandbox_entry *e, struct buf *b
 		buf_addf(b, "%s", cli_age(r->created_at, text));
 		break;
 	case COMMAND:
-		join(&r->main.argv, " ", b);
+		add_command(&r->main.argv, b);
 		break;
 	case CPUS:
 		buf_addf(b, "%u/%u", spec->cpus, MAX(spec->cpus, spec->max_cpus));
@@ -134,6 +173,10 @@ static void add_cell(enum column c, const struct sandbox_entry *e, struct buf *b
 	case MEMORY:
 		buf_addf(b, "%s/", str_size(spec->memory, text));
 		buf_addf(b, "%s", str_size(MAX(spec->memory, spec->max_memory), text));
+		break;
+	case PORTS:
+		read_ports(store, e, &machine);
+		join(&machine.ports, ", ", b);
 		break;
 	case LABELS:
 		join(&spec->labels, ",", b);
@@ -147,7 +190,8 @@ static void add_cell(enum column c, const struct sandbox_entry *e, struct buf *b
 	buf_add_u8(b, 0);
 }
 
-static int print_table(const struct sandbox_list *l, const enum column *show, size_t n)
+static int print_table(struct store *store, const struct sandbox_list *l, const enum column *show,
+		       size_t n)
 {
 	cleanup_free const char **cells = calloc((l->count + 1) * n, sizeof(*cells));
 	cleanup_buf struct buf text = BUF_INIT;
@@ -156,7 +200,7 @@ static int print_table(const struct sandbox_list *l, const enum column *show, si
 
 	for (size_t i = 0; i < l->count; i++) {
 		for (size_t j = 0; j < n; j++)
-			add_cell(show[j], &l->items[i], &text);
+			add_cell(store, show[j], &l->items[i], &text);
 	}
 	if (!cells || buf_failed(&text))
 		return -ENOMEM;
@@ -183,6 +227,15 @@ static json_t *labels_json(const struct strv *labels)
 	return o;
 }
 
+static json_t *texts_json(const struct strv *list)
+{
+	json_t *o = json_array();
+
+	for (size_t i = 0; i < list->n; i++)
+		json_array_append_new(o, json_string(list->v[i]));
+	return o;
+}
+
 static json_t *ls_json(const struct sandbox_entry *e)
 {
 	const struct sandbox_record *r = e->record;
@@ -193,20 +246,23 @@ static json_t *ls_json(const struct sandbox_entry *e)
 			 "labels", labels_json(&r->spec.labels));
 }
 
-static json_t *ps_json(const struct sandbox_entry *e)
+static json_t *ps_json(struct store *store, const struct sandbox_entry *e)
 {
+	cleanup_machine struct sandbox_machine machine = {0};
 	const struct sandbox_record *r = e->record;
 	const struct sandbox_spec *spec = &r->spec;
 	cleanup_buf struct buf command = BUF_INIT;
 
 	join(&r->main.argv, " ", &command);
 	buf_add_u8(&command, 0);
-	return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:I,s:I,s:[]}", "name", r->name, "status",
+	read_ports(store, e, &machine);
+	return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:I,s:I,s:o}", "name", r->name, "status",
 			 status(e), "image", r->image, "command",
 			 buf_failed(&command) ? "" : (const char *)buf_ptr(&command), "cpus",
 			 spec->cpus, "max_cpus", MAX(spec->cpus, spec->max_cpus), "memory_mib",
 			 (json_int_t)(spec->memory >> 20), "max_memory_mib",
-			 (json_int_t)(MAX(spec->memory, spec->max_memory) >> 20), "ports");
+			 (json_int_t)(MAX(spec->memory, spec->max_memory) >> 20), "ports",
+			 texts_json(&machine.ports));
 }
 
 static bool has(const struct strv *list, const char *name)
@@ -262,19 +318,19 @@ static int list(struct cli *cli, int argc, char **argv, bool ps)
 		json_t *out = json_array();
 
 		for (size_t i = 0; i < kept; i++)
-			json_array_append_new(out,
-					      ps ? ps_json(&l.items[i]) : ls_json(&l.items[i]));
+			json_array_append_new(out, ps ? ps_json(store, &l.items[i])
+						      : ls_json(&l.items[i]));
 		return cli_json(out);
 	}
 	if (a.quiet) {
 		for (size_t i = 0; i < kept; i++)
 			puts(shown.items[i].record->name);
 	} else if (a.nshow) {
-		(void)print_table(&shown, a.show, a.nshow);
+		(void)print_table(store, &shown, a.show, a.nshow);
 	} else if (ps) {
-		(void)print_table(&shown, ps_columns, ARRAY_SIZE(ps_columns));
+		(void)print_table(store, &shown, ps_columns, ARRAY_SIZE(ps_columns));
 	} else {
-		(void)print_table(&shown, ls_columns, ARRAY_SIZE(ls_columns));
+		(void)print_table(store, &shown, ls_columns, ARRAY_SIZE(ls_columns));
 	}
 	return cli_finish();
 }

@@ -260,8 +260,9 @@ static int read_members(struct reader *r, struct conf_node *n, struct err *err)
 		if (k < 0)
 			return k;
 		if (map) {
-			(*end)->key = strndup(buf_size(&key) ? (char *)buf_ptr(&key) : "",
-					      buf_size(&key));
+			const char *name = buf_cstr(&key);
+
+			(*end)->key = name ? strdup(name) : NULL;
 			(*end)->name = at;
 			if (!(*end)->key)
 				return err_set(err, ENOMEM, "out of memory");

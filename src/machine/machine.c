@@ -56,6 +56,7 @@ struct run {
 	struct backing backing;
 	uint64_t largest; /* disk image, when it is full */
 	struct virtio_device *vsock, *net;
+	struct strv ports; /* published, in the report's words */
 	int control_guest; /* the guest's end of the control connection, until it connects */
 	struct loop_source parent, signals;
 	struct loop_timer deadline, late;
@@ -101,6 +102,7 @@ static void report(struct run *r, const struct err *err, const char *stage)
 	if (!r->reported) {
 		jail_describe(&r->jail, &walls);
 		rep.jail = buf_cstr(&walls);
+		rep.ports = (struct wire_texts){r->ports.v, r->ports.n};
 		r->reported = true;
 	}
 	vm_report_encode(&rep, &b);
@@ -400,7 +402,7 @@ static int add_net(struct run *r, struct err *err)
 
 	if (!r->m.config->net_profiles)
 		return 0;
-	e = machine_net_new(r->m.config, &r->net, err);
+	e = machine_net_new(r->m.config, &r->net, &r->ports, err);
 	if (e == 0)
 		r->m.devices[r->m.ndevices++] = r->net;
 	return e;
@@ -750,6 +752,7 @@ int machine_run(const struct machine_start *start, struct err *err)
 		if (jail_remove_dir(&r.jail, &ignored) < 0)
 			log_warn("%s", ignored.msg);
 	}
+	strv_done(&r.ports);
 	jail_done(&r.jail);
 	return e;
 }

@@ -2,6 +2,7 @@
 #include "machine/net.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
@@ -117,8 +118,20 @@ static int configure(const struct vm_config *c, struct stack_config *s, struct e
 	return r;
 }
 
+static int describe_port(const struct net_port *p, struct strv *to)
+{
+	const char *proto = p->proto == IPPROTO_UDP ? "udp" : "tcp";
+	char text[NET_ADDR_TEXT];
+	bool colons;
+
+	net_addr_text(&p->bind, text);
+	colons = strchr(text, ':');
+	return strv_addf(to, "%s%s%s:%u->%u/%s", colons ? "[" : "", text, colons ? "]" : "",
+			 p->port, p->guest_port, proto);
+}
+
 static int open_ports(const struct vm_config *c, struct net_port *ports, unsigned *n,
-		      struct err *err)
+		      struct strv *published, struct err *err)
 {
 	int r = 0;
 
@@ -128,12 +141,14 @@ static int open_ports(const struct vm_config *c, struct net_port *ports, unsigne
 			r = net_port_open(&ports[*n], err);
 		if (r < 0)
 			return r;
-		log_info("port %u is published as %u", ports[*n].guest_port, ports[*n].port);
+		if (describe_port(&ports[*n], published) < 0)
+			r = err_set(err, ENOMEM, "cannot publish ports: out of memory");
 	}
 	return r;
 }
 
-int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struct err *err)
+int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struct strv *published,
+		    struct err *err)
 {
 	cleanup_free struct stack_config *s = calloc(1, sizeof(*s));
 	cleanup_free struct net_port *ports = calloc(c->ports.n + 1, sizeof(*ports));
@@ -149,7 +164,7 @@ int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struc
 		    ? err_set(err, ERR_LIMIT, "more than %d published ports", NET_PORTS_MAX)
 		    : configure(c, s, err);
 	if (r == 0)
-		r = open_ports(c, ports, &nports, err);
+		r = open_ports(c, ports, &nports, published, err);
 	if (r == 0)
 		r = net_device_new(s->guest_mac, &backend_ops, n, &n->dev, err);
 	if (r < 0)

@@ -8,11 +8,15 @@
 #ifndef MACHINE_NET_H
 #define MACHINE_NET_H
 
+#include "base/str.h"
 #include "machine/vm_config.h"
 #include "virtio/device.h"
 
-/* The device, which holds all else and frees it; no network for a machine is no error: *ret NULL.
+/*
+ * The device, which holds all else and frees it. To @published goes what became of each port, in
+ * the words of vm_report.
  */
-int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struct err *err);
+int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struct strv *published,
+		    struct err *err);
 
 #endif

@@ -65,10 +65,11 @@ static const struct wire_field config_fields[] = {
 static const struct wire_table config_table = TABLE(vm_config, config_fields);
 
 static const struct wire_field report_fields[] = {
-	FIELD(vm_report, ok, WIRE_BOOL),   FIELD(vm_report, stage, WIRE_TEXT),
-	FIELD(vm_report, code, WIRE_U32),  FIELD(vm_report, message, WIRE_TEXT),
-	FIELD(vm_report, hint, WIRE_TEXT), FIELD(vm_report, ready_ns, WIRE_U64),
-	FIELD(vm_report, jail, WIRE_TEXT), FIELD(vm_report, reason, WIRE_TEXT),
+	FIELD(vm_report, ok, WIRE_BOOL),     FIELD(vm_report, stage, WIRE_TEXT),
+	FIELD(vm_report, code, WIRE_U32),    FIELD(vm_report, message, WIRE_TEXT),
+	FIELD(vm_report, hint, WIRE_TEXT),   FIELD(vm_report, ready_ns, WIRE_U64),
+	FIELD(vm_report, jail, WIRE_TEXT),   FIELD(vm_report, reason, WIRE_TEXT),
+	FIELD(vm_report, ports, WIRE_TEXTS),
 };
 static const struct wire_table report_table = TABLE(vm_report, report_fields);
 

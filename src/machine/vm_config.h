@@ -90,8 +90,9 @@ struct vm_report {
 	char *message;
 	char *hint;
 	uint64_t ready_ns; /* CLOCK_MONOTONIC when the agent reported ready */
-	char *jail;   /* first report: its walls, a line each (jail_describe()); may be empty */
-	char *reason; /* second report: one of END_* (manage.h), or empty */
+	char *jail; /* first report: its walls, a line each (jail_describe()); may be empty */
+	struct wire_texts ports; /* first report: "ADDRESS:HOST->GUEST/tcp", as they were bound */
+	char *reason;		 /* second report: one of END_* (manage.h), or empty */
 };
 
 static inline uint32_t vm_config_cpus_on(const struct vm_config *c)

@@ -360,15 +360,17 @@ void record_machine_done(struct sandbox_machine *m)
 	free(m->engine);
 	free(m->jail);
 	free(m->end);
+	strv_done(&m->ports);
 	memset(m, 0, sizeof(*m));
 }
 
 int record_machine_encode(const struct sandbox_machine *m, struct buf *b)
 {
 	cleanup_json json_t *o =
-		json_pack("{s:i,s:s,s:s*,s:s*,s:I,s:I,s:I}", "version", 1, "engine", m->engine,
-			  "jail", m->jail, "end", m->end, "started_at", (json_int_t)m->started_at,
-			  "ended_at", (json_int_t)m->ended_at, "ready_ms", (json_int_t)m->ready_ms);
+		json_pack("{s:i,s:s,s:s*,s:s*,s:o,s:I,s:I,s:I}", "version", 1, "engine", m->engine,
+			  "jail", m->jail, "end", m->end, "ports", list_out(&m->ports),
+			  "started_at", (json_int_t)m->started_at, "ended_at",
+			  (json_int_t)m->ended_at, "ready_ms", (json_int_t)m->ready_ms);
 
 	return print(o, b);
 }
@@ -385,17 +387,20 @@ int record_machine_decode(const void *p, size_t n, struct sandbox_machine *ret, 
 	cleanup_machine struct sandbox_machine m = {0};
 	const char *engine = NULL, *jail = NULL, *end = NULL;
 	json_int_t started = 0, ended = 0, ready = 0;
+	json_t *ports = NULL;
 	int version = 0;
 
-	if (!o || json_unpack(o, "{s:i,s:s,s?s,s?s,s:I,s:I,s:I}", "version", &version, "engine",
-			      &engine, "jail", &jail, "end", &end, "started_at", &started,
-			      "ended_at", &ended, "ready_ms", &ready) < 0)
+	if (!o || json_unpack(o, "{s:i,s:s,s?s,s?s,s?o,s:I,s:I,s:I}", "version", &version, "engine",
+			      &engine, "jail", &jail, "end", &end, "ports", &ports, "started_at",
+			      &started, "ended_at", &ended, "ready_ms", &ready) < 0)
 		return err_set(err, ERR_CORRUPT, "it does not describe a machine");
 	if (version != 1)
 		return err_set(err, ERR_UNSUPPORTED, "it is of version %d, which we do not know",
 			       version);
 	if (copy(&m.engine, engine) < 0 || copy(&m.jail, jail) < 0 || copy(&m.end, end) < 0)
 		return err_set(err, ENOMEM, "out of memory");
+	if (list_in(ports, false, &m.ports) < 0)
+		return err_set(err, ERR_CORRUPT, "it does not describe a machine");
 	m.started_at = started;
 	m.ended_at = ended;
 	m.ready_ms = ready > 0 ? (uint64_t)ready : 0;

@@ -55,6 +55,7 @@ struct sandbox_machine {
 	char *engine;
 	char *jail;	    /* jail_describe()'s words; NULL until it has reported */
 	char *end;	    /* how it ended; NULL: it runs, or nobody was left to write that down */
+	struct strv ports;  /* published: "ADDRESS:HOST->GUEST/tcp" */
 	int64_t started_at; /* Unix seconds */
 	int64_t ended_at;   /* 0: as with @end */
 	uint64_t ready_ms;  /* from its start to its agent's being ready; 0: was not */

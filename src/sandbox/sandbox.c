@@ -565,6 +565,10 @@ static int take_report(struct sandbox *sb, struct err *err)
 		return 0;
 	if (report.jail && report.jail[0] && !sb->machine.jail)
 		sb->machine.jail = take_ptr(report.jail);
+	if (report.ports.n && !sb->machine.ports.n) {
+		sb->machine.ports = (struct strv){report.ports.v, report.ports.n};
+		report.ports = (struct wire_texts){0};
+	}
 	if (report.ok && !sb->ready) {
 		sb->ready = true;
 		r = 1;

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network as a command in a sandbox sees it, against servers on this host. There may be no internet."""
+import contextlib
 import hashlib
 import http.server
+import json
 import os
+import re
 import socket
 import threading
 
@@ -183,3 +186,24 @@ while True:
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 return s.connect_ex(("127.0.0.1", tcp)) != 0
         until(is_free, "the port is still taken")
+
+    def test_any_free_port_is_told(self):
+        script = ("import socket\nl = socket.create_server(('', 80))\n"
+                  "while True:\n s, _ = l.accept()\n s.sendall(b'here')\n s.close()")
+        self.ok(self.msb("run", "-d", "-n", "any-port", "-p", "0:80", "-p", "0:81/udp", "python", "--", "python3", "-c", script))
+        self.addCleanup(self.msb, "rm", "-f", "any-port")
+        row, = json.loads(self.msb("ps", "any-port", "--format", "json").out)
+        tcp, udp = row["ports"]
+        self.assertRegex(udp, r"^127\.0\.0\.1:[1-9]\d*->81/udp$")
+        port = int(re.fullmatch(r"127\.0\.0\.1:(\d+)->80/tcp", tcp)[1])
+
+        def answer():
+            with contextlib.suppress(ConnectionResetError), socket.create_connection(("127.0.0.1", port), timeout=100) as s:
+                return s.recv(100) == b"here"
+        until(answer, "nobody answers at the port")
+        lines = self.msb("ps", "any-port").text.splitlines()
+        self.assertEqual(len(lines), 2, lines)  # however many lines the command has
+        self.assertIn(f"{tcp}, {udp}", lines[1])
+        self.assertIn(f"Ports         {tcp}\n", self.msb("inspect", "any-port").text)
+        self.ok(self.msb("stop", "any-port"))
+        self.assertEqual(json.loads(self.msb("ps", "any-port", "--format", "json").out)[0]["ports"], [])

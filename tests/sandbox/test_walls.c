@@ -143,6 +143,8 @@ static void test_machine_record(void **state)
 	m.end = (char *)"stopped";
 	m.ended_at = 7;
 	m.ready_ms = 100;
+	m.ports = (struct strv){
+		(char *[]){(char *)"127.0.0.1:80->80/tcp", (char *)"[::1]:9->9/udp"}, 2};
 	assert_int_equal(record_machine_encode(&m, &b), 0);
 	for (size_t n = 0; n + 2 < buf_size(&b); n++)
 		assert_true(record_machine_decode(buf_ptr(&b), n, &got, NULL) < 0);
@@ -151,6 +153,8 @@ static void test_machine_record(void **state)
 	assert_string_equal(got.end, m.end);
 	assert_int_equal(got.ended_at, 7);
 	assert_int_equal(got.ready_ms, 100);
+	assert_int_equal(got.ports.n, 2);
+	assert_string_equal(got.ports.v[1], m.ports.v[1]);
 	record_machine_done(&got);
 	buf_done(&b);
 }

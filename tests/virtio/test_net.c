@@ -190,8 +190,8 @@ static void a_frame_waits_for_buffers(void **state)
 
 static void refused(struct fixture *f, struct drvq *q, const struct drvbuf *b, unsigned n)
 {
-	start(f, FEATURES | MERGE);
 	f->echo.len = 60;
+	start(f, FEATURES | MERGE);
 	drvq_add(q, b, n);
 	drvq_kick(q);
 	settle(f);
