@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "machine/control_msg.h"
 
+#include "wire/packet.h"
+
 #define F(S, m, t, ...)                                                                            \
 	{                                                                                          \
 		.key = #m, .type = t, .offset = offsetof(struct S, m), __VA_ARGS__                 \
@@ -80,56 +82,24 @@ const char *control_op_name(int32_t op)
 	return op >= 0 && op < CONTROL_OPS ? op_names[op] : "?";
 }
 
-static void put(const struct wire_table *t, const void *obj, struct buf *b)
-{
-	struct buf body = BUF_INIT;
-
-	wire_encode(t, obj, &body);
-	buf_add_be32(b, (uint32_t)buf_size(&body));
-	buf_add(b, buf_ptr(&body), buf_size(&body));
-	b->failed |= body.failed;
-	buf_done(&body);
-}
-
-static int take(const struct wire_table *t, size_t max, struct buf *b, void *ret, struct err *err)
-{
-	struct cur c;
-	uint32_t n;
-	int r;
-
-	if (buf_size(b) < sizeof(n))
-		return 0;
-	c = cur_make(buf_ptr(b), buf_size(b));
-	n = cur_be32(&c);
-	if (n > max)
-		return err_set(err, ERR_PROTOCOL, "a %s of %u bytes", t->name, n);
-	if (cur_left(&c) < n)
-		return 0;
-	r = wire_decode(t, c.p, n, ret, err);
-	if (r < 0)
-		return r;
-	buf_consume(b, sizeof(n) + n);
-	return 1;
-}
-
 void control_request_put(const struct control_request *q, struct buf *b)
 {
-	put(&request_table, q, b);
+	packet_put(&request_table, q, b);
 }
 
 void control_answer_put(const struct control_answer *a, struct buf *b)
 {
-	put(&answer_table, a, b);
+	packet_put(&answer_table, a, b);
 }
 
 int control_request_take(struct buf *b, struct control_request *ret, struct err *err)
 {
-	return take(&request_table, CONTROL_REQUEST_MAX, b, ret, err);
+	return packet_take(&request_table, CONTROL_REQUEST_MAX, b, ret, err);
 }
 
 int control_answer_take(struct buf *b, struct control_answer *ret, struct err *err)
 {
-	return take(&answer_table, CONTROL_ANSWER_MAX, b, ret, err);
+	return packet_take(&answer_table, CONTROL_ANSWER_MAX, b, ret, err);
 }
 
 void control_request_done(struct control_request *q)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "machine/vm_config.h"
 
-#include "wire/codec.h"
+#include "wire/packet.h"
 
 #define FIELD(type_, member, kind, ...)                                                            \
 	{                                                                                          \
@@ -90,34 +90,12 @@ void vm_config_done(struct vm_config *c)
 
 void vm_report_encode(const struct vm_report *r, struct buf *b)
 {
-	struct buf body = BUF_INIT;
-
-	wire_encode(&report_table, r, &body);
-	buf_add_be32(b, (uint32_t)buf_size(&body));
-	buf_add(b, buf_ptr(&body), buf_size(&body));
-	b->failed |= body.failed;
-	buf_done(&body);
+	packet_put(&report_table, r, b);
 }
 
 int vm_report_decode(struct buf *b, struct vm_report *ret, struct err *err)
 {
-	struct cur c;
-	uint32_t n;
-	int r;
-
-	if (buf_size(b) < sizeof(n))
-		return 0;
-	c = cur_make(buf_ptr(b), buf_size(b));
-	n = cur_be32(&c);
-	if (n > VM_REPORT_MAX)
-		return err_set(err, ERR_PROTOCOL, "msb-vm sent a report of %u bytes", n);
-	if (cur_left(&c) < n)
-		return 0;
-	r = wire_decode(&report_table, c.p, n, ret, err);
-	if (r < 0)
-		return r;
-	buf_consume(b, sizeof(n) + n);
-	return 1;
+	return packet_take(&report_table, VM_REPORT_MAX, b, ret, err);
 }
 
 void vm_report_done(struct vm_report *r)

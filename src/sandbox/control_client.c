@@ -4,47 +4,19 @@
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/loop.h"
+#include "sandbox/reach.h"
 #include "sandbox/sandbox_dir.h"
-#include "sandbox/spec.h"
 
-enum { CHUNK = 4096, CONNECT_TRIES = 200, CONNECT_RETRY_NS = 5000000 };
-
-static int try_connect(struct store *s, const char *name)
-{
-	cleanup_close int dir = sandbox_dir_open(s, name, NULL);
-
-	return dir < 0 ? dir : sandbox_socket_connect(dir, SANDBOX_CONTROL_SOCKET, NULL);
-}
+/* Between the lock and the socket there is a moment, at the start as at the end. */
+enum { CHUNK = 4096, CONNECT_PATIENCE_MS = 1000 };
 
 int control_connect(struct store *s, const char *name, struct err *err)
 {
-	int r = sandbox_name_check(name, err);
-
-	if (r < 0)
-		return r;
-	/* Between the lock and the socket there is a moment, at the start as at the end. */
-	for (int i = 0; i < CONNECT_TRIES; i++) {
-		cleanup_sandbox_list struct sandbox_list l = {0};
-		int fd = try_connect(s, name);
-
-		if (fd >= 0)
-			return fd;
-		r = sandbox_dir_list(s, name, &l, err);
-		if (r < 0)
-			return r;
-		if (!l.items[0].running) {
-			err_set(err, ENOTCONN, "sandbox \"%s\" is not running", name);
-			return err_hint(err, "start it with `msb start %s`", name);
-		}
-		nanosleep(&(struct timespec){.tv_nsec = CONNECT_RETRY_NS}, NULL);
-	}
-	err_set(err, EBUSY, "sandbox \"%s\" runs, but its machine does not answer", name);
-	return err_hint(err, "another command may be starting or stopping it");
+	return sandbox_reach_socket(s, name, SANDBOX_CONTROL_SOCKET, CONNECT_PATIENCE_MS, err);
 }
 
 static int receive(int fd, int timeout_ms, struct control_answer *ret, struct err *err)

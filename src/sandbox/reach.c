@@ -13,7 +13,7 @@
 /* Between the agent's readiness and that of whoever started the sandbox. */
 #define SESSIONS_PATIENCE_NS ((uint64_t)3000000000)
 /* Between the lock and the socket: an image to look at, a disk to make; or a guest to shut down. */
-#define REACH_PATIENCE_NS ((uint64_t)15000000000)
+#define REACH_PATIENCE_MS 15000
 #define REACH_RETRY_NS	  5000000
 
 static int try_connect(struct store *s, const char *name, const char *socket)
@@ -23,16 +23,17 @@ static int try_connect(struct store *s, const char *name, const char *socket)
 	return dir < 0 ? dir : sandbox_socket_connect(dir, socket, NULL);
 }
 
-int sandbox_reach(struct store *s, const char *name, struct err *err)
+int sandbox_reach_socket(struct store *s, const char *name, const char *socket, int patience_ms,
+			 struct err *err)
 {
-	uint64_t end = now_ns() + REACH_PATIENCE_NS;
+	uint64_t end = now_ns() + (uint64_t)patience_ms * 1000000;
 	int r = sandbox_name_check(name, err);
 
 	if (r < 0)
 		return r;
 	for (;;) {
 		cleanup_sandbox_list struct sandbox_list l = {0};
-		int fd = try_connect(s, name, "agent.sock");
+		int fd = try_connect(s, name, socket);
 
 		if (fd >= 0)
 			return fd;
@@ -49,6 +50,11 @@ int sandbox_reach(struct store *s, const char *name, struct err *err)
 		}
 		nanosleep(&(struct timespec){.tv_nsec = REACH_RETRY_NS}, NULL);
 	}
+}
+
+int sandbox_reach(struct store *s, const char *name, struct err *err)
+{
+	return sandbox_reach_socket(s, name, "agent.sock", REACH_PATIENCE_MS, err);
 }
 
 int sandbox_reach_sessions(struct store *s, const char *name, bool wait, struct err *err)

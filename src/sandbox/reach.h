@@ -17,6 +17,9 @@ struct store;
  * holds it, and nothing came of that.
  */
 int sandbox_reach(struct store *s, const char *name, struct err *err);
+/* The same of a socket in its directory, and for how long to wait. */
+int sandbox_reach_socket(struct store *s, const char *name, const char *socket, int patience_ms,
+			 struct err *err);
 /*
  * The same of the host of its sessions, @wait for which to appear. -ERR_UNSUPPORTED: it runs, but
  * has none.
