@@ -511,6 +511,9 @@ int store_open(struct store **ret, const char *home, struct err *err)
 	if (stale && faccessat(s->root, STORE_VERSION_FILE, F_OK, 0) < 0 &&
 	    !store_dir_is_fresh(s->root))
 		return store_foreign(s->home, err);
+	/* Else it would depend on what the last one left behind how far we get. */
+	if (faccessat(s->root, ".", W_OK, AT_EACCESS) < 0)
+		return store_home_error(s->home, errno, "write to", err);
 	r = store_open_dirs(s, err);
 	if (r < 0)
 		return r;
