@@ -64,7 +64,8 @@ struct tree_unpack {
 };
 /*
  * Directories that are there are merged with, other things replaced, except by directories and vice
- * versa. On failure a tree that was not there before is removed again.
+ * versa. On failure a tree that was not there before is removed again, and so is a file that has
+ * not come whole.
  */
 int tree_unpack(const struct tree_unpack *o, tar_read_fn *read, void *arg, struct tree_notes *notes,
 		struct err *err);

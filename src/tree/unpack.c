@@ -370,8 +370,11 @@ static int make_file(struct unpack *u, const struct tar_entry *e, struct err *er
 		return cannot(u, "make the file", u->path, err);
 	}
 	r = write_data(u, fd, e->size, err);
-	if (r < 0)
+	if (r < 0) {
+		/* No half of one stays, whatever it was to replace. */
+		(void)unlinkat(u->parent, base_of(u->path), 0);
 		return r;
+	}
 	r = set_fd(u, fd, e->mode, e->uid, e->gid, e->mtime, e->mtime_ns);
 	if (r < 0) {
 		errno = -r;

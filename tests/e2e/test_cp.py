@@ -185,10 +185,11 @@ class Copy(Case):
         child = self.start("cp", "-", "box:/root/none")
         child.stdin.write(b"x")
         child.kill()
-        big = self.path("big")
-        with open(big, "wb") as f:
-            f.write(os.urandom(1 << 20) * 200)
-        child = self.start("cp", big, "box:/root/big")
+        child = self.start("cp", "-", "box:/root")
+        big = tarfile.TarInfo("big")
+        big.size = 200 << 20
+        child.stdin.write(big.tobuf() + os.urandom(4 << 20))
+        child.stdin.flush()
         until(lambda: "big" in self.inside("ls /root"), "nothing has come")
         child.kill()
         child.wait()
