@@ -278,6 +278,8 @@ const struct field fields[] = {
 	 TEXT(engine)},
 	{"jail", NULL, FIELD_WORD, 0, "jail", "on|off",
 	 "Walls around the process that runs the machine", "on", TEXT(jail)},
+	{"huge_pages", NULL, FIELD_WORD, 0, "huge-pages", "on|off",
+	 "Memory from the huge pages that the host has set aside", "off", TEXT(huge_pages)},
 	{"log_level", NULL, FIELD_WORD, 0, "log-level", "error|warn|info|debug|trace",
 	 "Log level of the sandbox's process", NULL, TEXT(log_level), .anyway = true},
 };

@@ -239,7 +239,8 @@ static int load_begin(struct load *l, struct err *err)
 	int r = ram_check_host(size, err);
 
 	if (r == 0)
-		r = ram_init(&l->e->ram, size, X86_HOLE, false, err);
+		r = ram_init(&l->e->ram, size, X86_HOLE,
+			     l->e->m->config->huge_pages ? RAM_HUGE : RAM_PRIVATE, err);
 	if (r < 0)
 		return r;
 	l->started = pthread_create(&l->thread, NULL, load_main, l) == 0;

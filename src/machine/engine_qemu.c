@@ -235,8 +235,9 @@ static int add_arguments(struct strv *v, const struct engine *e)
 	ARG("-cpu"), ARG("max,-erms");
 	ARG("-m"), ARG("%lluM", (unsigned long long)(c->memory >> 20));
 	ARG("-smp"), ARG("%u", c->cpus);
-	ARG("-object"), ARG("memory-backend-memfd,id=mem,size=%lluM,share=on",
-			    (unsigned long long)(c->memory >> 20));
+	ARG("-object"), ARG("memory-backend-memfd,id=mem,size=%lluM,share=on%s",
+			    (unsigned long long)(c->memory >> 20),
+			    c->huge_pages ? ",hugetlb=on,hugetlbsize=2M" : "");
 	ARG("-nodefaults"), ARG("-no-user-config"), ARG("-no-reboot");
 	ARG("-display"), ARG("none");
 	ARG("-global"), ARG("virtio-mmio.force-legacy=false");

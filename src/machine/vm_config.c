@@ -53,6 +53,7 @@ static const struct wire_field config_fields[] = {
 	FIELD(vm_config, owned, WIRE_BOOL),
 	FIELD(vm_config, remove_dir, WIRE_BOOL),
 	FIELD(vm_config, verbose_kernel, WIRE_BOOL),
+	FIELD(vm_config, huge_pages, WIRE_BOOL),
 	FIELD(vm_config, jail, WIRE_TEXT),
 	FIELD(vm_config, max_duration_ns, WIRE_U64),
 	FIELD(vm_config, idle_timeout_ns, WIRE_U64),

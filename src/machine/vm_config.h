@@ -68,6 +68,7 @@ struct vm_config {
 	bool owned;		     /* end the machine when VM_FD_PARENT reports its owner gone */
 	bool remove_dir;     /* ephemeral: msb-vm removes `dir` when its owner died before it */
 	bool verbose_kernel; /* full kernel log instead of warnings */
+	bool huge_pages;     /* memory comes from the host's pool of huge pages */
 	char *jail;	     /* "off": msb-vm and QEMU keep the rights they were started with */
 	/* The machine ends by itself, counted from its readiness; 0: it does not. */
 	uint64_t max_duration_ns, idle_timeout_ns;

@@ -47,6 +47,7 @@ static const struct {
 	{"kernel", offsetof(struct sandbox_spec, kernel)},
 	{"engine", offsetof(struct sandbox_spec, engine)},
 	{"jail", offsetof(struct sandbox_spec, jail)},
+	{"huge_pages", offsetof(struct sandbox_spec, huge_pages)},
 	{"log_level", offsetof(struct sandbox_spec, log_level)},
 	{"net", offsetof(struct sandbox_spec, net)},
 	{"root_file", offsetof(struct sandbox_spec, root_file)},

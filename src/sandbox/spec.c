@@ -42,6 +42,7 @@ void sandbox_spec_done(struct sandbox_spec *s)
 	free(s->kernel);
 	free(s->engine);
 	free(s->jail);
+	free(s->huge_pages);
 	free(s->log_level);
 	free(s->root_file);
 	free(s->shell);
@@ -487,6 +488,10 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 	if (s->jail && !str_eq(s->jail, "on") && !str_eq(s->jail, "off")) {
 		err_set(err, ERR_USAGE, "there is no jail \"%s\"", s->jail);
 		return err_hint(err, "it is on or off");
+	}
+	if (s->huge_pages && !str_eq(s->huge_pages, "on") && !str_eq(s->huge_pages, "off")) {
+		err_set(err, ERR_USAGE, "huge pages cannot be \"%s\"", s->huge_pages);
+		return err_hint(err, "they are on or off");
 	}
 	if (s->entrypoint.n && !s->entrypoint.v[0][0]) {
 		err_set(err, ERR_USAGE, "the entrypoint is empty");

@@ -50,6 +50,7 @@ struct sandbox_spec {
 	char *kernel;		/* NULL: ours */
 	char *engine;		/* "auto" when NULL */
 	char *jail;		/* "on" when NULL; "off" runs msb-vm without its walls */
+	char *huge_pages;	/* "off" when NULL; "on": memory from the host's pool of those */
 	char *log_level;
 	struct strv env; /* "K=V" */
 	uint32_t cpus;

@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/loop.h"
+#include "base/str.h"
 #include "machine/vm_config.h"
 #include "net/plan.h"
 #include "sandbox/bootstrap.h"
@@ -133,6 +134,40 @@ bool sandbox_writes_outside(const struct sandbox *sb)
 	return sb->record.spec.root == SANDBOX_ROOT_FILE;
 }
 
+#define HUGE_POOL "/sys/kernel/mm/hugepages/hugepages-2048kB/"
+
+static uint64_t huge_count(const char *file)
+{
+	cleanup_free char *path = str_fmt(HUGE_POOL "%s", file);
+	cleanup_buf struct buf b = BUF_INIT;
+	uint64_t n = 0;
+	char *text;
+
+	if (!path || io_read_file(path, 64, &b, NULL) < 0)
+		return 0;
+	text = buf_cstr(&b);
+	if (!text)
+		return 0;
+	text[strcspn(text, "\n")] = '\0';
+	return str_to_u64(text, UINT64_MAX, &n) < 0 ? 0 : n;
+}
+
+/* Each engine would say it in its own words, and QEMU in nobody's. */
+static int check_huge_pages(uint64_t memory, struct err *err)
+{
+	uint64_t need = memory >> 21, have = huge_count("free_hugepages");
+	uint64_t taken = huge_count("resv_hugepages");
+	char text[32];
+
+	have = have > taken ? have - taken : 0;
+	if (need <= have + huge_count("nr_overcommit_hugepages"))
+		return 0;
+	err_set(err, ENOMEM, "%s of memory are %llu huge pages, and this host has %llu free",
+		str_size(memory, text), (unsigned long long)need, (unsigned long long)have);
+	return err_hint(err,
+			"set more aside (sysctl vm.nr_hugepages=N), or leave --huge-pages out");
+}
+
 int sandbox_vm_config(const struct sandbox *sb, struct err *err)
 {
 	const struct sandbox_spec *spec = &sb->record.spec;
@@ -145,6 +180,7 @@ int sandbox_vm_config(const struct sandbox *sb, struct err *err)
 		.dir = sb->dir.path,
 		.engine = (char *)(uintptr_t)sb->engine,
 		.jail = spec->jail,
+		.huge_pages = spec->huge_pages && str_eq(spec->huge_pages, "on"),
 		.kernel = sb->kernel,
 		.agentd = sb->agentd,
 		.cmdline = (char *)(uintptr_t) "",
@@ -165,6 +201,8 @@ int sandbox_vm_config(const struct sandbox *sb, struct err *err)
 	};
 	int r = sandbox_command_resolve(spec, &sb->image.config, NULL, 0, &command, err);
 
+	if (r == 0 && c.huge_pages)
+		r = check_huge_pages(spec->memory, err);
 	if (r == 0)
 		r = sandbox_bootstrap(spec, sb->record.name, &sb->source, &command, has_patch(sb),
 				      &boot, err);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory between host and guest: what the guest frees goes back; the host's random numbers."""
+import os
 import re
 
 from harness import Case, machines_of, until
@@ -48,6 +49,35 @@ class Memory(Case):
         self.assertIn(b"2c2ceccb5ec5574f791d45b63c940cff20550f9a", child.stdout.readline())
         child.stdin.close()
         self.assertEqual(child.wait(120), 0)
+
+    def test_huge_pages(self):
+        pool = "/proc/sys/vm/nr_hugepages"
+        if os.geteuid() or not os.access(pool, os.W_OK):
+            self.skipTest("only root can set huge pages aside")
+
+        def free():
+            with open("/proc/meminfo") as f:
+                return int(re.search(r"HugePages_Free:\s+(\d+)", f.read())[1])
+
+        def set_aside(n):
+            with open(pool, "w") as f:
+                f.write(str(n))
+        with open(pool) as f:
+            before = int(f.read())
+        self.addCleanup(set_aside, before)
+        pages = 96
+        set_aside(before + pages)
+        if free() < pages:
+            self.skipTest("this host's memory is in too many pieces")
+        child = self.start("run", "-m", "192M", "--huge-pages", "on", "busybox", "--", "sh", "-c",
+                           "dd if=/dev/zero of=/tmp/x bs=1M count=30 2>/dev/null; sha1sum /tmp/x; read x; true")
+        self.assertIn(b"a869e551c0dfeaf152a594f9051b99a65d46f16d", child.stdout.readline())
+        self.assertLess(free(), pages - 15)
+        child.stdin.close()
+        self.assertEqual(child.wait(120), 0)
+        until(lambda: free() >= pages, "the pages are not given back")
+        self.refused(self.run_in("busybox", "true", options=["-m", "2G", "--huge-pages", "on"]), 125,
+                     "huge pages", "nr_hugepages")
 
     def test_random_numbers_of_the_host(self):
         out = self.sh("cat /sys/class/misc/hw_random/rng_current;"

@@ -44,7 +44,7 @@ static void test_ram_shapes(void **state)
 		struct err err = ERR_INIT;
 		struct ram m;
 
-		if (ram_init(&m, size, X86_HOLE, i % 2, &err) < 0)
+		if (ram_init(&m, size, X86_HOLE, i % 2 ? RAM_SHARED : RAM_PRIVATE, &err) < 0)
 			fail_msg("%s", err.msg);
 		assert_true(m.low == cases[i / 2].low);
 		assert_int_equal(m.map.nregions, cases[i / 2].high ? 2 : 1);
@@ -70,8 +70,8 @@ static void test_ram_refusals(void **state)
 	struct ram m;
 
 	(void)state;
-	assert_int_equal(ram_init(&m, 0, X86_HOLE, false, NULL), -EINVAL);
-	assert_int_equal(ram_init(&m, 3 * MIB, X86_HOLE, false, NULL), -EINVAL);
+	assert_int_equal(ram_init(&m, 0, X86_HOLE, RAM_PRIVATE, NULL), -EINVAL);
+	assert_int_equal(ram_init(&m, 3 * MIB, X86_HOLE, RAM_PRIVATE, NULL), -EINVAL);
 }
 
 /* ---- the serial port ---- */
@@ -301,7 +301,7 @@ static void test_boot_parameters(void **state)
 
 	(void)state;
 	make_files(&f);
-	assert_int_equal(ram_init(&m, 4 * GIB, X86_HOLE, false, NULL), 0);
+	assert_int_equal(ram_init(&m, 4 * GIB, X86_HOLE, RAM_PRIVATE, NULL), 0);
 	assert_int_equal(x86_boot_load(&m, &f.b, NULL), 0);
 	memcpy(&bp, (uint8_t *)m.host + X86_ZERO_PAGE, sizeof(bp));
 	assert_int_equal(bp.hdr.ramdisk_size, 5000);
@@ -336,7 +336,7 @@ static void test_huge_memory(void **state)
 	if (kvm_open("/dev/kvm", &dev, NULL) < 0)
 		skip();
 	make_files(&f);
-	if (ram_init(&m, size, X86_HOLE, false, &err) < 0)
+	if (ram_init(&m, size, X86_HOLE, RAM_PRIVATE, &err) < 0)
 		fail_msg("%s", err.msg);
 	assert_int_equal(m.map.nregions, 2);
 	assert_true(m.map.region[0].gpa == 0 && m.map.region[0].size == X86_HOLE);
@@ -372,11 +372,11 @@ static void test_boot_refusals(void **state)
 	memset(line, 'x', 4095);
 	line[4095] = '\0';
 	make_files(&f);
-	assert_int_equal(ram_init(&m, 16 * MIB, X86_HOLE, false, NULL), 0);
+	assert_int_equal(ram_init(&m, 16 * MIB, X86_HOLE, RAM_PRIVATE, NULL), 0);
 	assert_int_equal(x86_boot_load(&m, &f.b, &err), -ENOMEM);
 	assert_non_null(strstr(err.msg, "18 MiB"));
 	ram_done(&m);
-	assert_int_equal(ram_init(&m, 32 * MIB, X86_HOLE, false, NULL), 0);
+	assert_int_equal(ram_init(&m, 32 * MIB, X86_HOLE, RAM_PRIVATE, NULL), 0);
 	/* An initramfs that does not fit above the kernel. */
 	f.k.end = 32 * MIB;
 	assert_int_equal(x86_boot_load(&m, &f.b, &err), -ENOMEM);
@@ -443,7 +443,7 @@ static void test_loader(void **state)
 	for (size_t i = 0; i < size; i++)
 		data[i] = (uint8_t)(i * 2654435761u >> 13);
 	fd = io_memfd("kernel", data, size, NULL);
-	assert_int_equal(ram_init(&m, 32 * MIB, X86_HOLE, false, NULL), 0);
+	assert_int_equal(ram_init(&m, 32 * MIB, X86_HOLE, RAM_PRIVATE, NULL), 0);
 	base = m.host;
 	assert_int_equal(loader_load(&k, fd, &m.map, NULL), 0);
 	for (unsigned s = 0; s < k.nsegments; s++)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <linux/mman.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -31,7 +32,11 @@ int ram_check_host(uint64_t size, struct err *err)
 
 static int map(struct ram *m, struct err *err)
 {
-	int kind = m->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+	static const int flags[] = {
+		[RAM_PRIVATE] = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		[RAM_SHARED] = MAP_SHARED | MAP_NORESERVE,
+		[RAM_HUGE] = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB,
+	};
 	uintptr_t at;
 
 	/* Alignment of address and file offset lets the kernel use large pages. */
@@ -43,10 +48,15 @@ static int map(struct ram *m, struct err *err)
 		return err_errno(err, "cannot map the guest's memory");
 	}
 	at = ((uintptr_t)m->area + RAM_ALIGN - 1) & ~(uintptr_t)(RAM_ALIGN - 1);
-	m->host = mmap((void *)at, m->size, PROT_READ | PROT_WRITE,
-		       kind | MAP_NORESERVE | MAP_FIXED, m->fd, 0);
-	if (m->host == MAP_FAILED)
-		return err_errno(err, "cannot map the guest's memory");
+	m->host = mmap((void *)at, m->size, PROT_READ | PROT_WRITE, flags[m->kind] | MAP_FIXED,
+		       m->fd, 0);
+	if (m->host == MAP_FAILED) {
+		err_errno(err, "cannot map the guest's memory%s",
+			  m->kind == RAM_HUGE ? " in huge pages" : "");
+		if (m->kind == RAM_HUGE)
+			err_hint(err, "set some aside: sysctl vm.nr_hugepages=N, of 2 MiB each");
+		return err ? -err->code : -ENOMEM;
+	}
 	/* Advice: without it core dumps are larger, and so is an idle guest on many hosts. */
 	(void)madvise(m->host, m->size, MADV_DONTDUMP);
 	(void)madvise(m->host, m->size, MADV_NOHUGEPAGE);
@@ -64,7 +74,7 @@ static int make_file(struct ram *m, struct err *err)
 	return 0;
 }
 
-int ram_init(struct ram *m, uint64_t size, uint64_t hole, bool shared, struct err *err)
+int ram_init(struct ram *m, uint64_t size, uint64_t hole, enum ram_kind kind, struct err *err)
 {
 	int r = 0;
 
@@ -73,8 +83,9 @@ int ram_init(struct ram *m, uint64_t size, uint64_t hole, bool shared, struct er
 		return err_set(err, EINVAL, "memory must be a multiple of 2 MiB");
 	m->size = size;
 	m->low = MIN(size, hole);
-	m->map.shared = shared;
-	if (shared)
+	m->kind = kind;
+	m->map.shared = kind == RAM_SHARED;
+	if (kind == RAM_SHARED)
 		r = make_file(m, err);
 	if (r == 0)
 		r = map(m, err);

@@ -5,7 +5,9 @@
  *
  * Pages exist only once the guest or a device touches them. Large ones make fewer exits, but a boot
  * touches a little of everything and would own twice as much; so they are asked for where a boot
- * fills them (ram_want_large()), and everywhere once it is over.
+ * fills them (ram_want_large()), and everywhere once it is over. Huge pages from the host's pool
+ * are reserved all at once: a guest that has been given them never waits for memory, and never
+ * lacks any.
  */
 #ifndef MACHINE_KVM_RAM_H
 #define MACHINE_KVM_RAM_H
@@ -19,7 +21,14 @@
 /* What every piece's address and size is a multiple of: the processor's large page. */
 #define RAM_ALIGN ((uint64_t)2 << 20)
 
+enum ram_kind {
+	RAM_PRIVATE,
+	RAM_SHARED, /* in a file */
+	RAM_HUGE,   /* private, in huge pages that the host has set aside (hugetlbfs) */
+};
+
 struct ram {
+	enum ram_kind kind;
 	int fd;		    /* the memory file; -1 when memory is private */
 	uint64_t size, low; /* @low bytes of it are below the hole */
 	void *host;
@@ -42,10 +51,10 @@ struct ram {
 int ram_check_host(uint64_t size, struct err *err);
 
 /*
- * @size bytes of memory, of which at most @hole are below 4 GiB, in a file if @shared. -EINVAL for
- * a size that is no multiple of RAM_ALIGN.
+ * @size bytes of memory, of which at most @hole are below 4 GiB. -EINVAL for a size that is no
+ * multiple of RAM_ALIGN; -ENOMEM when too few huge pages are free.
  */
-int ram_init(struct ram *m, uint64_t size, uint64_t hole, bool shared, struct err *err);
+int ram_init(struct ram *m, uint64_t size, uint64_t hole, enum ram_kind kind, struct err *err);
 /*
  * From here on let large pages back [gpa, gpa + len), widened to whole ones, where nothing has been
  * touched yet. For private memory; memory in a file has them only where shmem_enabled says so.
