@@ -182,6 +182,15 @@ static void turn(struct world *w)
 		assert_int_equal(loop_turn(w->m.loop, 0), 0);
 }
 
+/* A frame of session @id: only its header matters here. */
+static void says(int fd, uint32_t id, uint8_t flags)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	frame_put(&b, id, flags, "x", 1);
+	assert_int_equal(write(fd, buf_ptr(&b), buf_size(&b)), buf_size(&b));
+}
+
 static void agent_says(struct world *w, enum msg_kind kind, const void *msg)
 {
 	cleanup_buf struct buf b = BUF_INIT;
@@ -372,20 +381,16 @@ static void test_drain(void **state)
 	client = connect_to(w, "agent");
 	fd = connect_to(w, "control");
 	turn(w);
-	frame_put(&b, 1, FRAME_SESSION_START, "x", 1);
-	assert_int_equal(write(client, buf_ptr(&b), buf_size(&b)), buf_size(&b));
+	says(client, 1, FRAME_SESSION_START);
 	turn(w);
 	assert_int_equal(relay_sessions(w->m.relay), 1);
 	assert_int_equal(code_of(w, fd, CONTROL_DRAIN), 0);
 	agent_hears(w, MSG_HOST_DRAIN);
 	assert_string_equal(w->reason, "");
 	/* The end of another session is none of its. */
-	buf_reset(&b);
-	frame_put(&b, 2, FRAME_TERMINAL, "x", 1);
-	assert_int_equal(write(w->guest, buf_ptr(&b), buf_size(&b)), buf_size(&b));
+	says(w->guest, 2, FRAME_TERMINAL);
 	turn(w);
 	assert_string_equal(w->reason, "");
-	buf_reset(&b);
 	frame_put(&b, 1, FRAME_TERMINAL, "x", 1);
 	for (size_t i = 0; i < buf_size(&b); i++) {
 		assert_string_equal(w->reason, "");
@@ -403,15 +408,13 @@ static void test_drain(void **state)
 static void test_drain_in_time(void **state)
 {
 	struct world *w = *state;
-	cleanup_buf struct buf b = BUF_INIT;
 	int fd, client;
 
 	boot(w);
 	client = connect_to(w, "agent");
 	fd = connect_to(w, "control");
 	turn(w);
-	frame_put(&b, 1, FRAME_SESSION_START, "x", 1);
-	assert_int_equal(write(client, buf_ptr(&b), buf_size(&b)), buf_size(&b));
+	says(client, 1, FRAME_SESSION_START);
 	turn(w);
 	ask(w, fd, &(struct control_request){.op = CONTROL_DRAIN, .timeout_ns = 1000000});
 	until_stopped(w);
@@ -437,15 +440,13 @@ static void test_idle(void **state)
 		.op = CONTROL_LIMITS, .has_idle_timeout_ns = true, .idle_timeout_ns = 1000000};
 	struct world *w = *state;
 	cleanup_answer struct control_answer a = {0};
-	cleanup_buf struct buf b = BUF_INIT;
 	int fd, client;
 
 	boot(w);
 	client = connect_to(w, "agent");
 	fd = connect_to(w, "control");
 	turn(w);
-	frame_put(&b, 1, FRAME_SESSION_START, "x", 1);
-	assert_int_equal(write(client, buf_ptr(&b), buf_size(&b)), buf_size(&b));
+	says(client, 1, FRAME_SESSION_START);
 	ask(w, fd, &q);
 	assert_true(answered(w, fd, &a));
 	/* Not while a session is open, nor while paused. */

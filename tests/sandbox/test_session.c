@@ -411,6 +411,28 @@ static void test_what_cannot_be_run(void **state)
 	end_done(&a);
 }
 
+/* How many bytes of output have come, with none left out. */
+static size_t take_output(struct end *e)
+{
+	struct envelope env;
+	struct frame f;
+	size_t seen = 0;
+
+	while (frame_peek(&e->in, &f, NULL) == 1) {
+		const uint8_t *p;
+		size_t n;
+
+		assert_int_equal(frame_open(&f, &env, NULL), 0);
+		assert_int_not_equal(session_kind_find(env.name, env.name_len), SESSION_GAP);
+		if (env.type && msg_kind_of(env.type) == MSG_EXEC_STDOUT) {
+			assert_int_equal(frame_data(&env, &p, &n, NULL), 0);
+			seen += n;
+		}
+		frame_consume(&e->in, &f);
+	}
+	return seen;
+}
+
 static void test_a_slow_client_delays_nobody(void **state)
 {
 	enum { PIECE = 100000, ALL = 5000000 };
@@ -430,18 +452,7 @@ static void test_a_slow_client_delays_nobody(void **state)
 		say_data(w, &w->agent[0], AGENT_START, MSG_EXEC_STDOUT, text, PIECE);
 		receive(w, &fast);
 	}
-	while (frame_peek(&fast.in, &f, NULL) == 1) {
-		const uint8_t *p;
-		size_t n;
-
-		assert_int_equal(frame_open(&f, &env, NULL), 0);
-		assert_int_not_equal(session_kind_find(env.name, env.name_len), SESSION_GAP);
-		if (env.type && msg_kind_of(env.type) == MSG_EXEC_STDOUT) {
-			assert_int_equal(frame_data(&env, &p, &n, NULL), 0);
-			seen += n;
-		}
-		frame_consume(&fast.in, &f);
-	}
+	seen = take_output(&fast);
 	assert_int_equal(seen, ALL);
 	/* The other one finds out what it has missed: all adds up. */
 	end_done(&fast);
@@ -477,9 +488,7 @@ static void test_a_command_waits_for_its_only_client(void **state)
 	struct end c = client(w);
 	char *text = calloc(1, PIECE);
 	struct buf b = BUF_INIT;
-	size_t sent = 0, seen = 0;
-	struct envelope env;
-	struct frame f;
+	size_t sent = 0, seen;
 
 	start(w, &c, 5, NULL, false, false);
 	started(w, 0);
@@ -510,18 +519,7 @@ static void test_a_command_waits_for_its_only_client(void **state)
 	assert_int_equal(buf_size(&b), 0);
 	exits(w, 0, 0);
 	receive(w, &c);
-	while (frame_peek(&c.in, &f, NULL) == 1) {
-		const uint8_t *p;
-		size_t n;
-
-		assert_int_equal(frame_open(&f, &env, NULL), 0);
-		assert_int_not_equal(session_kind_find(env.name, env.name_len), SESSION_GAP);
-		if (env.type && msg_kind_of(env.type) == MSG_EXEC_STDOUT) {
-			assert_int_equal(frame_data(&env, &p, &n, NULL), 0);
-			seen += n;
-		}
-		frame_consume(&c.in, &f);
-	}
+	seen = take_output(&c);
 	assert_int_equal(seen % PIECE, 0);
 	assert_in_range(seen, sent - sent / 50 - PIECE, sent + PIECE);
 	assert_int_equal(w->ended, 1);
