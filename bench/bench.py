@@ -524,7 +524,17 @@ class Bench:
         self.lines += open(os.path.join(results, "kvm.md")).read().splitlines()
 
 
-PARTS = ["start", "instructions", "kvm", "streams", "memory", "version", "sizes", "load", "pull", "store", "layers", "box"]
+    def net(self):
+        """The network stack beside passt and slirp4netns, over TAP"""
+        if os.geteuid():
+            raise Skip("needs root for network namespaces")
+        results = os.path.join(self.work, "net.md")
+        subprocess.run([os.path.join(ROOT, "bench", "net.py"), "--runs", str(self.runs), "-o", results], check=True)
+        self.lines += open(results).read().splitlines()
+
+
+PARTS = ["start", "instructions", "kvm", "streams", "memory", "version", "sizes", "load", "pull", "store", "layers", "net",
+         "box"]
 
 
 def machine():

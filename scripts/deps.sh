@@ -18,7 +18,7 @@ test='clang libclang-rt-14-dev clang-format clang-tidy python3 erofs-utils busyb
     mount groff-base zsh fish docker-registry openssl apache2-utils qemu-utils fdisk iproute2 tshark
     openssh-client'
 box='qemu-system-x86 qemu-system-common zstd xz-utils e2fsprogs busybox-static python3 perl-base'
-bench='openssh-server python3 e2fsprogs binutils erofs-utils umoci skopeo docker-registry'
+bench='openssh-server python3 e2fsprogs binutils erofs-utils umoci skopeo docker-registry iproute2 passt slirp4netns'
 
 want=
 for group in "$@"; do

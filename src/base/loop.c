@@ -21,12 +21,13 @@ enum {
 struct slot {
 	struct loop_source *source;
 	uint32_t generation;
+	uint32_t next; /* of the unused ones; 0: the last */
 };
 
 struct loop {
 	int epfd, wakefd;
 	struct slot *slots;
-	uint32_t nslots, nused;
+	uint32_t nslots, unused;  /* the first unused one, or 0: that of wakefd */
 	struct loop_timer **heap; /* heap[1] is the earliest; heap[0] unused */
 	unsigned heap_len, heap_cap;
 	bool quit;
@@ -59,7 +60,6 @@ int loop_new(struct loop **ret, struct err *err)
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->called, NULL);
 	l->calls_tail = &l->calls;
-	l->nused = 1;
 	l->epfd = epoll_create1(EPOLL_CLOEXEC);
 	l->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (l->epfd < 0 || l->wakefd < 0 || epoll_ctl(l->epfd, EPOLL_CTL_ADD, l->wakefd, &ev) < 0) {
@@ -85,27 +85,21 @@ struct loop *loop_free(struct loop *l)
 	return NULL;
 }
 
-static int find_slot(struct loop *l, uint32_t *ret)
+static int more_slots(struct loop *l)
 {
-	uint32_t n;
+	uint32_t n = l->nslots ? l->nslots * 2 : 16;
 	struct slot *p;
 
-	if (l->nused < l->nslots) {
-		for (uint32_t i = 1; i < l->nslots; i++) {
-			if (!l->slots[i].source) {
-				*ret = i;
-				return 0;
-			}
-		}
-	}
-	if (l->nslots >= LOOP_SOURCES_MAX)
+	if (n > LOOP_SOURCES_MAX)
 		return -EMFILE;
-	n = l->nslots ? l->nslots * 2 : 16;
 	p = reallocarray(l->slots, n, sizeof(*p));
 	if (!p)
 		return -ENOMEM;
 	memset(p + l->nslots, 0, (n - l->nslots) * sizeof(*p));
-	*ret = l->nslots ? l->nslots : 1;
+	for (uint32_t i = n; i-- > MAX(l->nslots, 1u);) {
+		p[i].next = l->unused;
+		l->unused = i;
+	}
 	l->slots = p;
 	l->nslots = n;
 	return 0;
@@ -120,15 +114,16 @@ int loop_add(struct loop *l, struct loop_source *s, uint32_t events)
 {
 	struct epoll_event ev = {.events = events};
 	uint32_t slot;
-	int r = find_slot(l, &slot);
+	int r = l->unused ? 0 : more_slots(l);
 
 	if (r < 0)
 		return r;
+	slot = l->unused;
 	ev.data.u64 = cookie(l, slot);
 	if (epoll_ctl(l->epfd, EPOLL_CTL_ADD, s->fd, &ev) < 0)
 		return -errno;
+	l->unused = l->slots[slot].next;
 	l->slots[slot].source = s;
-	l->nused++;
 	s->loop = l;
 	s->slot = slot;
 	s->events = events;
@@ -156,7 +151,8 @@ void loop_del(struct loop_source *s)
 	(void)epoll_ctl(l->epfd, EPOLL_CTL_DEL, s->fd, NULL);
 	l->slots[s->slot].source = NULL;
 	l->slots[s->slot].generation++;
-	l->nused--;
+	l->slots[s->slot].next = l->unused;
+	l->unused = s->slot;
 	s->loop = NULL;
 }
 

@@ -42,8 +42,8 @@ struct loop_timer {
 	unsigned heap_pos; /* 0 = not armed */
 };
 
-/* More descriptors than this in one thread is a leak: 128 clients and 2,000 vsock streams fit. */
-#define LOOP_SOURCES_MAX 8192
+/* More descriptors than this in one thread is a leak: a network's flows at their most fit. */
+#define LOOP_SOURCES_MAX (1 << 17)
 
 int loop_new(struct loop **ret, struct err *err);
 /* All sources must have been removed, or their owners be gone for good. NULL is fine. */

@@ -109,6 +109,7 @@ static int configure(const struct vm_config *c, struct stack_config *s, struct e
 
 	net_plan(s, c->net_ipv6);
 	net_plan_resolvers(s, "/etc/resolv.conf");
+	s->max_flows = net_host_flows();
 	if (getrandom(s->seed, sizeof(s->seed), 0) != sizeof(s->seed))
 		return err_errno(err, "the host gives no random numbers");
 	net_policy_init(&s->policy);

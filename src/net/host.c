@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -502,6 +503,15 @@ static void on_port(struct loop_source *src, uint32_t events)
 }
 
 /* ---- life ---- */
+
+unsigned net_host_flows(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) < 0)
+		return STACK_FLOWS_DEFAULT;
+	return (unsigned)MIN(l.rlim_max - l.rlim_max / 4, (rlim_t)STACK_FLOWS_DEFAULT);
+}
 
 int net_host_new(const struct stack_config *config, const struct net_guest_ops *guest, void *arg,
 		 struct loop *loop, const struct net_port *ports, unsigned nports,

@@ -38,6 +38,9 @@ struct net_guest_ops {
 	void (*commit)(void *arg, size_t len, const struct stack_meta *meta);
 };
 
+/* How many flows there can be here: each has a descriptor, and a quarter is left for others. */
+unsigned net_host_flows(void);
+
 /* @ops, @arg and @loop are borrowed; the descriptors of @ports become its own if this succeeds. */
 int net_host_new(const struct stack_config *config, const struct net_guest_ops *ops, void *arg,
 		 struct loop *loop, const struct net_port *ports, unsigned nports,

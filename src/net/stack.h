@@ -44,7 +44,7 @@ struct flow;
 
 /* The resolvers of resolv.conf(5). */
 #define STACK_DNS_MAX	    3
-#define STACK_FLOWS_DEFAULT 4096
+#define STACK_FLOWS_DEFAULT 12288
 #define STACK_FLOWS_MAX	    65536
 #define STACK_MTU_MIN	    1280 /* of IPv6 */
 #define STACK_MTU_MAX	    65521

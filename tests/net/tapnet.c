@@ -4,7 +4,8 @@
  *
  *	tapnet NETNS NAME MTU PROFILES [PORT...]
  *
- * With TAPNET_LOSS=N one frame in N is lost, either way, and one in N to the guest comes late.
+ * With TAPNET_LOSS=N one frame in N is lost, either way, and one in N to the guest comes late. With
+ * TAPNET_OFFLOAD=0 the device does no checksums and no segmentation.
  *
  * Prints "ready", then runs until it is killed or its standard input ends; then says what it saw.
  */
@@ -34,6 +35,7 @@ static struct {
 	struct virtio_net_hdr_v1 in_hdr;
 	uint8_t in[FRAME], out[sizeof(struct virtio_net_hdr_v1) + FRAME];
 	unsigned loss, dice;
+	bool offload;
 	uint8_t late[sizeof(struct virtio_net_hdr_v1) + FRAME];
 	size_t late_len;
 } t;
@@ -134,7 +136,7 @@ static int open_tap(const char *netns, const char *name)
 	/* It belongs to the namespace that it is opened in. */
 	fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0 || ioctl(fd, TUNSETIFF, &ifr) < 0 || ioctl(fd, TUNSETVNETHDRSZ, &size) < 0 ||
-	    ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6) < 0 ||
+	    ioctl(fd, TUNSETOFFLOAD, t.offload ? TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 : 0) < 0 ||
 	    setns(here, CLONE_NEWNET) < 0)
 		return -errno;
 	return take_fd(&fd);
@@ -161,6 +163,7 @@ static int run(char **argv, int nports, struct err *err)
 		.host4 = addr("127.0.0.1"),
 		.host6 = addr("::1"),
 		.mtu = (uint16_t)atoi(argv[3]),
+		.max_flows = net_host_flows(),
 		.ndns = 1,
 		.dns = {addr("127.0.0.1")},
 	};
@@ -168,6 +171,8 @@ static int run(char **argv, int nports, struct err *err)
 	const struct stack_stats *st;
 	int r;
 
+	t.loss = getenv("TAPNET_LOSS") ? (unsigned)atoi(getenv("TAPNET_LOSS")) : 0;
+	t.offload = !getenv("TAPNET_OFFLOAD") || atoi(getenv("TAPNET_OFFLOAD"));
 	net_policy_init(&c.policy);
 	r = net_policy_profile(&c.policy, argv[4], err);
 	for (int i = 0; r == 0 && i < nports; i++) {
@@ -189,7 +194,7 @@ static int run(char **argv, int nports, struct err *err)
 		r = net_host_new(&c, &ops, NULL, t.loop, ports, (unsigned)nports, &t.h, err);
 	if (r < 0)
 		return r;
-	stack_offload(net_host_stack(t.h), true, true, true);
+	stack_offload(net_host_stack(t.h), t.offload, t.offload, t.offload);
 	r = net_host_start(t.h);
 	if (r == 0)
 		r = loop_add(t.loop, &t.tap, EPOLLIN);
@@ -197,7 +202,6 @@ static int run(char **argv, int nports, struct err *err)
 		r = loop_add(t.loop, &t.input, 0);
 	if (r < 0)
 		return err_set(err, r, "loop");
-	t.loss = getenv("TAPNET_LOSS") ? (unsigned)atoi(getenv("TAPNET_LOSS")) : 0;
 	puts("ready");
 	fflush(stdout);
 	r = loop_run(t.loop);
