@@ -33,6 +33,7 @@ enum { BLOCK = 1 << 18, MESSAGE = 64, SAMPLES = 1 << 20 };
 
 static struct sockaddr_in server;
 static char block[BLOCK];
+static uint32_t ms;
 static uint64_t end;
 
 static uint64_t now(void)
@@ -66,11 +67,11 @@ static void *serve_up(void *arg)
 	int fd = (int)(intptr_t)arg;
 	uint64_t total = 0, until;
 	bool told = false;
-	uint32_t ms = 0;
+	uint32_t asked = 0;
 	ssize_t n;
 
-	(void)!recv(fd, &ms, sizeof(ms), MSG_WAITALL);
-	until = now() + ms * 1000000ull;
+	(void)!recv(fd, &asked, sizeof(asked), MSG_WAITALL);
+	until = now() + asked * 1000000ull;
 	/* Nobody looks at what arrives. Once the total is told the rest goes nowhere. */
 	while ((n = recv(fd, block, BLOCK, 0)) > 0) {
 		total += (uint64_t)n;
@@ -191,7 +192,6 @@ static void *up(void *arg)
 {
 	struct pollfd p = {.fd = dial(), .events = POLLIN | POLLOUT};
 	uint64_t *total = arg;
-	uint32_t ms = (uint32_t)((end - now()) / 1000000);
 
 	(void)!write(p.fd, "u", 1);
 	(void)!write(p.fd, &ms, sizeof(ms));
@@ -315,7 +315,8 @@ int main(int argc, char **argv)
 	if (inet_pton(AF_INET, argv[1], &server.sin_addr) != 1)
 		return 2;
 	flows = (unsigned)atoi(argv[4]);
-	end = now() + (uint64_t)atoi(argv[5]) * 1000000;
+	ms = (uint32_t)atoi(argv[5]);
+	end = now() + ms * 1000000ull;
 	if (strcmp(argv[3], "up") == 0)
 		bulk(up, flows);
 	else if (strcmp(argv[3], "down") == 0)
