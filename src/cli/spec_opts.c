@@ -12,7 +12,7 @@
 #include "store/store.h"
 
 /* More fields than this cannot be: spec_opts_init() would end the program in any test of it. */
-enum { ROWS_MAX = 128 };
+enum { ROWS_MAX = 192 };
 
 static int note_word(const struct opt *o, void *target, const char *value, struct err *err)
 {
@@ -52,7 +52,7 @@ static int finish(void *target, struct err *err)
 	for (size_t i = 0; i < a->nfiles && r == 0; i++)
 		r = conf_load(a->files[i].scope, a->files[i].path, &a->model, err);
 	for (size_t i = 0; i < a->nwords && r == 0; i++)
-		r = field_set(a->words[i].field, &a->model, a->words[i].value, "command line", err);
+		r = field_set(a->words[i].field, &a->model, a->words[i].value, SAID_BY_HAND, err);
 	return r;
 }
 

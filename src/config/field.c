@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "config/load.h"
+#include "config/net.h"
 #include "sandbox/patch.h"
 
 void model_init(struct model *m)
@@ -91,16 +92,6 @@ static void clear_rlimits(struct model *m)
 	m->spec.nrlimits = 0;
 }
 
-static void clear_ports(struct model *m)
-{
-	strv_done(&m->spec.ports);
-}
-
-static void clear_net_rules(struct model *m)
-{
-	strv_done(&m->spec.net_rules);
-}
-
 static void clear_init_args(struct model *m)
 {
 	strv_done(&m->spec.init_args);
@@ -113,7 +104,7 @@ static void clear_patches(struct model *m)
 
 	sandbox_patches_clear(&m->spec);
 	for (size_t i = 0; i < ARRAY_SIZE(opts); i++)
-		field_clear(field_by_opt(opts[i]), m);
+		(void)field_clear(field_by_opt(opts[i]), m);
 }
 
 static int set_name(struct sandbox_spec *s, const char *text, struct err *err)
@@ -136,6 +127,22 @@ PATCH(add_rm, SANDBOX_RM)
 PATCH(add_script, SANDBOX_SCRIPT)
 PATCH(add_script_raw, SANDBOX_SCRIPT_RAW)
 PATCH(add_script_path, SANDBOX_SCRIPT_PATH)
+
+#define LIMIT(fn, key)                                                                             \
+	static int fn(struct sandbox_spec *s, const char *text, struct err *err)                   \
+	{                                                                                          \
+		return sandbox_spec_net_limit(s, key, text, err);                                  \
+	}
+LIMIT(limit_connections, "max-connections")
+LIMIT(limit_connection_rate, "max-connection-rate")
+LIMIT(limit_egress_bandwidth, "egress-bandwidth")
+LIMIT(limit_egress_bandwidth_burst, "egress-bandwidth-burst")
+LIMIT(limit_egress_ops, "egress-ops")
+LIMIT(limit_egress_ops_burst, "egress-ops-burst")
+LIMIT(limit_ingress_bandwidth, "ingress-bandwidth")
+LIMIT(limit_ingress_bandwidth_burst, "ingress-bandwidth-burst")
+LIMIT(limit_ingress_ops, "ingress-ops")
+LIMIT(limit_ingress_ops_burst, "ingress-ops-burst")
 
 /* ---- the table ---- */
 
@@ -237,15 +244,63 @@ const struct field fields[] = {
 	{"hostname", NULL, FIELD_TEXT, 'H', "hostname", "NAME", "Host name in the guest",
 	 "from the sandbox's name", TEXT(hostname), .scope = FIELD_RUNTIME},
 	{"ports", NULL, FIELD_LIST, 'p', "port", "[BIND:]HOST:GUEST[/udp]",
-	 "Publish a port of the guest on this host, on 127.0.0.1 unless told otherwise "
-	 "(repeatable)",
-	 NULL, .spec = sandbox_spec_port, .clear = clear_ports},
+	 "Publish a port of the guest, or a range A-B, on this host, on 127.0.0.1 unless told "
+	 "otherwise (repeatable)",
+	 NULL, .spec = sandbox_spec_port, .clear = conf_net_ports},
+	{"network", NULL, FIELD_TEXT, 0, NULL, "none|public|open|...", "What the guest may reach",
+	 NULL, .load = conf_load_network, .schema = conf_network_schema},
+	{"network.policy", NULL, FIELD_TEXT, 0, NULL, "none|public|open|PROFILE[,...]",
+	 "What the guest may reach: none, public, open (the same as all) or profiles", NULL,
+	 .model = conf_net_policy, .scope = FIELD_NET, .after = conf_net_compose},
 	{"network.profiles", NULL, FIELD_TEXT, 0, "net", "PROFILE[,...]",
 	 "What the guest may reach: public, private, host, none, or all but the host", "public",
-	 .spec = sandbox_spec_net},
+	 .spec = sandbox_spec_net, .scope = FIELD_NET, .after = conf_net_compose},
+	{"network.default", NULL, FIELD_WORD, 0, "net-default", "allow|deny",
+	 "What no rule decides, both ways, in place of --net", NULL,
+	 .spec = sandbox_spec_net_default, .scope = FIELD_NET, .after = conf_net_compose},
+	{"network.default_egress", NULL, FIELD_WORD, 0, "net-default-egress", "allow|deny",
+	 "The same, what the guest begins", NULL, .spec = sandbox_spec_net_egress,
+	 .scope = FIELD_NET, .after = conf_net_compose},
+	{"network.default_ingress", NULL, FIELD_WORD, 0, "net-default-ingress", "allow|deny",
+	 "The same, what comes in through published ports", "allow",
+	 .spec = sandbox_spec_net_ingress, .scope = FIELD_NET},
 	{"network.rules", NULL, FIELD_LIST, 0, "net-rule", "RULE[,...]",
-	 "Exceptions to that, as in deny@1.2.3.0/24 or allow@10.1.2.3:tcp:443 (repeatable)", NULL,
-	 .spec = sandbox_spec_net_rule, .clear = clear_net_rules},
+	 "Exceptions to that, as in deny@1.2.3.0/24 or allow@10.1.2.3:tcp:80,443 (repeatable)",
+	 NULL, .spec = sandbox_spec_net_rule, .scope = FIELD_NET, .after = conf_net_compose},
+	{"network.deny", NULL, FIELD_LIST, 0, NULL, "TARGET[:PROTOCOL[:PORTS]]",
+	 "Rules that deny, behind those of network.rules", NULL, .model = conf_net_deny,
+	 .scope = FIELD_NET, .after = conf_net_compose},
+	{"network.allow", NULL, FIELD_LIST, 0, NULL, "TARGET[:PROTOCOL[:PORTS]]",
+	 "Rules that allow, behind those that deny; with any, nothing else is allowed", NULL,
+	 .model = conf_net_allow, .scope = FIELD_NET, .after = conf_net_compose},
+	{"network.ports", NULL, FIELD_LIST, 0, NULL, "[BIND:]HOST:GUEST[/udp]",
+	 "Ports to publish besides those of \"ports\"", NULL, .spec = sandbox_spec_port,
+	 .scope = FIELD_NET, .clear = conf_net_ports},
+	{"network.max_connections", NULL, FIELD_NUMBER, 0, "max-connections", "N",
+	 "Connections of the guest at a time, both ways", NULL, .spec = limit_connections,
+	 .scope = FIELD_NET},
+	{"network.max_connection_rate", NULL, FIELD_TEXT, 0, "max-connection-rate", "N[/TIME]",
+	 "New connections in a time, a second if it is not said", NULL,
+	 .spec = limit_connection_rate, .scope = FIELD_NET},
+	{"network.egress_bandwidth", NULL, FIELD_TEXT, 0, "net-egress-bandwidth", "SIZE[/TIME]",
+	 "Bytes from the guest in a time, as in 10M or 1G/1m", NULL, .spec = limit_egress_bandwidth,
+	 .scope = FIELD_NET},
+	{"network.egress_bandwidth_burst", NULL, FIELD_TEXT, 0, "net-egress-bandwidth-burst",
+	 "SIZE", "Bytes above that, once", NULL, .spec = limit_egress_bandwidth_burst,
+	 .scope = FIELD_NET},
+	{"network.egress_ops", NULL, FIELD_TEXT, 0, "net-egress-ops", "N[/TIME]",
+	 "Frames from the guest in a time", NULL, .spec = limit_egress_ops, .scope = FIELD_NET},
+	{"network.egress_ops_burst", NULL, FIELD_TEXT, 0, "net-egress-ops-burst", "N",
+	 "Frames above that, once", NULL, .spec = limit_egress_ops_burst, .scope = FIELD_NET},
+	{"network.ingress_bandwidth", NULL, FIELD_TEXT, 0, "net-ingress-bandwidth", "SIZE[/TIME]",
+	 "Bytes to the guest in a time", NULL, .spec = limit_ingress_bandwidth, .scope = FIELD_NET},
+	{"network.ingress_bandwidth_burst", NULL, FIELD_TEXT, 0, "net-ingress-bandwidth-burst",
+	 "SIZE", "Bytes above that, once", NULL, .spec = limit_ingress_bandwidth_burst,
+	 .scope = FIELD_NET},
+	{"network.ingress_ops", NULL, FIELD_TEXT, 0, "net-ingress-ops", "N[/TIME]",
+	 "Frames to the guest in a time", NULL, .spec = limit_ingress_ops, .scope = FIELD_NET},
+	{"network.ingress_ops_burst", NULL, FIELD_TEXT, 0, "net-ingress-ops-burst", "N",
+	 "Frames above that, once", NULL, .spec = limit_ingress_ops_burst, .scope = FIELD_NET},
 	{"labels", NULL, FIELD_MAP, 0, "label", "KEY[=VALUE]",
 	 "Attach a label, to choose sandboxes by (repeatable)", NULL, .spec = sandbox_spec_label,
 	 .scope = FIELD_RUNTIME},
@@ -357,15 +412,14 @@ int field_set(const struct field *f, struct model *m, const char *text, const ch
 	if (r < 0)
 		return r;
 	m->creates |= !f->anyway;
-	return remember(m, f, text, from, err);
+	r = remember(m, f, text, from, err);
+	return r == 0 && f->after ? f->after(m, err) : r;
 }
 
-void field_clear(const struct field *f, struct model *m)
+int field_clear(const struct field *f, struct model *m)
 {
 	size_t n = 0;
 
-	if (f->clear)
-		f->clear(m);
 	for (size_t i = 0; i < m->nsaid; i++) {
 		if (m->said[i].field != f) {
 			m->said[n++] = m->said[i];
@@ -375,6 +429,9 @@ void field_clear(const struct field *f, struct model *m)
 		free(m->said[i].from);
 	}
 	m->nsaid = n;
+	if (f->clear)
+		f->clear(m);
+	return f->after ? f->after(m, NULL) : 0;
 }
 
 const struct field *field_by_key(const char *key)

@@ -22,10 +22,13 @@ struct conf_node;
 
 enum pull_policy { PULL_MISSING, PULL_ALWAYS, PULL_NEVER };
 
+/* Of what comes first wherever an order counts. */
+#define SAID_BY_HAND "command line"
+
 struct said {
 	const struct field *field;
 	char *text; /* in the words of a person, as the option would take it */
-	char *from; /* "command line", "FILE:LINE" */
+	char *from; /* SAID_BY_HAND, "FILE:LINE" */
 };
 
 struct model {
@@ -62,6 +65,7 @@ enum field_scope {
 	FIELD_RESOURCE,
 	FIELD_RUNTIME,
 	FIELD_FS,
+	FIELD_NET,
 };
 
 struct field {
@@ -87,6 +91,8 @@ struct field {
 	int (*load)(struct conf_loading *l, const struct field *f, const struct conf_node *n,
 		    struct err *err);
 	const char *schema;
+	/* What was said has changed. */
+	int (*after)(struct model *m, struct err *err);
 };
 
 extern const struct field fields[];
@@ -96,8 +102,8 @@ extern const size_t nfields;
 int field_set(const struct field *f, struct model *m, const char *text, const char *from,
 	      struct err *err);
 
-/* Forget what was said in a list. */
-void field_clear(const struct field *f, struct model *m);
+/* Forget what was said in a list. -ENOMEM. */
+int field_clear(const struct field *f, struct model *m);
 /* The row of a key or an option, or NULL. */
 const struct field *field_by_key(const char *key);
 const struct field *field_by_opt(const char *opt);

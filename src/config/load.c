@@ -15,6 +15,7 @@ const struct conf_scope conf_scopes[] = {
 	{"resource-conf", "The same, CPUs, memory and limits alone", NULL, FIELD_RESOURCE},
 	{"runtime-conf", "The same, what and how commands run alone", NULL, FIELD_RUNTIME},
 	{"fs-conf", "The same, files and disks alone", NULL, FIELD_FS},
+	{"net-conf", "The same, the network alone", "network", FIELD_ANYWHERE},
 	{"script-conf", "The same, a map of scripts alone", "scripts", FIELD_ANYWHERE},
 };
 const size_t nconf_scopes = ARRAY_SIZE(conf_scopes);
@@ -31,6 +32,8 @@ static const struct {
 	{"volumes", "volumes are not there yet"},
 	{"mounts", "volumes are not there yet; \"patches\" can copy files into the root"},
 	{"secrets", "secrets are not there yet"},
+	{"network.tls", "looking into TLS is not there yet"},
+	{"network.trust_host_cas", "looking into TLS is not there yet"},
 	{"vsock", "sockets of the host are not there yet"},
 	{"registry", "logins are kept by `msb registry login`"},
 	{"max_memory", "adding memory to a machine that runs is not there yet"},
@@ -91,9 +94,8 @@ static bool is_digits(const char *s)
 	return *s && strspn(s, "0123456789") == strlen(s);
 }
 
-/* A plain value; @key is what it is called in messages. */
-static int load_plain(struct conf_loading *l, const struct field *f, const char *key,
-		      const struct conf_node *n, struct err *err)
+int conf_load_plain(struct conf_loading *l, const struct field *f, const char *key,
+		    const struct conf_node *n, struct err *err)
 {
 	static const char *const wants[] = {
 		[FIELD_TEXT] = "a text",
@@ -153,13 +155,13 @@ static int load_list(struct conf_loading *l, const struct field *f, const struct
 	size_t i = 0;
 	int r = n->kind == CONF_LIST ? 0 : expected(l, f->key, n, "a list", err);
 
-	if (r == 0)
-		field_clear(f, l->m);
+	if (r == 0 && field_clear(f, l->m) < 0)
+		return no_memory(err);
 	for (const struct conf_node *c = n->first; c && r == 0; c = c->next) {
 		char key[96];
 
 		snprintf(key, sizeof(key), "%s[%zu]", f->key, i++);
-		r = load_plain(l, f, key, c, err);
+		r = conf_load_plain(l, f, key, c, err);
 	}
 	return r;
 }
@@ -173,7 +175,7 @@ static int load_value(struct conf_loading *l, const struct field *f, const struc
 		return load_map(l, f, n, err);
 	if (f->kind == FIELD_LIST)
 		return load_list(l, f, n, err);
-	return load_plain(l, f, f->key, n, err);
+	return conf_load_plain(l, f, f->key, n, err);
 }
 
 /* ---- values that have a form of their own ---- */
@@ -238,7 +240,7 @@ int conf_load_image(struct conf_loading *l, const struct field *f, const struct 
 	int r;
 
 	if (n->kind == CONF_TEXT)
-		return load_plain(l, f, f->key, n, err);
+		return conf_load_plain(l, f, f->key, n, err);
 	r = take_form(l, f->key, n, &form, err);
 	if (r < 0)
 		return r;
@@ -282,7 +284,7 @@ int conf_load_entrypoint(struct conf_loading *l, const struct field *f, const st
 {
 	if (n->kind == CONF_TEXT || (n->kind == CONF_LIST && n->first)) {
 		const struct conf_node *rest = n->kind == CONF_LIST ? n->first->next : NULL;
-		int r = load_plain(l, f, f->key, n->kind == CONF_LIST ? n->first : n, err);
+		int r = conf_load_plain(l, f, f->key, n->kind == CONF_LIST ? n->first : n, err);
 
 		for (size_t i = 1; rest && r == 0; rest = rest->next, i++) {
 			if (rest->kind != CONF_TEXT)
@@ -304,7 +306,7 @@ int conf_load_rlimits(struct conf_loading *l, const struct field *f, const struc
 	int r = n->kind == CONF_LIST ? 0 : expected(l, f->key, n, "a list", err);
 
 	if (r == 0)
-		field_clear(f, l->m);
+		(void)field_clear(f, l->m);
 	for (const struct conf_node *c = n->first; c && r == 0; c = c->next) {
 		struct form form = {keys, ARRAY_SIZE(keys)};
 		cleanup_free char *words = NULL;
@@ -312,7 +314,7 @@ int conf_load_rlimits(struct conf_loading *l, const struct field *f, const struc
 
 		snprintf(key, sizeof(key), "%s[%zu]", f->key, i++);
 		if (c->kind == CONF_TEXT) {
-			r = load_plain(l, f, key, c, err);
+			r = conf_load_plain(l, f, key, c, err);
 			continue;
 		}
 		r = take_form(l, key, c, &form, err);
@@ -331,7 +333,7 @@ int conf_load_rlimits(struct conf_loading *l, const struct field *f, const struc
 static void begin_patches(struct conf_loading *l)
 {
 	if (!l->patches)
-		field_clear(field_by_key("patches"), l->m);
+		(void)field_clear(field_by_key("patches"), l->m);
 	l->patches = true;
 }
 
@@ -490,8 +492,8 @@ static int no_key(struct conf_loading *l, const char *prefix, const char *path,
 	return unknown(l, path, n, (const char *const *)names.v, names.n, err);
 }
 
-static int walk(struct conf_loading *l, const char *prefix, const struct conf_node *map,
-		struct err *err)
+int conf_load_keys(struct conf_loading *l, const char *prefix, const struct conf_node *map,
+		   struct err *err)
 {
 	int r = 0;
 
@@ -513,7 +515,7 @@ static int walk(struct conf_loading *l, const char *prefix, const struct conf_no
 		if (f)
 			r = load_value(l, f, c, err);
 		else if (is_level(path))
-			r = walk(l, path, c, err);
+			r = conf_load_keys(l, path, c, err);
 		else
 			r = no_key(l, prefix, path, c, err);
 	}
@@ -530,7 +532,7 @@ int conf_load_file(const struct conf_scope *scope, const struct conf_file *file,
 	if (file->root->kind == CONF_NULL)
 		return 0;
 	return f ? load_value(&l, f, file->root, err)
-		 : walk(&l, scope->prefix ? scope->prefix : "", file->root, err);
+		 : conf_load_keys(&l, scope->prefix ? scope->prefix : "", file->root, err);
 }
 
 int conf_load(const struct conf_scope *scope, const char *path, struct model *m, struct err *err)

@@ -36,6 +36,12 @@ struct conf_loading {
 	const struct conf_scope *scope;
 	bool patches; /* those of this file have begun */
 };
+/* A plain value of a row; @key is what it is called in messages. */
+int conf_load_plain(struct conf_loading *l, const struct field *f, const char *key,
+		    const struct conf_node *n, struct err *err);
+/* The keys of a map, which are those below @prefix. */
+int conf_load_keys(struct conf_loading *l, const char *prefix, const struct conf_node *map,
+		   struct err *err);
 int conf_load_image(struct conf_loading *l, const struct field *f, const struct conf_node *n,
 		    struct err *err);
 int conf_load_entrypoint(struct conf_loading *l, const struct field *f, const struct conf_node *n,

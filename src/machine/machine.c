@@ -400,7 +400,7 @@ static int add_net(struct run *r, struct err *err)
 {
 	int e;
 
-	if (!r->m.config->net_profiles)
+	if (!r->m.config->has_net)
 		return 0;
 	e = machine_net_new(r->m.config, &r->net, &r->ports, err);
 	if (e == 0)

@@ -44,7 +44,21 @@ static void commit(void *arg, size_t len, const struct stack_meta *meta)
 	net_device_commit(((struct machine_net *)arg)->dev, len, &h);
 }
 
-static const struct net_guest_ops guest_ops = {.reserve = reserve, .commit = commit};
+static void resume(void *arg)
+{
+	net_device_resume(((struct machine_net *)arg)->dev);
+}
+
+static const struct net_guest_ops guest_ops = {
+	.resume = resume,
+	.reserve = reserve,
+	.commit = commit,
+};
+
+static unsigned frames(void *arg)
+{
+	return net_host_frames(((struct machine_net *)arg)->host);
+}
 
 static void features(void *arg, uint64_t f)
 {
@@ -67,7 +81,7 @@ static void input(void *arg, const struct iovec *iov, unsigned n, const struct v
 	/* A frame that never left memory needs no sum; that of the headers is made by the host. */
 	const struct stack_meta meta = {.partial = h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM};
 
-	stack_input(net_host_stack(net->host), iov, n, &meta, now_ns());
+	net_host_input(net->host, iov, n, &meta);
 }
 
 static void run(void *arg)
@@ -98,25 +112,50 @@ static void stop(void *arg)
 
 static const struct net_backend_ops backend_ops = {
 	.features = features,
+	.frames = frames,
 	.input = input,
 	.run = run,
 	.stop = stop,
 };
 
-static int configure(const struct vm_config *c, struct stack_config *s, struct err *err)
+static bool said(const char *text)
 {
-	int r;
+	return text && *text;
+}
 
-	net_plan(s, c->net_ipv6);
+static int make_policy(const struct vm_net *c, struct net_policy *p, struct err *err)
+{
+	int r = 0;
+
+	net_policy_init(p);
+	if (said(c->profiles))
+		r = net_policy_profile(p, c->profiles, err);
+	if (r == 0 && said(c->egress))
+		r = net_policy_default(p, NET_EGRESS, c->egress, err);
+	if (r == 0 && said(c->ingress))
+		r = net_policy_default(p, NET_INGRESS, c->ingress, err);
+	for (size_t i = 0; r == 0 && i < c->rules.n; i++)
+		r = net_policy_rules(p, c->rules.v[i], err);
+	return r;
+}
+
+static int configure(const struct vm_net *c, struct stack_config *s, struct err *err)
+{
+
+	net_plan(s, c->ipv6);
 	net_plan_resolvers(s, "/etc/resolv.conf");
 	s->max_flows = net_host_flows();
 	if (getrandom(s->seed, sizeof(s->seed), 0) != sizeof(s->seed))
 		return err_errno(err, "the host gives no random numbers");
-	net_policy_init(&s->policy);
-	r = net_policy_profile(&s->policy, c->net_profiles, err);
-	for (size_t i = 0; r == 0 && i < c->net_rules.n; i++)
-		r = net_policy_rules(&s->policy, c->net_rules.v[i], err);
-	return r;
+	for (size_t i = 0; i < c->limits.n; i++) {
+		int r = net_limits_set_pair(&s->limits, c->limits.v[i], err);
+
+		if (r < 0)
+			return r;
+	}
+	if (s->limits.connections)
+		s->max_flows = MIN(s->max_flows, s->limits.connections);
+	return make_policy(c, &s->policy, err);
 }
 
 static int describe_port(const struct net_port *p, struct strv *to)
@@ -131,28 +170,31 @@ static int describe_port(const struct net_port *p, struct strv *to)
 			 p->port, p->guest_port, proto);
 }
 
-static int open_ports(const struct vm_config *c, struct net_port *ports, unsigned *n,
+static int open_ports(const struct vm_net *c, struct net_port *ports, unsigned *n,
 		      struct strv *published, struct err *err)
 {
-	int r = 0;
+	for (size_t i = 0; i < c->ports.n; i++) {
+		int r = net_port_parse(c->ports.v[i], ports + *n, NET_PORTS_MAX - *n, err);
 
-	for (; r == 0 && *n < c->ports.n; ++*n) {
-		r = net_port_parse(c->ports.v[*n], &ports[*n], err);
-		if (r == 0)
-			r = net_port_open(&ports[*n], err);
+		for (int k = 0; k < r; k++, ++*n) {
+			int e = net_port_open(&ports[*n], err);
+
+			if (e < 0)
+				return e;
+			if (describe_port(&ports[*n], published) < 0)
+				r = err_set(err, ENOMEM, "cannot publish ports: out of memory");
+		}
 		if (r < 0)
 			return r;
-		if (describe_port(&ports[*n], published) < 0)
-			r = err_set(err, ENOMEM, "cannot publish ports: out of memory");
 	}
-	return r;
+	return 0;
 }
 
 int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struct strv *published,
 		    struct err *err)
 {
 	cleanup_free struct stack_config *s = calloc(1, sizeof(*s));
-	cleanup_free struct net_port *ports = calloc(c->ports.n + 1, sizeof(*ports));
+	cleanup_free struct net_port *ports = calloc(NET_PORTS_MAX, sizeof(*ports));
 	struct machine_net *n = calloc(1, sizeof(*n));
 	unsigned nports = 0;
 	int r;
@@ -161,11 +203,9 @@ int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struc
 		free(n);
 		return err_set(err, ENOMEM, "cannot create a network: out of memory");
 	}
-	r = c->ports.n > NET_PORTS_MAX
-		    ? err_set(err, ERR_LIMIT, "more than %d published ports", NET_PORTS_MAX)
-		    : configure(c, s, err);
+	r = configure(&c->net, s, err);
 	if (r == 0)
-		r = open_ports(c, ports, &nports, published, err);
+		r = open_ports(&c->net, ports, &nports, published, err);
 	if (r == 0)
 		r = net_device_new(s->guest_mac, &backend_ops, n, &n->dev, err);
 	if (r < 0)

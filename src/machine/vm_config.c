@@ -37,6 +37,14 @@ static const struct wire_field disk_fields[] = {
 };
 static const struct wire_table disk_table = TABLE(vm_disk, disk_fields);
 
+static const struct wire_field net_fields[] = {
+	FIELD(vm_net, profiles, WIRE_TEXT), FIELD(vm_net, egress, WIRE_TEXT),
+	FIELD(vm_net, ingress, WIRE_TEXT),  FIELD(vm_net, rules, WIRE_TEXTS),
+	FIELD(vm_net, limits, WIRE_TEXTS),  FIELD(vm_net, ports, WIRE_TEXTS),
+	FIELD(vm_net, ipv6, WIRE_BOOL),
+};
+const struct wire_table vm_net_table = TABLE(vm_net, net_fields);
+
 static const struct wire_field config_fields[] = {
 	FIELD(vm_config, name, WIRE_TEXT),
 	FIELD(vm_config, dir, WIRE_TEXT),
@@ -57,10 +65,8 @@ static const struct wire_field config_fields[] = {
 	FIELD(vm_config, jail, WIRE_TEXT),
 	FIELD(vm_config, max_duration_ns, WIRE_U64),
 	FIELD(vm_config, idle_timeout_ns, WIRE_U64),
-	FIELD(vm_config, net_profiles, WIRE_TEXT, .flags = WIRE_OPTIONAL),
-	FIELD(vm_config, net_rules, WIRE_TEXTS),
-	FIELD(vm_config, ports, WIRE_TEXTS),
-	FIELD(vm_config, net_ipv6, WIRE_BOOL),
+	FIELD(vm_config, net, WIRE_STRUCT, .flags = WIRE_OPTIONAL,
+	      .has = offsetof(struct vm_config, has_net), .table = &vm_net_table),
 	FIELD(vm_config, spawned_ns, WIRE_U64),
 };
 static const struct wire_table config_table = TABLE(vm_config, config_fields);

@@ -52,6 +52,18 @@ struct vm_disk {
 	bool volatile_data; /* thrown away with the machine: flushes need not reach the disk */
 };
 
+/* The network, in the words of net/policy.h, net/limit.h and net/host.h. */
+struct vm_net {
+	char *profiles; /* may be empty */
+	/* What no rule decides, "allow" or "deny"; empty: what the profiles say. */
+	char *egress, *ingress;
+	struct wire_texts rules;  /* in order, before what the profiles say */
+	struct wire_texts limits; /* "KEY=VALUE" */
+	struct wire_texts ports;
+	bool ipv6;
+};
+extern const struct wire_table vm_net_table;
+
 struct vm_config {
 	char *name;
 	char *dir;    /* the sandbox's directory; logs/kernel.log goes here */
@@ -72,10 +84,8 @@ struct vm_config {
 	char *jail;	     /* "off": msb-vm and QEMU keep the rights they were started with */
 	/* The machine ends by itself, counted from its readiness; 0: it does not. */
 	uint64_t max_duration_ns, idle_timeout_ns;
-	char *net_profiles;	     /* net/policy.h; NULL: there is no network */
-	struct wire_texts net_rules; /* net/policy.h, in order, before what the profiles say */
-	struct wire_texts ports;     /* net/host.h */
-	bool net_ipv6;
+	bool has_net;
+	struct vm_net net;
 	uint64_t spawned_ns; /* CLOCK_MONOTONIC when msb was about to start msb-vm */
 };
 

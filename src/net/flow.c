@@ -96,12 +96,15 @@ struct flow *flow_find(struct stack *s, const struct flow_key *key)
 
 struct flow *flow_new(struct stack *s, const struct flow_key *key)
 {
-	struct flow *f = s->stats.flows < s->config.max_flows ? calloc(1, sizeof(*f)) : NULL;
+	struct flow *f = NULL;
 
+	if (s->stats.flows < s->config.max_flows && net_bucket_ready(&s->new_flows, s->now))
+		f = calloc(1, sizeof(*f));
 	if (!f) {
 		s->stats.full++;
 		return NULL;
 	}
+	net_bucket_take(&s->new_flows, 1);
 	f->key = *key;
 	LIST_INSERT_HEAD(bucket_of(s, key), f, bucket);
 	s->stats.flows++;

@@ -42,7 +42,9 @@ struct host_socket {
 struct net_host {
 	struct stack *s;
 	struct loop *loop;
-	struct loop_timer timer;
+	struct loop_timer timer, gate_timer;
+	struct net_gate out, in; /* of the guest */
+	bool holding;		 /* what arrives at published ports of UDP waits */
 	const struct net_guest_ops *ops;
 	void *arg;
 	int probe4, probe6; /* never send anything */
@@ -91,6 +93,8 @@ static unsigned op_reserve(void *arg, size_t len, struct iovec *iov, unsigned ma
 {
 	struct net_host *h = arg;
 
+	if (net_gate_limits(&h->in) && !net_gate_open(&h->in, now_ns()))
+		return 0;
 	return h->ops->reserve(h->arg, len, iov, max);
 }
 
@@ -98,6 +102,8 @@ static void op_commit(void *arg, size_t len, const struct stack_meta *meta)
 {
 	struct net_host *h = arg;
 
+	if (len)
+		net_gate_pass(&h->in, len);
 	h->ops->commit(h->arg, len, meta);
 }
 
@@ -384,6 +390,45 @@ static void on_timer(struct loop_timer *t)
 	net_host_run(h);
 }
 
+/* ---- limits ---- */
+
+static void hold_datagrams(struct net_host *h, bool hold)
+{
+	for (unsigned i = 0; i < h->nlisteners; i++) {
+		struct listener *l = &h->listeners[i];
+
+		if (l->port.proto == NET_UDP && loop_source_active(&l->source))
+			loop_mod(&l->source, hold ? 0 : EPOLLIN);
+	}
+}
+
+static void wait_for_gates(struct net_host *h)
+{
+	uint64_t when = UINT64_MAX;
+
+	if (h->out.held)
+		when = net_gate_when(&h->out);
+	if (h->in.held)
+		when = MIN(when, net_gate_when(&h->in));
+	if (when != UINT64_MAX)
+		(void)loop_timer_at(h->loop, &h->gate_timer, when);
+	if (h->in.held && !h->holding)
+		hold_datagrams(h, h->holding = true);
+}
+
+static void on_gate(struct loop_timer *t)
+{
+	struct net_host *h = container_of(t, struct net_host, gate_timer);
+	const bool out = h->out.held;
+
+	h->out.held = h->in.held = false;
+	if (h->holding)
+		hold_datagrams(h, h->holding = false);
+	if (out)
+		h->ops->resume(h->arg);
+	net_host_run(h);
+}
+
 void net_host_run(struct net_host *h)
 {
 	uint64_t now = now_ns();
@@ -394,6 +439,25 @@ void net_host_run(struct net_host *h)
 		(void)loop_timer_at(h->loop, &h->timer, next);
 	else
 		loop_timer_stop(&h->timer);
+	wait_for_gates(h);
+}
+
+unsigned net_host_frames(struct net_host *h)
+{
+	if (!net_gate_limits(&h->out))
+		return UINT_MAX;
+	if (net_gate_open(&h->out, now_ns()))
+		return 1;
+	wait_for_gates(h);
+	return 0;
+}
+
+void net_host_input(struct net_host *h, const struct iovec *iov, unsigned n,
+		    const struct stack_meta *meta)
+{
+	if (net_gate_limits(&h->out))
+		net_gate_pass(&h->out, iov_size(iov, n));
+	stack_input(h->s, iov, n, meta, now_ns());
 }
 
 static void on_socket(struct loop_source *src, uint32_t events)
@@ -531,6 +595,11 @@ int net_host_new(const struct stack_config *config, const struct net_guest_ops *
 	h->arg = arg;
 	h->probe4 = h->probe6 = -1;
 	h->timer.fn = on_timer;
+	h->gate_timer.fn = on_gate;
+	net_gate_init(&h->out, &config->limits.rate[NET_RATE_OUT_BYTES],
+		      &config->limits.rate[NET_RATE_OUT_FRAMES], now_ns());
+	net_gate_init(&h->in, &config->limits.rate[NET_RATE_IN_BYTES],
+		      &config->limits.rate[NET_RATE_IN_FRAMES], now_ns());
 	r = stack_new(config, &ops, h, &h->s, err);
 	if (r < 0) {
 		free(h->listeners);
@@ -563,6 +632,7 @@ struct net_host *net_host_free(struct net_host *h)
 		return NULL;
 	h->s = stack_free(h->s);
 	loop_timer_stop(&h->timer);
+	loop_timer_stop(&h->gate_timer);
 	for (unsigned i = 0; i < h->nlisteners; i++) {
 		loop_del(&h->listeners[i].source);
 		close_fd(h->listeners[i].port.fd);
@@ -584,27 +654,16 @@ struct stack *net_host_stack(struct net_host *h)
 static int bad_port(struct err *err, const char *text)
 {
 	err_set(err, ERR_USAGE, "no port to publish: \"%s\"", text);
-	return err_hint(err, "it looks like 8080:80, 127.0.0.1:8080:80, [::1]:5353:53/udp");
+	return err_hint(err, "it looks like 8080:80, 8000-8010:9000-9010, 127.0.0.1:8080:80 or "
+			     "[::1]:5353:53/udp");
 }
 
-static bool parse_number(const char *text, unsigned least, uint16_t *ret)
-{
-	unsigned long v;
-	char *end;
-
-	if (!text || *text < '0' || *text > '9')
-		return false;
-	v = strtoul(text, &end, 10);
-	if (*end || v < least || v > 65535)
-		return false;
-	*ret = (uint16_t)v;
-	return true;
-}
-
-int net_port_parse(const char *text, struct net_port *ret, struct err *err)
+int net_port_parse(const char *text, struct net_port *ret, unsigned max, struct err *err)
 {
 	static const uint8_t loopback[] = {127, 0, 0, 1};
 	struct net_port p = {.bind = net_addr_v4(loopback), .proto = NET_TCP, .fd = -1};
+	uint16_t low, high, glow, ghigh;
+	unsigned n;
 	cleanup_free char *copy = strdup(text);
 	char *proto = copy, *guest, *host, *bind;
 
@@ -626,19 +685,34 @@ int net_port_parse(const char *text, struct net_port *ret, struct err *err)
 	else
 		host = copy;
 	if (bind && *bind == '[') {
-		size_t n = strlen(++bind);
+		size_t len = strlen(++bind);
 
-		if (!n || bind[n - 1] != ']')
+		if (!len || bind[len - 1] != ']')
 			return bad_port(err, text);
-		bind[n - 1] = '\0';
+		bind[len - 1] = '\0';
 	} else if (bind && strchr(bind, ':')) {
 		return bad_port(err, text);
 	}
-	if ((bind && !net_addr_parse(bind, &p.bind)) || !parse_number(host, 0, &p.port) ||
-	    !parse_number(guest, 1, &p.guest_port))
+	if ((bind && !net_addr_parse(bind, &p.bind)) || !net_ports_parse(host, 0, &low, &high) ||
+	    !net_ports_parse(guest, 1, &glow, &ghigh) || (!low && high))
 		return bad_port(err, text);
-	*ret = p;
-	return 0;
+	n = ghigh - glow + 1u;
+	if (low && high - low + 1u != n) {
+		err_set(err, ERR_USAGE, "\"%s\": %u ports of this host cannot be %u of the guest",
+			text, high - low + 1u, n);
+		return err_hint(err, "name as many of both, or 0 for any of this host");
+	}
+	if (n > max) {
+		err_set(err, ERR_LIMIT, "\"%s\": more than %d published ports", text,
+			NET_PORTS_MAX);
+		return err_hint(err, "a proxy of yours in the guest can serve many through one");
+	}
+	for (unsigned i = 0; i < n; i++) {
+		ret[i] = p;
+		ret[i].port = (uint16_t)(low ? low + i : 0);
+		ret[i].guest_port = (uint16_t)(glow + i);
+	}
+	return (int)n;
 }
 
 int net_port_open(struct net_port *p, struct err *err)

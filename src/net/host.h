@@ -27,13 +27,18 @@ struct net_port {
 /* As many as a range of all that one program could want. */
 #define NET_PORTS_MAX 1024
 
-/* "[BIND:]HOST:GUEST[/tcp|/udp]", an IPv6 address in brackets. fd becomes -1. ERR_USAGE with a
- * hint. */
-int net_port_parse(const char *text, struct net_port *ret, struct err *err);
+/*
+ * "[BIND:]HOST:GUEST[/tcp|/udp]", an IPv6 address in brackets, HOST and GUEST a port or as many of
+ * them, A-B; one HOST of 0 stands for as many free ones as there are guest's. Into @ret, of which
+ * there are @max; their fd becomes -1. How many: ERR_USAGE with a hint.
+ */
+int net_port_parse(const char *text, struct net_port *ret, unsigned max, struct err *err);
 /* Bind it; port 0 becomes the one that was free. */
 int net_port_open(struct net_port *p, struct err *err);
 
 struct net_guest_ops {
+	/* A frame may come again, after net_host_frames() said that none may. */
+	void (*resume)(void *arg);
 	unsigned (*reserve)(void *arg, size_t len, struct iovec *iov, unsigned max);
 	void (*commit)(void *arg, size_t len, const struct stack_meta *meta);
 };
@@ -51,6 +56,11 @@ int net_host_start(struct net_host *h);
 struct net_host *net_host_free(struct net_host *h);
 
 struct stack *net_host_stack(struct net_host *h);
+/* How many frames of the guest's may come before this is asked again, 0: none, until resume(). */
+unsigned net_host_frames(struct net_host *h);
+/* One of them: see stack_input(). */
+void net_host_input(struct net_host *h, const struct iovec *iov, unsigned n,
+		    const struct stack_meta *meta);
 /* After frames went into the stack, and when the guest has buffers again. */
 void net_host_run(struct net_host *h);
 

@@ -85,6 +85,21 @@ int net_policy_profile(struct net_policy *p, const char *words, struct err *err)
 	return 0;
 }
 
+int net_policy_default(struct net_policy *p, unsigned which, const char *word, struct err *err)
+{
+	const bool allow = str_eq(word, "allow");
+
+	if (!allow && !str_eq(word, "deny")) {
+		err_set(err, ERR_USAGE, "no default for a network: \"%s\"", word);
+		return err_hint(err, "it is allow or deny");
+	}
+	if (which & NET_EGRESS)
+		p->egress = allow ? (uint16_t)(EVERYTHING & ~NAMED) : 0;
+	if (which & NET_INGRESS)
+		p->ingress = allow;
+	return 0;
+}
+
 /* ---- rules ---- */
 
 static int bad(struct err *err, const char *what, const char *word)
@@ -116,22 +131,27 @@ static int parse_network(char *text, struct net_rule *r, struct err *err)
 	return 0;
 }
 
+bool net_ports_parse(const char *text, uint16_t least, uint16_t *low, uint16_t *high)
+{
+	cleanup_free char *copy = strdup(text);
+	char *last = copy ? strchr(copy, '-') : NULL;
+	uint64_t from, to;
+
+	if (last)
+		*last++ = '\0';
+	if (!copy || str_to_u64(copy, 65535, &from) < 0 ||
+	    str_to_u64(last ? last : copy, 65535, &to) < 0 || from < least || from > to)
+		return false;
+	*low = (uint16_t)from;
+	*high = (uint16_t)to;
+	return true;
+}
+
 static int parse_ports(const char *text, struct net_rule *r, struct err *err)
 {
-	unsigned low, high;
-	int n = 0;
-
-	if (str_eq(text, "any"))
+	if (str_eq(text, "any") || net_ports_parse(text, 1, &r->low, &r->high))
 		return 0;
-	if (sscanf(text, "%5u%n", &low, &n) == 1 && !text[n])
-		high = low;
-	else if (sscanf(text, "%5u-%5u%n", &low, &high, &n) != 2 || text[n])
-		return bad(err, "no port or range of ports:", text);
-	if (!low || low > high || high > 65535)
-		return bad(err, "no port or range of ports:", text);
-	r->low = (uint16_t)low;
-	r->high = (uint16_t)high;
-	return 0;
+	return bad(err, "no port or range of ports:", text);
 }
 
 /* The target, up to the colon behind it or the end; *rest is what follows the colon, or NULL. */
@@ -182,6 +202,11 @@ static int parse_rule(char *text, struct net_rule *ret, struct err *err)
 	if (ports) {
 		char *protocol = strsep(&ports, ":");
 
+		if (*protocol >= '0' && *protocol <= '9') {
+			err_set(err, ERR_USAGE, "\"%s\" is where the protocol belongs", protocol);
+			return err_hint(err, "the port comes behind it, as in allow@host:tcp:%s",
+					protocol);
+		}
 		if (!FIND(protocols, protocol, &value))
 			return bad(err, "no protocol:", protocol);
 		r.proto = (uint8_t)value;
@@ -199,6 +224,16 @@ static int parse_rule(char *text, struct net_rule *ret, struct err *err)
 	return 0;
 }
 
+/* One more range for a rule that names ports: the same rule with these. */
+static int more_ports(const struct net_rule *of, const char *text, struct net_rule *ret,
+		      struct err *err)
+{
+	if (!of || (!of->low && of->high == 65535))
+		return bad(err, "no rule, and no port behind others:", text);
+	*ret = *of;
+	return parse_ports(text, ret, err);
+}
+
 int net_policy_rules(struct net_policy *p, const char *text, struct err *err)
 {
 	cleanup_free char *copy = strdup(text);
@@ -212,7 +247,11 @@ int net_policy_rules(struct net_policy *p, const char *text, struct err *err)
 
 		if (n == NET_RULES_MAX)
 			return err_set(err, ERR_LIMIT, "more than %d network rules", NET_RULES_MAX);
-		r = parse_rule(one, &p->rule[n], err);
+		if (*one >= '0' && *one <= '9')
+			r = more_ports(n > p->nrules ? &p->rule[n - 1] : NULL, one, &p->rule[n],
+				       err);
+		else
+			r = parse_rule(one, &p->rule[n], err);
 		if (r < 0)
 			return err_wrap(err, "network rule \"%s\"", text);
 		n++;

@@ -7,10 +7,11 @@
  *
  *	ACTION     allow, deny
  *	DIRECTION  egress (what the guest begins), ingress (what comes through a published port),
- *any TARGET     any; host, meta, loopback, private, link-local, multicast, public; an IPv4 address
- *	           or network; an IPv6 address or network in brackets; dns[:udp|tcp|any]
- *	PROTOCOL   any, tcp, udp, icmpv4, icmpv6
- *	PORTS      any, N, A-B
+ *	           any
+ *	TARGET     any; host, meta, loopback, private, link-local, multicast, public; an IPv4
+ *address or network; an IPv6 address or network in brackets; dns[:udp|tcp|any] PROTOCOL   any, tcp,
+ *udp, icmpv4, icmpv6 PORTS      any, or N and A-B with commas between: what begins with a digit
+ *after a comma belongs to the rule before it
  *
  * Three things are not a matter of taste: what names this host by address (loopback in all its
  * spellings) is denied whatever the rules say, for the host has a name of its own, the gateway; and
@@ -61,7 +62,7 @@ struct net_rule {
 struct net_policy {
 	struct net_rule rule[NET_RULES_MAX];
 	unsigned nrules;
-	uint16_t egress; /* targets that profiles allow */
+	uint16_t egress; /* targets that profiles, or the default, allow */
 	bool ingress;	 /* through published ports */
 };
 
@@ -78,8 +79,15 @@ struct net_question {
 void net_policy_init(struct net_policy *p);
 /* Add what profiles allow: "public", "private", "host", "all", "none"; several with commas. */
 int net_policy_profile(struct net_policy *p, const char *words, struct err *err);
+/*
+ * "allow" or "deny" what no rule decides, in place of what profiles say, in @which directions
+ * (enum net_direction). What is allowed so is what a last rule allow@any would.
+ */
+int net_policy_default(struct net_policy *p, unsigned which, const char *word, struct err *err);
 /* Append rules, separated by commas. ERR_USAGE with a hint; ERR_LIMIT. */
 int net_policy_rules(struct net_policy *p, const char *text, struct err *err);
+/* "N" or "A-B", none below @least. */
+bool net_ports_parse(const char *text, uint16_t least, uint16_t *low, uint16_t *high);
 bool net_policy_allows(const struct net_policy *p, const struct net_question *q);
 
 #endif

@@ -21,6 +21,7 @@ int stack_new(const struct stack_config *config, const struct stack_ops *ops, vo
 		if (!s->config.max_flows)
 			s->config.max_flows = STACK_FLOWS_DEFAULT;
 		s->config.ndns = MIN(config->ndns, (unsigned)STACK_DNS_MAX);
+		net_bucket_init(&s->new_flows, &config->limits.rate[NET_RATE_CONNECTIONS], 0);
 		s->ops = ops;
 		s->arg = arg;
 	}

@@ -37,6 +37,7 @@
 
 #include "base/err.h"
 #include "net/addr.h"
+#include "net/limit.h"
 #include "net/policy.h"
 
 struct stack;
@@ -54,7 +55,8 @@ struct stack_config {
 	/* A family whose addresses are all zero is not spoken. */
 	struct net_addr guest4, gateway4, guest6, gateway6;
 	uint16_t mtu;
-	unsigned max_flows; /* 0 is STACK_FLOWS_DEFAULT */
+	unsigned max_flows;	  /* 0 is STACK_FLOWS_DEFAULT */
+	struct net_limits limits; /* of these, new flows; the others are the host's */
 	struct net_policy policy;
 	struct net_addr dns[STACK_DNS_MAX]; /* the host's resolvers, for questions to the gateway */
 	unsigned ndns;

@@ -99,6 +99,7 @@ struct stack {
 	bool csum, tso4, tso6;
 	uint64_t now;
 	struct stack_stats stats;
+	struct net_bucket new_flows;
 	unsigned dns_at; /* the resolver that answered last */
 
 	struct flow_list *buckets;

@@ -50,6 +50,8 @@ static const struct {
 	{"huge_pages", offsetof(struct sandbox_spec, huge_pages)},
 	{"log_level", offsetof(struct sandbox_spec, log_level)},
 	{"net", offsetof(struct sandbox_spec, net)},
+	{"net_egress", offsetof(struct sandbox_spec, net_egress)},
+	{"net_ingress", offsetof(struct sandbox_spec, net_ingress)},
 	{"root_file", offsetof(struct sandbox_spec, root_file)},
 	{"shell", offsetof(struct sandbox_spec, shell)},
 	{"security", offsetof(struct sandbox_spec, security)},
@@ -79,6 +81,7 @@ static const struct {
 	{"labels", offsetof(struct sandbox_spec, labels), true},
 	{"net_rules", offsetof(struct sandbox_spec, net_rules), false},
 	{"ports", offsetof(struct sandbox_spec, ports), false},
+	{"net_limits", offsetof(struct sandbox_spec, net_limits), true},
 	{"init_args", offsetof(struct sandbox_spec, init_args), false},
 	{"init_env", offsetof(struct sandbox_spec, init_env), true},
 };

@@ -53,7 +53,10 @@ void sandbox_spec_done(struct sandbox_spec *s)
 	strv_done(&s->entrypoint);
 	strv_done(&s->labels);
 	free(s->net);
+	free(s->net_egress);
+	free(s->net_ingress);
 	strv_done(&s->net_rules);
+	strv_done(&s->net_limits);
 	strv_done(&s->ports);
 	strv_done(&s->init_args);
 	strv_done(&s->init_env);
@@ -479,6 +482,8 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 		r = check_hostname(s->hostname, err);
 	if (r == 0)
 		r = check_init(s, err);
+	if (r == 0)
+		r = sandbox_spec_net_check(s, err);
 	if (r < 0)
 		return r;
 	if (s->workdir && s->workdir[0] != '/') {

@@ -65,8 +65,11 @@ struct sandbox_spec {
 	struct sandbox_rlimit rlimits[SANDBOX_RLIMITS_MAX];
 	size_t nrlimits;
 	struct strv labels; /* "K=V" */
-	char *net;	    /* profiles (net/policy.h); "public" when NULL */
+	/* Profiles (net/policy.h); when NULL, "public" or what the next two say. */
+	char *net;
+	char *net_egress, *net_ingress; /* "allow", "deny": what no rule decides */
 	struct strv net_rules, ports;
+	struct strv net_limits; /* "KEY=VALUE" (net/limit.h) */
 	/* 0: no limit. */
 	uint64_t max_duration_ms; /* of the machine's life */
 	uint64_t idle_timeout_ms; /* without anybody doing anything in it */
@@ -104,7 +107,19 @@ int sandbox_spec_label(struct sandbox_spec *s, const char *text, struct err *err
 int sandbox_spec_net(struct sandbox_spec *s, const char *text, struct err *err);
 /* Rules before those of the profiles; net/policy.h has the grammar. */
 int sandbox_spec_net_rule(struct sandbox_spec *s, const char *text, struct err *err);
-/* "[BIND:]HOST:GUEST[/udp]" */
+/* "allow" or "deny", both ways or one, instead of profiles. */
+int sandbox_spec_net_default(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_net_egress(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_net_ingress(struct sandbox_spec *s, const char *text, struct err *err);
+/* A limit of net/limit.h. */
+int sandbox_spec_net_limit(struct sandbox_spec *s, const char *key, const char *text,
+			   struct err *err);
+struct vm_net;
+/* What a machine is told of it; points into @s. */
+struct vm_net sandbox_vm_net(const struct sandbox_spec *s);
+/* Do the wishes for the network go together? */
+int sandbox_spec_net_check(const struct sandbox_spec *s, struct err *err);
+/* "[BIND:]HOST:GUEST[/udp]", ports or ranges of them */
 int sandbox_spec_port(struct sandbox_spec *s, const char *text, struct err *err);
 int sandbox_spec_max_duration(struct sandbox_spec *s, const char *text, struct err *err);
 int sandbox_spec_idle_timeout(struct sandbox_spec *s, const char *text, struct err *err);

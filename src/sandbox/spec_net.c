@@ -5,7 +5,10 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "machine/vm_config.h"
 #include "net/host.h"
+#include "net/limit.h"
+#include "net/plan.h"
 #include "net/policy.h"
 #include "sandbox/spec.h"
 
@@ -34,32 +37,132 @@ int sandbox_spec_net(struct sandbox_spec *s, const char *text, struct err *err)
 	return 0;
 }
 
+/* A comma and what is behind it is one more. */
+static unsigned count_rules(const char *text)
+{
+	unsigned n = 1;
+
+	while ((text = strchr(text, ',')) && *text++)
+		n++;
+	return n;
+}
+
 int sandbox_spec_net_rule(struct sandbox_spec *s, const char *text, struct err *err)
 {
 	cleanup_free struct net_policy *p = calloc(1, sizeof(*p));
-	int r = 0;
+	unsigned n = count_rules(text);
+	int r;
 
 	if (!p)
 		return out_of_memory(err);
-	/* With those before it, as there can be too many. */
 	net_policy_init(p);
-	for (size_t i = 0; i < s->net_rules.n && r == 0; i++)
-		r = net_policy_rules(p, s->net_rules.v[i], err);
-	if (r == 0)
-		r = net_policy_rules(p, text, err);
+	r = net_policy_rules(p, text, err);
 	if (r < 0)
 		return r;
+	for (size_t i = 0; i < s->net_rules.n; i++)
+		n += count_rules(s->net_rules.v[i]);
+	if (n > NET_RULES_MAX)
+		return err_set(err, ERR_USAGE, "more than %d network rules", NET_RULES_MAX);
 	return strv_add(&s->net_rules, text) < 0 ? out_of_memory(err) : 0;
+}
+
+static int set_default(char **at, const char *text, struct err *err)
+{
+	struct net_policy *p = calloc(1, sizeof(*p));
+	int r = p ? net_policy_default(p, NET_EGRESS | NET_INGRESS, text, err) : out_of_memory(err);
+	char *copy;
+
+	free(p);
+	if (r < 0)
+		return r;
+	copy = strdup(text);
+	if (!copy)
+		return out_of_memory(err);
+	free(*at);
+	*at = copy;
+	return 0;
+}
+
+int sandbox_spec_net_egress(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return set_default(&s->net_egress, text, err);
+}
+
+int sandbox_spec_net_ingress(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return set_default(&s->net_ingress, text, err);
+}
+
+int sandbox_spec_net_default(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	int r = set_default(&s->net_egress, text, err);
+
+	return r < 0 ? r : set_default(&s->net_ingress, text, err);
+}
+
+int sandbox_spec_net_limit(struct sandbox_spec *s, const char *key, const char *text,
+			   struct err *err)
+{
+	cleanup_free char *pair = str_fmt("%s=%s", key, text);
+	struct net_limits l = {0};
+	int r = net_limits_set(&l, key, text, err);
+
+	if (r < 0)
+		return r;
+	return !pair || strv_env_set(&s->net_limits, pair) < 0 ? out_of_memory(err) : 0;
+}
+
+static int check_ports(const struct sandbox_spec *s, struct err *err)
+{
+	cleanup_free struct net_port *ports = calloc(NET_PORTS_MAX, sizeof(*ports));
+	unsigned n = 0;
+	int r = ports ? 0 : out_of_memory(err);
+
+	for (size_t i = 0; i < s->ports.n && r >= 0; i++) {
+		r = net_port_parse(s->ports.v[i], ports, NET_PORTS_MAX - n, err);
+		n += r > 0 ? (unsigned)r : 0;
+	}
+	return r < 0 ? r : 0;
+}
+
+int sandbox_spec_net_check(const struct sandbox_spec *s, struct err *err)
+{
+	struct net_limits l = {0};
+	int r = check_ports(s, err);
+
+	if (r == 0 && s->net && s->net_egress) {
+		err_set(err, ERR_USAGE,
+			"the network profile \"%s\" and the default \"%s\" exclude each other",
+			s->net, s->net_egress);
+		return err_hint(err,
+				"a profile is a default with exceptions; --net-rule adds more");
+	}
+	for (size_t i = 0; i < s->net_limits.n && r == 0; i++)
+		r = net_limits_set_pair(&l, s->net_limits.v[i], err);
+	return r < 0 ? r : net_limits_check(&l, err);
+}
+
+struct vm_net sandbox_vm_net(const struct sandbox_spec *spec)
+{
+	return (struct vm_net){
+		.profiles = spec->net	       ? spec->net
+			    : spec->net_egress ? NULL
+					       : (char *)(uintptr_t) "public",
+		.egress = spec->net_egress,
+		.ingress = spec->net_ingress,
+		.rules = {spec->net_rules.v, spec->net_rules.n},
+		.limits = {spec->net_limits.v, spec->net_limits.n},
+		.ports = {spec->ports.v, spec->ports.n},
+		.ipv6 = net_host_has_ipv6(),
+	};
 }
 
 int sandbox_spec_port(struct sandbox_spec *s, const char *text, struct err *err)
 {
-	struct net_port port;
-	int r = net_port_parse(text, &port, err);
+	cleanup_free struct net_port *ports = calloc(NET_PORTS_MAX, sizeof(*ports));
+	int r = ports ? net_port_parse(text, ports, NET_PORTS_MAX, err) : out_of_memory(err);
 
 	if (r < 0)
 		return r;
-	if (s->ports.n == NET_PORTS_MAX)
-		return err_set(err, ERR_USAGE, "more than %d published ports", NET_PORTS_MAX);
 	return strv_add(&s->ports, text) < 0 ? out_of_memory(err) : 0;
 }

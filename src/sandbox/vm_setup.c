@@ -10,7 +10,6 @@
 #include "base/loop.h"
 #include "base/str.h"
 #include "machine/vm_config.h"
-#include "net/plan.h"
 #include "sandbox/bootstrap.h"
 #include "sandbox/sandbox_impl.h"
 #include "sandbox/upper.h"
@@ -188,10 +187,8 @@ int sandbox_vm_config(const struct sandbox *sb, struct err *err)
 		.cpus = MAX(spec->cpus, spec->max_cpus),
 		.cpus_on = spec->cpus,
 		.memory = spec->memory,
-		.net_profiles = spec->net ? spec->net : (char *)(uintptr_t) "public",
-		.net_rules = {spec->net_rules.v, spec->net_rules.n},
-		.ports = {spec->ports.v, spec->ports.n},
-		.net_ipv6 = net_host_has_ipv6(),
+		.has_net = true,
+		.net = sandbox_vm_net(spec),
 		.owned = true,
 		.remove_dir = sb->record.ephemeral,
 		.verbose_kernel = str_eq(level, "debug") || str_eq(level, "trace"),

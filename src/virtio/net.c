@@ -75,11 +75,27 @@ static const char *tx_serve(struct virtio_queue *q, const struct virtqueue_chain
 static bool tx_process(struct virtio_queue *q)
 {
 	struct net *net = to_net(q->dev);
-	bool more = virtio_queue_serve(q, net->tx_iov, TX_SLICE, TX_SLICE_BYTES, tx_serve);
+	unsigned left = TX_SLICE;
+	bool more = true;
 
+	while (more && left) {
+		unsigned n = MIN(left, net->ops->frames(net->arg));
+
+		/* What it has to wait with stays in the queue. */
+		if (!n)
+			more = false;
+		else
+			more = virtio_queue_serve(q, net->tx_iov, n, TX_SLICE_BYTES, tx_serve);
+		left -= n;
+	}
 	if (!virtio_device_broken(q->dev))
 		net->ops->run(net->arg);
 	return more;
+}
+
+void net_device_resume(struct virtio_device *dev)
+{
+	virtio_queue_schedule(&dev->queues[NET_QUEUE_TX]);
 }
 
 /* ---- to the guest ---- */

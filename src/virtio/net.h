@@ -22,6 +22,9 @@ enum net_queue { NET_QUEUE_RX, NET_QUEUE_TX, NET_QUEUES };
 struct net_backend_ops {
 	/* What the driver takes of VIRTIO_NET_F_GUEST_*, before its first frame. */
 	void (*features)(void *arg, uint64_t features);
+	/* How many frames may come before this is asked again; 0: none until net_device_resume().
+	 */
+	unsigned (*frames)(void *arg);
 	/* A frame, whose pieces are there during the call. The fields of @h are in host order. */
 	void (*input)(void *arg, const struct iovec *iov, unsigned n,
 		      const struct virtio_net_hdr_v1 *h);
@@ -34,6 +37,9 @@ struct net_backend_ops {
 /* @ops and @arg are borrowed for the device's life. */
 int net_device_new(const uint8_t mac[6], const struct net_backend_ops *ops, void *arg,
 		   struct virtio_device **ret, struct err *err);
+
+/* After frames() said that none may come: now they may. On the device's worker. */
+void net_device_resume(struct virtio_device *dev);
 
 /*
  * Room for a frame of @len bytes in at most @max pieces; 0 when there is none, in which case run()

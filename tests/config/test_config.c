@@ -250,6 +250,77 @@ static void fills(void **state)
 		assert_string_not_equal(m.said[i].text, "/data");
 }
 
+static void list_is(const struct strv *v, const char *want)
+{
+	char have[512] = "";
+
+	for (size_t i = 0; i < v->n; i++)
+		snprintf(have + strlen(have), sizeof(have) - strlen(have), "%s%s", i ? " " : "",
+			 v->v[i]);
+	assert_string_equal(have, want);
+}
+
+static void by_hand(struct model *m, const char *opt, const char *text)
+{
+	assert_int_equal(field_set(field_by_opt(opt), m, text, SAID_BY_HAND, NULL), 0);
+}
+
+/* Which rules a file's network has, and in which order. */
+static void network(void **state)
+{
+	static const char text[] = "ports: [\"1:1\"]\n"
+				   "network:\n"
+				   "  allow: [10.0.0.0/8, \"any@host:tcp:80\"]\n"
+				   "  deny: [10.1.0.0/16]\n"
+				   "  policy: public\n"
+				   "  rules: [allow@meta]\n"
+				   "  ports: [\"2:2/udp\"]\n"
+				   "  max_connections: 9\n"
+				   "  egress_bandwidth: 10M/1s\n";
+	cleanup_model struct model m = {0}, n = {0};
+	struct err err = ERR_INIT;
+
+	(void)state;
+	model_init(&m);
+	if (load(&m, "conf", text, &err) < 0)
+		fail_msg("%s", err.msg);
+	by_hand(&m, "net-rule", "deny@1.1.1.1");
+	list_is(&m.spec.net_rules, "deny@1.1.1.1 allow@meta deny@10.1.0.0/16 allow@10.0.0.0/8 "
+				   "allow:any@host:tcp:80");
+	/* What is allowed so is all. */
+	assert_string_equal(m.spec.net, "none");
+	list_is(&m.spec.ports, "1:1 2:2/udp");
+	list_is(&m.spec.net_limits, "max-connections=9 egress-bandwidth=10M/1s");
+	assert_int_equal(sandbox_spec_check(&m.spec, &err), 0);
+	/* Another file: lists are replaced, each by its own. */
+	assert_int_equal(load(&m, "net-conf", "allow: []\nports: [\"3:3\"]\n", &err), 0);
+	assert_string_equal(m.spec.net, "public");
+	list_is(&m.spec.ports, "1:1 3:3");
+	assert_int_equal(load(&m, "conf", "network: open\n", &err), 0);
+	assert_string_equal(m.spec.net, "all");
+	by_hand(&m, "net", "private");
+	assert_string_equal(m.spec.net, "private");
+	by_hand(&m, "net-default-ingress", "deny");
+	assert_int_equal(sandbox_spec_check(&m.spec, &err), 0);
+	by_hand(&m, "net-default-egress", "deny");
+	assert_int_equal(sandbox_spec_check(&m.spec, &err), -ERR_USAGE);
+
+	model_init(&n);
+	by_hand(&n, "net-default", "deny");
+	assert_string_equal(n.spec.net_ingress, "deny");
+	assert_int_equal(load(&n, "net-conf", "allow: [any]\ndefault_egress: allow\n", &err), 0);
+	assert_null(n.spec.net);
+	assert_string_equal(n.spec.net_egress, "allow");
+	by_hand(&n, "net-egress-ops-burst", "5");
+	assert_int_equal(sandbox_spec_check(&n.spec, &err), -ERR_USAGE);
+	by_hand(&n, "net-egress-ops", "5");
+	by_hand(&n, "port", "1000-1511:1-512");
+	by_hand(&n, "port", "0:1-512/udp");
+	assert_int_equal(sandbox_spec_check(&n.spec, &err), 0);
+	by_hand(&n, "port", "0:1");
+	assert_int_equal(sandbox_spec_check(&n.spec, &err), -ERR_LIMIT);
+}
+
 static void refuses_in_words(void **state)
 {
 	static const struct {
@@ -294,6 +365,17 @@ static void refuses_in_words(void **state)
 		{"conf", "image: {snapshot: a}\n", "snapshots are not there yet", ""},
 		{"conf", "description: x\n", "t.yaml:1:1: description: there is nothing", ""},
 		{"conf", "network:\n  profiles: nobody\n", "there is no network profile", "public"},
+		{"conf", "network: nobody\n", "t.yaml:1:10: network: there is no", "public"},
+		{"conf", "network: [a]\n", "network: a map is expected, not a list", ""},
+		{"conf", "network: {policy: [a]}\n", "network.policy: a text is expected", ""},
+		{"conf", "network: {deny: [nowhere]}\n", "network.deny[0]: ", "rules look like"},
+		{"conf", "network: {alow: [any]}\n", "there is no key \"network.alow\"",
+		 "did you mean allow?"},
+		{"conf", "network: {default: maybe}\n", "network.default: ", "allow or deny"},
+		{"conf", "network: {tls: {}}\n", "network.tls: looking into TLS", ""},
+		{"conf", "network: {egress_ops: fast}\n", "network.egress_ops: ", "1000/1s"},
+		{"net-conf", "cpus: 1\n", "there is no key \"network.cpus\"", ""},
+		{"conf", "ports: [\"80-90:80-91\"]\n", "11 ports of this host", ""},
 		{"conf", "sandboxes: {}\n", "t.yaml:1:1: sandboxes: this file describes one", ""},
 		{"conf", "name: x\n", "t.yaml:1:1: name: ", ""},
 		{"resource-conf", "env: {A: b}\n", "does not belong into a file of --resource-conf",
@@ -348,7 +430,7 @@ static void rows(void **state)
 			fail_msg("%s: a key, or a reason why it has none", what);
 		if (!f->help || !f->arg)
 			fail_msg("%s: no help", what);
-		if (f->opt && f->kind == FIELD_LIST && f->key && !f->clear)
+		if (f->opt && f->kind == FIELD_LIST && f->key && !f->clear && !f->after)
 			fail_msg("%s: files replace lists, and this one cannot be cleared", what);
 		if (f->load && !f->schema && f->kind != FIELD_LIST)
 			fail_msg("%s: a form of its own has a schema of its own", what);
@@ -462,6 +544,7 @@ int main(void)
 		cmocka_unit_test(json_refuses),
 		cmocka_unit_test(values),
 		cmocka_unit_test(fills),
+		cmocka_unit_test(network),
 		cmocka_unit_test(refuses_in_words),
 		cmocka_unit_test(scopes),
 		cmocka_unit_test(rows),

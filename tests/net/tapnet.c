@@ -176,7 +176,7 @@ static int run(char **argv, int nports, struct err *err)
 	net_policy_init(&c.policy);
 	r = net_policy_profile(&c.policy, argv[4], err);
 	for (int i = 0; r == 0 && i < nports; i++) {
-		r = net_port_parse(argv[5 + i], &ports[i], err);
+		r = net_port_parse(argv[5 + i], &ports[i], 1, err);
 		if (r == 0)
 			r = net_port_open(&ports[i], err);
 	}

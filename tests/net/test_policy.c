@@ -155,6 +155,16 @@ static void questions(void **state)
 		{"none", "allow@10.0.0.0/8:tcp:80-90", OUT, "10.1.2.3", 85, true},
 		{"none", "allow@10.0.0.0/8:tcp:80-90", OUT, "10.1.2.3", 91, false},
 		{"none", "allow@10.0.0.0/8:tcp:80-90", NET_EGRESS, NET_UDP, "10.1.2.3", 85, false},
+		{"none", "allow@any:tcp:80,443,8000-8100,allow@any:udp:9", OUT, "10.1.2.3", 443,
+		 true},
+		{"none", "allow@any:tcp:80,443,8000-8100,allow@any:udp:9", OUT, "10.1.2.3", 8100,
+		 true},
+		{"none", "allow@any:tcp:80,443,8000-8100,allow@any:udp:9", OUT, "10.1.2.3", 81,
+		 false},
+		{"none", "allow@any:tcp:80,443,8000-8100,allow@any:udp:9", OUT, "10.1.2.3", 9,
+		 false},
+		{"all", "deny@10.0.0.0/8:tcp:22,25", OUT, "10.1.2.3", 25, false},
+		{"all", "deny@10.0.0.0/8:tcp:22,25", OUT, "10.1.2.3", 26, true},
 		{"none", "deny@10.1.0.0/16,allow@10.0.0.0/8", OUT, "10.1.2.3", 85, false},
 		{"none", "deny@10.1.0.0/16,allow@10.0.0.0/8", OUT, "10.2.2.3", 85, true},
 		{"none", "allow@[fd00::/8]:udp", NET_EGRESS, NET_UDP, "fd01::1", 9, true},
@@ -177,6 +187,35 @@ static void questions(void **state)
 			fail_msg("row %zu: %s %s %s:%u", i, rows[i].profile,
 				 rows[i].rules ? rows[i].rules : "", rows[i].peer, rows[i].port);
 	}
+}
+
+static void defaults(void **state)
+{
+	struct net_question out = {.direction = NET_EGRESS, .proto = NET_TCP, .port = 80};
+	struct net_question in = {.direction = NET_INGRESS, .proto = NET_TCP, .port = 80};
+	struct net_policy p;
+
+	(void)state;
+	out.peer = in.peer = addr("10.1.2.3");
+	net_policy_init(&p);
+	assert_int_equal(net_policy_default(&p, NET_EGRESS, "allow", NULL), 0);
+	assert_true(net_policy_allows(&p, &out));
+	assert_true(net_policy_allows(&p, &in));
+	/* It opens no more than allow@any. */
+	out.peer = addr("169.254.169.254");
+	assert_false(net_policy_allows(&p, &out));
+	out.host = true;
+	out.peer = addr("172.16.0.1");
+	assert_false(net_policy_allows(&p, &out));
+	assert_int_equal(net_policy_rules(&p, "allow:ingress@10.0.0.0/8:tcp:80,81", NULL), 0);
+	assert_int_equal(net_policy_default(&p, NET_EGRESS | NET_INGRESS, "deny", NULL), 0);
+	out.host = false;
+	out.peer = addr("10.1.2.3");
+	assert_false(net_policy_allows(&p, &out));
+	assert_true(net_policy_allows(&p, &in));
+	in.port = 82;
+	assert_false(net_policy_allows(&p, &in));
+	assert_int_equal(net_policy_default(&p, NET_EGRESS, "maybe", NULL), -ERR_USAGE);
 }
 
 static void refused_words(void **state)
@@ -202,6 +241,13 @@ static void refused_words(void **state)
 		"allow@any:tcp:9-8",
 		"allow@any:tcp:80x",
 		"allow@any:tcp:80,",
+		"allow@any:tcp:80,90x",
+		"allow@any:tcp:80,0",
+		"allow@any:tcp:80 -90",
+		"allow@any:tcp:80-90-91",
+		"allow@any:tcp,80",
+		"allow@any,80",
+		"80",
 		"allow@host:443",
 		"allow@any:icmpv4:1",
 		"allow:ingress@dns",
@@ -231,6 +277,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(kinds),
 		cmocka_unit_test(questions),
+		cmocka_unit_test(defaults),
 		cmocka_unit_test(refused_words),
 	};
 

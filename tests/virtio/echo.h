@@ -19,6 +19,8 @@ struct echo {
 	uint64_t features;
 	unsigned inputs, runs, stops;
 	bool no_room;
+	bool one_by_one; /* frames are taken singly, and @held: none */
+	bool held;
 };
 
 static void echo_features(void *arg, uint64_t features)
@@ -64,8 +66,16 @@ static void echo_stop(void *arg)
 	((struct echo *)arg)->stops++;
 }
 
+static unsigned echo_frames(void *arg)
+{
+	struct echo *e = arg;
+
+	return e->held ? 0 : e->one_by_one ? 1 : UINT32_MAX;
+}
+
 static const struct net_backend_ops echo_ops = {
 	.features = echo_features,
+	.frames = echo_frames,
 	.input = echo_input,
 	.run = echo_run,
 	.stop = echo_stop,

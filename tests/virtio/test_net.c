@@ -232,6 +232,45 @@ static void buffers_without_room_break_it(void **state)
 	refused(f, &f->rx, &b, 1);
 }
 
+/* Asked for in turn: for it to send on, or to wait. */
+static void let_go(void *arg)
+{
+	struct fixture *f = arg;
+
+	f->echo.held = false;
+	net_device_resume(f->echo.dev);
+}
+
+/* What the back-end does not want yet stays with the driver, and comes in order after. */
+static void a_held_frame_waits(void **state)
+{
+	struct fixture *f = *state;
+	struct drvbuf b = {OUT, HDR + 60, false};
+	uint32_t head, n;
+
+	start(f, FEATURES | MERGE);
+	f->echo.one_by_one = true;
+	send_frame(f, 100);
+	assert_int_equal(f->echo.inputs, 1);
+	f->echo.held = true;
+	memset(drv_at(&f->d, OUT), 0, HDR);
+	for (int i = 0; i < 3; i++) {
+		drvq_add(&f->tx, &b, 1);
+		drvq_kick(&f->tx);
+		settle(f);
+		assert_false(drvq_take(&f->tx, &head, &n));
+	}
+	assert_int_equal(f->echo.inputs, 1);
+	loop_call(virtio_queue_loop(f->echo.dev, 0), let_go, f);
+	settle(f);
+	for (int i = 0; i < 3; i++)
+		assert_true(drvq_take(&f->tx, &head, &n));
+	assert_int_equal(f->echo.inputs, 4);
+	/* And the next kick is heard. */
+	send_frame(f, 100);
+	assert_int_equal(f->echo.inputs, 5);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -240,7 +279,7 @@ int main(void)
 		TEST(a_long_one_takes_several),	     TEST(what_fits_nowhere_is_dropped),
 		TEST(a_frame_waits_for_buffers),     TEST(short_frames_break_it),
 		TEST(frames_to_write_break_it),	     TEST(buffers_to_read_break_it),
-		TEST(buffers_without_room_break_it),
+		TEST(buffers_without_room_break_it), TEST(a_held_frame_waits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
