@@ -10,7 +10,6 @@
 
 PREFIX ?= /usr/local
 DESTDIR ?=
-SHARE = $(DESTDIR)$(PREFIX)/share
 FUZZ_SECONDS ?= 60
 MESON_ARGS ?=
 
@@ -49,20 +48,7 @@ fuzz:
 	scripts/fuzz.sh $(FUZZ_SECONDS)
 
 install: all
-	install -D -m 0755 -s build/msb $(DESTDIR)$(PREFIX)/bin/msb
-	install -D -m 0755 -s build/msb-vm $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-vm
-	install -D -m 0755 -s build/msb-fetch $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-fetch
-	install -D -m 0755 -s build/msb-convert $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-convert
-	install -D -m 0755 -s build/msb-ssh $(DESTDIR)$(PREFIX)/lib/microsandbox/msb-ssh
-	install -D -m 0755 build/guest/agentd $(DESTDIR)$(PREFIX)/lib/microsandbox/guest/agentd
-	build/msb schema | install -D -m 0644 /dev/stdin $(SHARE)/microsandbox/sandbox.schema.json
-	build/msb completion bash | install -D -m 0644 /dev/stdin $(SHARE)/bash-completion/completions/msb
-	build/msb completion zsh | install -D -m 0644 /dev/stdin $(SHARE)/zsh/site-functions/_msb
-	build/msb completion fish | install -D -m 0644 /dev/stdin $(SHARE)/fish/vendor_completions.d/msb.fish
-	for page in $$(build/msb __man); do \
-		build/msb __man $$page | install -D -m 0644 /dev/stdin $(SHARE)/man/man$${page##*.}/$$page || exit; \
-	done
-	install -D -m 0644 build/vmlinux $(DESTDIR)$(PREFIX)/lib/microsandbox/vmlinux
+	PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install.sh
 
 format:
 	git ls-files -co --exclude-standard '*.[ch]' | xargs clang-format -i

@@ -95,6 +95,9 @@ const char *cli_age(int64_t unix_seconds, char b[32]);
 /* "2026-11-21T06:30:00Z" into @b. */
 const char *cli_time(int64_t unix_seconds, char b[32]);
 
+/* "5m" is five minutes ago; a date and time; or Unix seconds with an @. In nanoseconds. */
+int cli_past_time(const char *text, int64_t *ret, struct err *err);
+
 /* Print a JSON document and drop it. */
 struct json_t;
 int cli_json(struct json_t *j);
@@ -108,6 +111,7 @@ extern const struct verb verb_create, verb_start, verb_kill, verb_restart, verb_
 	verb_keep;
 extern const struct verb verb_modify;
 extern const struct verb verb_config, verb_schema, verb_completion, verb_complete, verb_man;
+extern const struct verb verb_events, verb_self, verb_version;
 
 /* All of them in the order of the help, and the options that each has. */
 extern const struct verb *const cli_verbs[];

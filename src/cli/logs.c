@@ -46,29 +46,33 @@ static int set_tail(const struct opt *o, void *target, const char *value, struct
 	return 0;
 }
 
-/* "5m" is five minutes ago; a date and time; or Unix seconds with an @. */
-static int set_time(const struct opt *o, void *target, const char *value, struct err *err)
+int cli_past_time(const char *text, int64_t *ret, struct err *err)
 {
-	struct logs_args *a = target;
-	int64_t *to = o->number ? &a->until : &a->since;
 	struct timespec now;
 	struct err ignored = ERR_INIT;
 	uint64_t n;
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	if (value[0] == '@' && str_to_u64(value + 1, INT64_MAX / 1000000000, &n) == 0) {
-		*to = (int64_t)n * 1000000000;
-	} else if (log_time_parse(value, strlen(value), to) < 0) {
-		if (str_to_duration(value, "time", &n, &ignored) < 0) {
-			err_set(err, ERR_USAGE, "\"%s\" is no time", value);
+	if (text[0] == '@' && str_to_u64(text + 1, INT64_MAX / 1000000000, &n) == 0) {
+		*ret = (int64_t)n * 1000000000;
+	} else if (log_time_parse(text, strlen(text), ret) < 0) {
+		if (str_to_duration(text, "time", &n, &ignored) < 0) {
+			err_set(err, ERR_USAGE, "\"%s\" is no time", text);
 			return err_hint(err, "it is like 10m (ago), 2026-01-31T12:00:00Z or "
 					     "@1767225600");
 		}
-		*to = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec -
-		      (int64_t)MIN(n, (uint64_t)INT64_MAX);
+		*ret = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec -
+		       (int64_t)MIN(n, (uint64_t)INT64_MAX);
 	}
-	*(o->number ? &a->has_until : &a->has_since) = true;
 	return 0;
+}
+
+static int set_time(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct logs_args *a = target;
+
+	*(o->number ? &a->has_until : &a->has_since) = true;
+	return cli_past_time(value, o->number ? &a->until : &a->since, err);
 }
 
 static int set_source(const struct opt *o, void *target, const char *value, struct err *err)

@@ -175,13 +175,14 @@ int sandbox_state_read(struct store *s, const char *name, struct sandbox_status 
 	return r ? take_status(st, 0, name, ret, err) : no_row(name, err);
 }
 
-/* One event; the oldest make room. */
+/* One event, with the labels of that moment; the oldest make room. */
 static int add_event(struct store *s, const char *name, const char *old, const char *new,
 		     const char *reason, int exit_code, struct err *err)
 {
 	int r = run(s, err,
-		    "INSERT INTO events(at, sandbox, old, new, reason, exit_code)"
-		    " VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+		    "INSERT INTO events(at, sandbox, old, new, reason, exit_code, labels)"
+		    " VALUES(?1, ?2, ?3, ?4, ?5, ?6,"
+		    " (SELECT json_group_object(key, value) FROM labels WHERE sandbox = ?2))",
 		    "itttt"
 		    "c",
 		    (int64_t)time(NULL), name, old, new, reason ? reason : "", exit_code);

@@ -82,6 +82,10 @@ static const char store_schema_3[] =
 	" exit_code INTEGER) STRICT;"
 	"CREATE INDEX events_by_sandbox ON events(sandbox, seq);";
 
+/* Version 4: events know the labels, which a sandbox that is gone has no more. */
+static const char store_schema_4[] =
+	"ALTER TABLE events ADD COLUMN labels TEXT NOT NULL DEFAULT '{}';";
+
 static const char store_schema_mark[] = "PRAGMA application_id=" STR(
 	STORE_APPLICATION_ID) ";"
 			      "PRAGMA user_version=" STR(STORE_VERSION) ";";
@@ -93,6 +97,7 @@ static const struct {
 } store_steps[] = {
 	{0, 2, store_schema_2},
 	{2, 3, store_schema_3},
+	{3, 4, store_schema_4},
 };
 
 const char *store_home(const struct store *s)

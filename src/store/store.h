@@ -42,7 +42,7 @@ struct sqlite3_stmt;
  * The layout and schema this code reads and writes. A store of version STORE_VERSION_OLDEST or
  * later is brought up to it when it is opened; any other is refused, never touched.
  */
-#define STORE_VERSION	     3
+#define STORE_VERSION	     4
 #define STORE_VERSION_OLDEST 2
 
 enum store_dir {

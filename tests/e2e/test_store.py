@@ -667,7 +667,7 @@ class Faults(Case):
     def each(self, kind, *words):
         """@words, from the state in base, with each fault of that kind."""
         self.fresh()
-        before = self.state() if os.path.exists(self.base) else ({"version": b"microsandbox-store 3\n"}, [])
+        before = self.state() if os.path.exists(self.base) else ({"version": b"microsandbox-store 4\n"}, [])
         self.ok(self.msb(*words))
         after = self.state()
         number = 0

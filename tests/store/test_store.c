@@ -215,7 +215,7 @@ static void expect_current(const char *home)
 	assert_non_null(f);
 	assert_non_null(fgets(text, sizeof(text), f));
 	fclose(f);
-	assert_string_equal(text, "microsandbox-store 3\n");
+	assert_string_equal(text, "microsandbox-store 4\n");
 	store_close(s);
 }
 
@@ -234,12 +234,12 @@ static void test_upgrade(void **state)
 
 		assert_int_equal(store_open(&s, *state, NULL), 0);
 		if (i == 0)
-			assert_int_equal(store_exec(s, "PRAGMA user_version=4", NULL), 0);
+			assert_int_equal(store_exec(s, "PRAGMA user_version=5", NULL), 0);
 		else
-			write_text(*state, "version", "microsandbox-store 4\n");
+			write_text(*state, "version", "microsandbox-store 5\n");
 		store_close(s);
 		assert_int_equal(store_open(&s, *state, &err), -ERR_UNSUPPORTED);
-		assert_non_null(strstr(err.msg, " 4"));
+		assert_non_null(strstr(err.msg, " 5"));
 		assert_non_null(strstr(err.hint, "update"));
 		if (i == 0) {
 			char path[500];
@@ -247,7 +247,7 @@ static void test_upgrade(void **state)
 
 			snprintf(path, sizeof(path), "%s/msb.db", (char *)*state);
 			assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-			sqlite3_exec(db, "PRAGMA user_version=3", NULL, NULL, NULL);
+			sqlite3_exec(db, "PRAGMA user_version=4", NULL, NULL, NULL);
 			sqlite3_close(db);
 		}
 	}
