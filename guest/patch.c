@@ -21,7 +21,7 @@
 #include "boot.h"
 #include "wire/patch.h"
 
-enum { CHUNK = 256 << 10, REMOVE_DEPTH_MAX = 512, PROFILE_MAX = 1 << 20 };
+enum { MARK_SIZE = 17, CHUNK = 256 << 10, REMOVE_DEPTH_MAX = 512, PROFILE_MAX = 1 << 20 };
 
 static bool scripts_there;
 
@@ -30,6 +30,7 @@ struct reader {
 	uint8_t *chunk;
 	char path[PATCH_PATH_MAX + 1], target[PATCH_PATH_MAX + 1];
 	bool scripts, again;
+	unsigned appends;
 };
 
 bool patch_scripts(void)
@@ -112,18 +113,8 @@ static int clear_path(const char *path, struct err *err)
 	return r < 0 ? err_set(err, r, "cannot replace %.300s: %s", path, err_name(r)) : 0;
 }
 
-static int make_file(struct reader *p, const struct patch_step *s, struct err *err)
+static int fill(struct reader *p, int fd, uint64_t left, struct err *err)
 {
-	const struct timespec times[2] = {
-		{.tv_nsec = UTIME_NOW},
-		{.tv_sec = (time_t)le64toh((uint64_t)s->mtime), .tv_nsec = le32toh(s->mtime_ns)},
-	};
-	uint64_t left = le64toh(s->size);
-	cleanup_close int fd =
-		open(p->path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-
-	if (fd < 0)
-		return cannot("copy to", p->path, err);
 	while (left) {
 		size_t n = (size_t)MIN(left, (uint64_t)CHUNK);
 		int r = take(p, p->chunk, n, err);
@@ -135,6 +126,21 @@ static int make_file(struct reader *p, const struct patch_step *s, struct err *e
 			return err_set(err, r, "cannot write %.300s: %s", p->path, err_name(r));
 		left -= n;
 	}
+	return 0;
+}
+
+static int make_file(struct reader *p, const struct patch_step *s, struct err *err)
+{
+	const struct timespec times[2] = {
+		{.tv_nsec = UTIME_NOW},
+		{.tv_sec = (time_t)le64toh((uint64_t)s->mtime), .tv_nsec = le32toh(s->mtime_ns)},
+	};
+	cleanup_close int fd =
+		open(p->path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int r = fd < 0 ? cannot("copy to", p->path, err) : fill(p, fd, le64toh(s->size), err);
+
+	if (r < 0)
+		return r;
 	if (fchmod(fd, le32toh(s->mode) & 07777) < 0 || futimens(fd, times) < 0)
 		return cannot("finish", p->path, err);
 	return 0;
@@ -148,12 +154,35 @@ static int make_directory(struct reader *p, const struct patch_step *s, struct e
 	return 0;
 }
 
-static int ensure_directory(struct reader *p, struct err *err)
+/* What a first try has added is taken back first. */
+static int append_file(struct reader *p, const struct patch_step *s, struct err *err)
+{
+	const off_t at = MARK_SIZE + (off_t)sizeof(uint64_t) * p->appends++;
+	cleanup_close int note = open(PATCH_MARK, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	cleanup_close int fd =
+		open(p->path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0644);
+	uint64_t size;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return cannot("add to", p->path, err);
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, EINVAL, "cannot add to %.300s: it is no file", p->path);
+	size = (uint64_t)st.st_size;
+	if ((p->again && pread(note, &size, sizeof(size), at) == sizeof(size)
+		     ? ftruncate(fd, (off_t)size) < 0
+		     : pwrite(note, &size, sizeof(size), at) < 0) ||
+	    fsync(note) < 0)
+		return cannot("add to", p->path, err);
+	return fill(p, fd, le64toh(s->size), err);
+}
+
+static int ensure_directory(struct reader *p, mode_t mode, struct err *err)
 {
 	struct stat st;
 
 	if (!mkdir(p->path, 0755))
-		return chmod(p->path, 0755) < 0 ? cannot("make", p->path, err) : 0;
+		return chmod(p->path, mode) < 0 ? cannot("make", p->path, err) : 0;
 	if (errno == EEXIST && !stat(p->path, &st) && S_ISDIR(st.st_mode))
 		return 0;
 	if (errno == EEXIST)
@@ -191,7 +220,9 @@ static int step(struct reader *p, const struct patch_step *s, struct err *err)
 			return r;
 		return symlink(p->target, p->path) < 0 ? cannot("copy to", p->path, err) : 0;
 	case PATCH_MKDIR:
-		return ensure_directory(p, err);
+		return ensure_directory(p, le32toh(s->mode) & 07777, err);
+	case PATCH_APPEND:
+		return append_file(p, s, err);
 	default:
 		return err_set(err, ERR_CORRUPT, "the patches hold an unknown step");
 	}
@@ -218,13 +249,13 @@ static void mend_profile(void)
 }
 
 /* On the disk before anything that it speaks of can be. */
-static int mark(const uint8_t id[16], char how, struct err *err)
+static int mark(const uint8_t id[16], char how, int flags, struct err *err)
 {
 	cleanup_close int fd = -1;
-	char text[17];
+	char text[MARK_SIZE];
 
 	(void)mkdir("/.msb", 0755);
-	fd = open(PATCH_MARK, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = open(PATCH_MARK, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC | flags, 0600);
 	memcpy(text, id, 16);
 	text[16] = how;
 	if (fd < 0 || write(fd, text, sizeof(text)) != sizeof(text) || fsync(fd) < 0)
@@ -236,14 +267,14 @@ static int mark(const uint8_t id[16], char how, struct err *err)
 static int begin(struct reader *p, const uint8_t id[16], struct err *err)
 {
 	cleanup_close int fd = open(PATCH_MARK, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	char text[17];
+	char text[MARK_SIZE];
 
 	if (fd >= 0 && read(fd, text, sizeof(text)) == sizeof(text) && !memcmp(text, id, 16)) {
 		if (text[16] == PATCH_DONE)
 			return 1;
 		p->again = true;
 	}
-	return mark(id, PATCH_BEGUN, err);
+	return mark(id, PATCH_BEGUN, p->again ? 0 : O_TRUNC, err);
 }
 
 static int apply(struct reader *p, struct err *err)
@@ -280,7 +311,7 @@ static int apply(struct reader *p, struct err *err)
 	}
 	if (r == 0 && p->scripts)
 		mend_profile();
-	return r < 0 ? r : mark(head.id, PATCH_DONE, err);
+	return r < 0 ? r : mark(head.id, PATCH_DONE, 0, err);
 }
 
 int patch_apply(const char *spec, struct err *err)

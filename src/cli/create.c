@@ -39,7 +39,7 @@ static int create(struct cli *cli, int argc, char **argv)
 	if (r == 0)
 		r = store_open(&store, NULL, &err);
 	if (r == 0)
-		r = cli_pull_for_run(store, words.words[0], NULL, a.model.pull, a.quiet, &err);
+		r = cli_pull_for_run(store, words.words[0], NULL, &a.model, a.quiet, &err);
 	if (r == 0) {
 		attach_block_signals();
 		sandbox_dir_heal(store, false);

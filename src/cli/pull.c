@@ -27,6 +27,8 @@ int cli_pull(struct store *s, const char *ref, const struct pull_args *a, struct
 		.insecure = a->insecure,
 		.force = a->force,
 		.ca_files = a->ca_files.n ? (const char *const *)a->ca_files.v : NULL,
+		.username = a->username,
+		.password = a->password,
 		.progress = pull_view_show,
 		.progress_arg = view,
 	};
@@ -54,12 +56,34 @@ static bool is_kept(struct store *s, const char *name)
 	return name && sandbox_dir_list(s, name, &l, NULL) >= 0 && l.count;
 }
 
-int cli_pull_for_run(struct store *s, const char *image, const char *name, enum pull_policy policy,
+/* The login of a sandbox's own: a name, and where the password is. */
+static int own_login(const struct model *m, struct pull_args *a, struct err *err)
+{
+	const char *variable = m->registry_password_env;
+
+	if (!m->registry_username && !variable)
+		return 0;
+	if (!m->registry_username || !variable) {
+		err_set(err, ERR_USAGE, "a login has a name and a password, and the %s is missing",
+			variable ? "name" : "password");
+		return err_hint(err, "say registry.username and registry.password_env, or neither");
+	}
+	a->username = m->registry_username;
+	a->password = getenv(variable);
+	if (a->password)
+		return 0;
+	err_set(err, ERR_USAGE, "the environment variable %s is not set here", variable);
+	return err_hint(err, "it is to hold the password of %s", m->registry_username);
+}
+
+int cli_pull_for_run(struct store *s, const char *image, const char *name, const struct model *m,
 		     bool quiet, struct err *err)
 {
 	cleanup_image_info struct image_info info = IMAGE_INFO_INIT;
-	const struct pull_args a = {.quiet = quiet};
+	struct pull_args a = {.quiet = quiet};
+	const enum pull_policy policy = m->pull;
 	struct reference ref;
+	int r;
 
 	if (policy == PULL_NEVER || reference_parse(image, &ref, NULL) < 0)
 		return 0;
@@ -69,7 +93,10 @@ int cli_pull_for_run(struct store *s, const char *image, const char *name, enum 
 	/* Not ours to judge here: whatever is wrong with it comes out when it is used. */
 	if (policy == PULL_MISSING && image_find(s, image, &info, NULL) != -ERR_NOT_FOUND)
 		return 0;
-	return is_kept(s, name) ? 0 : cli_pull(s, image, &a, &info, err);
+	if (is_kept(s, name))
+		return 0;
+	r = own_login(m, &a, err);
+	return r < 0 ? r : cli_pull(s, image, &a, &info, err);
 }
 
 const struct opt pull_opts[PULL_OPTS] = {

@@ -28,16 +28,17 @@ struct pull_args {
 	const char *platform;
 	struct strv ca_files;
 	bool insecure, quiet, json, force;
+	const char *username, *password; /* NULL: what `registry login` keeps */
 };
 
 /* Pull @ref, showing on stderr (as JSON: stdout) how far it is. */
 int cli_pull(struct store *s, const char *ref, const struct pull_args *a, struct image_info *ret,
 	     struct err *err);
 /*
- * Make sure of @image, which a sandbox called @name (NULL: a new one) is to have. Leaves alone
- * what is no reference, and an image of a sandbox that is there.
+ * Make sure of @image, which a sandbox called @name (NULL: a new one) is to have, as the model has
+ * it. Leaves alone what is no reference, and an image of a sandbox that is there.
  */
-int cli_pull_for_run(struct store *s, const char *image, const char *name, enum pull_policy policy,
+int cli_pull_for_run(struct store *s, const char *image, const char *name, const struct model *m,
 		     bool quiet, struct err *err);
 
 #endif

@@ -243,8 +243,8 @@ static int run(struct cli *cli, int argc, char **argv)
 		r = store_open(&store, NULL, &err);
 	/* Ctrl-C still ends us here, and that is all it has to do. */
 	if (r == 0)
-		r = cli_pull_for_run(store, words.words[0], a.with.model.spec.name,
-				     a.with.model.pull, a.with.quiet, &err);
+		r = cli_pull_for_run(store, words.words[0], a.with.model.spec.name, &a.with.model,
+				     a.with.quiet, &err);
 	attach_block_signals();
 	if (r == 0 && a.detach) {
 		r = run_detached(cli, store, &a, &words);

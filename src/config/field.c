@@ -22,6 +22,8 @@ void model_done(struct model *m)
 	sandbox_spec_done(&m->spec);
 	free(m->image);
 	strv_done(&m->cmd);
+	free(m->registry_username);
+	free(m->registry_password_env);
 	for (size_t i = 0; i < m->nsaid; i++) {
 		free(m->said[i].text);
 		free(m->said[i].from);
@@ -77,6 +79,20 @@ static int set_image(struct model *m, const char *text, struct err *err)
 	return replace(&m->image, text, err);
 }
 
+static int set_registry_username(struct model *m, const char *text, struct err *err)
+{
+	return replace(&m->registry_username, text, err);
+}
+
+static int set_registry_password_env(struct model *m, const char *text, struct err *err)
+{
+	if (!text[0] || strchr(text, '=')) {
+		err_set(err, ERR_USAGE, "\"%.60s\" is no name of a variable", text);
+		return err_hint(err, "name the environment variable that has the password");
+	}
+	return replace(&m->registry_password_env, text, err);
+}
+
 static int add_cmd(struct model *m, const char *text, struct err *err)
 {
 	return strv_add(&m->cmd, text) < 0 ? err_set(err, ENOMEM, "out of memory") : 0;
@@ -100,11 +116,18 @@ static void clear_init_args(struct model *m)
 /* Scripts are a map, and stay. */
 static void clear_patches(struct model *m)
 {
-	static const char *const opts[] = {"copy", "copy-file", "copy-dir", "mkdir", "rm"};
+	static const char *const opts[] = {"copy",  "copy-file", "copy-dir",
+					   "mkdir", "rm",	 "patch-file"};
 
 	sandbox_patches_clear(&m->spec);
 	for (size_t i = 0; i < ARRAY_SIZE(opts); i++)
 		(void)field_clear(field_by_opt(opts[i]), m);
+}
+
+/* What is in them are patches like others. */
+static void clear_patch_files(struct model *m)
+{
+	(void)m;
 }
 
 static int set_name(struct sandbox_spec *s, const char *text, struct err *err)
@@ -153,13 +176,6 @@ LIMIT(limit_ingress_ops_burst, "ingress-ops-burst")
 
 #define SCHEMA_TEXT  "{\"type\":\"string\"}"
 #define SCHEMA_VALUE "{\"type\":[\"string\",\"integer\"]}"
-#define SCHEMA_COPY                                                                                \
-	"{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"src\",\"dst\"],"      \
-	"\"properties\":{\"src\":" SCHEMA_TEXT ",\"dst\":" SCHEMA_TEXT "}}"
-#define SCHEMA_AT                                                                                  \
-	"{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"path\"],"             \
-	"\"properties\":{\"path\":" SCHEMA_TEXT "}}"
-
 static const char schema_image[] =
 	"{\"oneOf\":[" SCHEMA_TEXT ",{\"type\":\"object\",\"additionalProperties\":false,"
 	"\"required\":[\"oci\"],\"properties\":{\"oci\":" SCHEMA_TEXT
@@ -176,12 +192,6 @@ static const char schema_rlimits[] =
 	",{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"resource\",\"soft\"],"
 	"\"properties\":{\"resource\":" SCHEMA_TEXT ",\"soft\":" SCHEMA_VALUE
 	",\"hard\":" SCHEMA_VALUE "}}]}}";
-static const char schema_patches[] =
-	"{\"type\":\"array\",\"items\":{\"type\":\"object\",\"additionalProperties\":false,"
-	"\"minProperties\":1,\"maxProperties\":1,\"properties\":{\"copy\":" SCHEMA_COPY
-	",\"copy_file\":" SCHEMA_COPY ",\"copy_dir\":" SCHEMA_COPY ",\"mkdir\":" SCHEMA_AT
-	",\"remove\":" SCHEMA_AT "}}}";
-
 /* In the order of the help. */
 const struct field fields[] = {
 	{"image", NULL, FIELD_SOURCE, 0, NULL, "IMAGE|PATH",
@@ -197,8 +207,8 @@ const struct field fields[] = {
 	 .scope = FIELD_RUNTIME},
 	{"workdir", NULL, FIELD_TEXT, 'w', "workdir", "PATH", "Working directory", "image's, or /",
 	 TEXT(workdir), .scope = FIELD_RUNTIME},
-	{"entrypoint", NULL, FIELD_TEXT, 0, "entrypoint", "PROGRAM",
-	 "Program to run in place of the image's entrypoint", NULL, .spec = sandbox_spec_entrypoint,
+	{"entrypoint", NULL, FIELD_TEXT, 0, "entrypoint", "PROGRAM|[PROGRAM, ARGUMENT...]",
+	 "Program to run in place of the image's entrypoint", NULL, .model = conf_entrypoint,
 	 .scope = FIELD_RUNTIME, .load = conf_load_entrypoint, .schema = schema_entrypoint},
 	{"cpus", NULL, FIELD_NUMBER, 'c', "cpus", "N", "Virtual CPUs", "1",
 	 .spec = sandbox_spec_cpus, .scope = FIELD_RESOURCE},
@@ -224,13 +234,15 @@ const struct field fields[] = {
 	 .spec = add_mkdir},
 	{NULL, IN_PATCHES, FIELD_LIST, 0, "rm", "PATH", "Remove a file or directory from the root",
 	 NULL, .spec = add_rm},
-	{"patches", NULL, FIELD_LIST, 0, NULL, "KIND",
-	 "Changes to the root before the first command: copy, copy_file, copy_dir (src, dst), "
-	 "mkdir, remove (path)",
-	 NULL, .scope = FIELD_FS, .clear = clear_patches, .load = conf_load_patches,
-	 .schema = schema_patches},
-	{"patch_files", NULL, FIELD_LIST, 0, NULL, "PATH", "Files with patches", NULL,
-	 .scope = FIELD_FS, .load = conf_load_patch_files},
+	{"patches", NULL, FIELD_LIST, 0, "patch", "KIND: {KEY: VALUE, ...}",
+	 "Change the root before the first command, as an entry of \"patches\" in a file does: "
+	 "text, "
+	 "file, append, symlink, copy, copy_file, copy_dir, mkdir, remove",
+	 NULL, .model = conf_patch, .scope = FIELD_FS, .clear = clear_patches,
+	 .load = conf_load_patches, .schema = conf_patches_schema},
+	{"patch_files", NULL, FIELD_LIST, 0, "patch-file", "FILE", "The patches in this file", NULL,
+	 .model = conf_patch_file, .scope = FIELD_FS, .clear = clear_patch_files,
+	 .load = conf_load_patch_files},
 	{NULL, IN_SCRIPTS, FIELD_LIST, 0, "script", "NAME=BODY",
 	 "Put a script on the PATH; \\n, \\t, \\\" and the like are understood", NULL,
 	 .spec = add_script},
@@ -327,6 +339,12 @@ const struct field fields[] = {
 	 .scope = FIELD_RUNTIME},
 	{"pull_policy", NULL, FIELD_WORD, 0, "pull", "always|missing|never",
 	 "When to ask the image's registry", "missing", .model = set_pull, .anyway = true},
+	{"registry.username", NULL, FIELD_TEXT, 0, "registry-username", "NAME",
+	 "Who we are at the image's registry", "as `msb registry login` has it",
+	 .model = set_registry_username, .anyway = true},
+	{"registry.password_env", NULL, FIELD_TEXT, 0, "registry-password-env", "VARIABLE",
+	 "The environment variable that has the password for that", NULL,
+	 .model = set_registry_password_env, .anyway = true},
 	{"kernel", NULL, FIELD_PATH, 0, "kernel", "PATH",
 	 "Boot this kernel (an uncompressed vmlinux)", NULL, TEXT(kernel)},
 	{"engine", NULL, FIELD_WORD, 0, "engine", "auto|kvm|qemu", "What runs the CPU", "auto",
@@ -375,8 +393,8 @@ static int no_word(const struct field *f, const char *text, struct err *err)
 	return err_hint(err, "it is one of %s", list);
 }
 
-static int remember(struct model *m, const struct field *f, const char *text, const char *from,
-		    struct err *err)
+int field_note(const struct field *f, struct model *m, const char *text, const char *from,
+	       struct err *err)
 {
 	struct said *v = reallocarray(m->said, m->nsaid + 1, sizeof(*v)), *s;
 
@@ -393,6 +411,7 @@ static int remember(struct model *m, const struct field *f, const char *text, co
 		return err_set(err, ENOMEM, "out of memory");
 	}
 	m->nsaid++;
+	m->creates |= !f->anyway;
 	return 0;
 }
 
@@ -409,10 +428,8 @@ int field_set(const struct field *f, struct model *m, const char *text, const ch
 		r = no_word(f, text, err);
 	else
 		r = replace((char **)((char *)&m->spec + f->text), text, err);
-	if (r < 0)
-		return r;
-	m->creates |= !f->anyway;
-	r = remember(m, f, text, from, err);
+	if (r == 0)
+		r = field_note(f, m, text, from, err);
 	return r == 0 && f->after ? f->after(m, err) : r;
 }
 

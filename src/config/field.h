@@ -36,6 +36,8 @@ struct model {
 	char *image;	 /* NULL: not said */
 	struct strv cmd; /* in place of the image's; empty: not said */
 	enum pull_policy pull;
+	/* Who we are at the image's registry; NULL: as `msb registry login` has it. */
+	char *registry_username, *registry_password_env;
 	bool creates; /* something was said that only counts for a new sandbox */
 	struct said *said;
 	size_t nsaid;
@@ -101,6 +103,10 @@ extern const size_t nfields;
 /* -ERR_USAGE with a hint; nothing has changed then. */
 int field_set(const struct field *f, struct model *m, const char *text, const char *from,
 	      struct err *err);
+
+/* Remember that it was said, when that has been done already. */
+int field_note(const struct field *f, struct model *m, const char *text, const char *from,
+	       struct err *err);
 
 /* Forget what was said in a list. -ENOMEM. */
 int field_clear(const struct field *f, struct model *m);

@@ -2,6 +2,7 @@
 #include "config/load.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,7 +36,6 @@ static const struct {
 	{"network.tls", "looking into TLS is not there yet"},
 	{"network.trust_host_cas", "looking into TLS is not there yet"},
 	{"vsock", "sockets of the host are not there yet"},
-	{"registry", "logins are kept by `msb registry login`"},
 	{"max_memory", "adding memory to a machine that runs is not there yet"},
 	{"cpu_placement", "the host's kernel places CPUs"},
 	{"placement_profile", "the host's kernel places CPUs"},
@@ -59,8 +59,8 @@ static int no_memory(struct err *err)
 
 /* ---- values ---- */
 
-static int expected(const struct conf_loading *l, const char *key, const struct conf_node *n,
-		    const char *want, struct err *err)
+int conf_expected(const struct conf_loading *l, const char *key, const struct conf_node *n,
+		  const char *want, struct err *err)
 {
 	if (n->kind == CONF_TEXT)
 		return conf_error(err, l->file->name, n->at, "%s: %s is expected, not \"%.40s\"%s",
@@ -70,7 +70,7 @@ static int expected(const struct conf_loading *l, const char *key, const struct 
 }
 
 /* @path if it is absolute, else below the file's directory. NULL without memory. */
-static char *resolve(const struct conf_loading *l, const char *path)
+char *conf_resolve(const struct conf_loading *l, const char *path)
 {
 	if (path[0] == '/')
 		return strdup(path);
@@ -78,8 +78,8 @@ static char *resolve(const struct conf_loading *l, const char *path)
 }
 
 /* Hand words to the field's setter, and say where they stood if it objects. */
-static int say(struct conf_loading *l, const struct field *f, const char *key,
-	       const struct conf_node *n, const char *words, struct err *err)
+int conf_say(struct conf_loading *l, const struct field *f, const char *key,
+	     const struct conf_node *n, const char *words, struct err *err)
 {
 	cleanup_free char *from = str_fmt("%s:%u", l->file->name, n->at.line);
 	int r = from ? field_set(f, l->m, words, from, err) : no_memory(err);
@@ -111,19 +111,20 @@ int conf_load_plain(struct conf_loading *l, const struct field *f, const char *k
 	cleanup_free char *path = NULL;
 
 	if (n->kind != CONF_TEXT || (f->kind == FIELD_NUMBER && (n->quoted || !is_digits(n->text))))
-		return expected(l, key, n, wants[f->kind], err);
+		return conf_expected(l, key, n, wants[f->kind], err);
 	if (f->kind == FIELD_PATH || (f->kind == FIELD_SOURCE && sandbox_source_is_path(n->text))) {
-		path = resolve(l, n->text);
+		path = conf_resolve(l, n->text);
 		if (!path)
 			return no_memory(err);
 	}
-	return say(l, f, key, n, path ? path : n->text, err);
+	return conf_say(l, f, key, n, path ? path : n->text, err);
 }
 
 static int load_map(struct conf_loading *l, const struct field *f, const struct conf_node *n,
 		    struct err *err)
 {
-	int r = n->kind == CONF_MAP ? 0 : expected(l, f->key, n, "a map of names to texts", err);
+	int r = n->kind == CONF_MAP ? 0
+				    : conf_expected(l, f->key, n, "a map of names to texts", err);
 
 	for (const struct conf_node *c = n->first; c && r == 0; c = c->next) {
 		cleanup_free char *key = str_fmt("%s.%.100s", f->key, c->key);
@@ -135,7 +136,7 @@ static int load_map(struct conf_loading *l, const struct field *f, const struct 
 			return conf_error(err, l->file->name, c->name, "%s: this is not a name",
 					  key);
 		if (c->kind != CONF_TEXT) {
-			r = expected(l, key, c, "a text", err);
+			r = conf_expected(l, key, c, "a text", err);
 			return c->kind != CONF_NULL
 				       ? r
 				       : err_hint(err,
@@ -143,7 +144,7 @@ static int load_map(struct conf_loading *l, const struct field *f, const struct 
 						  "value of a variable here");
 		}
 		words = str_fmt("%s=%s", c->key, c->text);
-		r = words ? say(l, f, key, c, words, err) : no_memory(err);
+		r = words ? conf_say(l, f, key, c, words, err) : no_memory(err);
 	}
 	return r;
 }
@@ -153,7 +154,7 @@ static int load_list(struct conf_loading *l, const struct field *f, const struct
 		     struct err *err)
 {
 	size_t i = 0;
-	int r = n->kind == CONF_LIST ? 0 : expected(l, f->key, n, "a list", err);
+	int r = n->kind == CONF_LIST ? 0 : conf_expected(l, f->key, n, "a list", err);
 
 	if (r == 0 && field_clear(f, l->m) < 0)
 		return no_memory(err);
@@ -180,15 +181,8 @@ static int load_value(struct conf_loading *l, const struct field *f, const struc
 
 /* ---- values that have a form of their own ---- */
 
-/* The keys that a map may have, and what it has: node[i] is NULL for those that are missing. */
-struct form {
-	const char *const *keys;
-	size_t n;
-	const struct conf_node *node[8];
-};
-
-static int unknown(struct conf_loading *l, const char *key, const struct conf_node *n,
-		   const char *const *keys, size_t nkeys, struct err *err)
+int conf_unknown(struct conf_loading *l, const char *key, const struct conf_node *n,
+		 const char *const *keys, size_t nkeys, struct err *err)
 {
 	const char *like = str_suggest(n->key, keys, nkeys);
 
@@ -198,11 +192,11 @@ static int unknown(struct conf_loading *l, const char *key, const struct conf_no
 	return err_hint(err, "`msb schema` prints all that can be said");
 }
 
-static int take_form(struct conf_loading *l, const char *key, const struct conf_node *n,
-		     struct form *form, struct err *err)
+int conf_take_form(struct conf_loading *l, const char *key, const struct conf_node *n,
+		   struct conf_form *form, struct err *err)
 {
 	if (n->kind != CONF_MAP)
-		return expected(l, key, n, "a map", err);
+		return conf_expected(l, key, n, "a map", err);
 	for (const struct conf_node *c = n->first; c; c = c->next) {
 		cleanup_free char *path = str_fmt("%s.%.60s", key, c->key);
 		size_t i;
@@ -212,16 +206,16 @@ static int take_form(struct conf_loading *l, const char *key, const struct conf_
 		if (!path)
 			return no_memory(err);
 		if (i == form->n)
-			return unknown(l, path, c, form->keys, form->n, err);
+			return conf_unknown(l, path, c, form->keys, form->n, err);
 		if (c->kind != CONF_TEXT)
-			return expected(l, path, c, "a text", err);
+			return conf_expected(l, path, c, "a text", err);
 		form->node[i] = c;
 	}
 	return 0;
 }
 
-static int missing(struct conf_loading *l, const char *key, const struct conf_node *n,
-		   const char *what, struct err *err)
+int conf_missing(struct conf_loading *l, const char *key, const struct conf_node *n,
+		 const char *what, struct err *err)
 {
 	return conf_error(err, l->file->name, n->at, "%s: \"%s\" is missing", key, what);
 }
@@ -233,7 +227,7 @@ int conf_load_image(struct conf_loading *l, const struct field *f, const struct 
 	static const char *const keys[] = {"oci",    "upper_size", "bind",    "disk",
 					   "fstype", "format",	   "snapshot"};
 	enum { OCI, UPPER, BIND, DISK, FSTYPE, FORMAT, SNAPSHOT };
-	struct form form = {keys, ARRAY_SIZE(keys)};
+	struct conf_form form = {keys, ARRAY_SIZE(keys)};
 	const struct conf_node *const *v = form.node;
 	cleanup_free char *path = NULL;
 	cleanup_free char *words = NULL;
@@ -241,7 +235,7 @@ int conf_load_image(struct conf_loading *l, const struct field *f, const struct 
 
 	if (n->kind == CONF_TEXT)
 		return conf_load_plain(l, f, f->key, n, err);
-	r = take_form(l, f->key, n, &form, err);
+	r = conf_take_form(l, f->key, n, &form, err);
 	if (r < 0)
 		return r;
 	if (v[SNAPSHOT])
@@ -255,17 +249,17 @@ int conf_load_image(struct conf_loading *l, const struct field *f, const struct 
 				  "image: \"upper_size\" belongs to \"oci\", \"fstype\" and "
 				  "\"format\" to \"disk\"");
 	if (v[OCI]) {
-		r = say(l, f, "image.oci", v[OCI], v[OCI]->text, err);
+		r = conf_say(l, f, "image.oci", v[OCI], v[OCI]->text, err);
 		if (r == 0 && v[UPPER])
-			r = say(l, field_by_key("root_disk"), "image.upper_size", v[UPPER],
-				v[UPPER]->text, err);
+			r = conf_say(l, field_by_key("root_disk"), "image.upper_size", v[UPPER],
+				     v[UPPER]->text, err);
 		return r;
 	}
-	path = resolve(l, v[DISK] ? v[DISK]->text : v[BIND]->text);
+	path = conf_resolve(l, v[DISK] ? v[DISK]->text : v[BIND]->text);
 	if (!path)
 		return no_memory(err);
 	if (v[BIND])
-		return say(l, f, "image.bind", v[BIND], path, err);
+		return conf_say(l, f, "image.bind", v[BIND], path, err);
 	words = str_fmt("%s%s%s%s%s", path,
 			v[FSTYPE]   ? ":fstype="
 			: v[FORMAT] ? ":format="
@@ -275,26 +269,66 @@ int conf_load_image(struct conf_loading *l, const struct field *f, const struct 
 				    : "",
 			v[FSTYPE] && v[FORMAT] ? ",format=" : "",
 			v[FSTYPE] && v[FORMAT] ? v[FORMAT]->text : "");
-	return words ? say(l, f, "image.disk", v[DISK], words, err) : no_memory(err);
+	return words ? conf_say(l, f, "image.disk", v[DISK], words, err) : no_memory(err);
 }
 
-/* A program, or a program and arguments. */
+/* The texts of a list, in place of the entrypoint there is. */
+static int set_entrypoint(struct model *m, const struct conf_node *list, struct err *err)
+{
+	int r = sandbox_spec_entrypoint(&m->spec, list->first->text, err);
+
+	for (const struct conf_node *c = list->first->next; c && r == 0; c = c->next)
+		r = strv_add(&m->spec.entrypoint, c->text) < 0 ? no_memory(err) : 0;
+	return r;
+}
+
+static bool is_texts(const struct conf_node *list)
+{
+	const struct conf_node *c = list->kind == CONF_LIST ? list->first : NULL;
+
+	while (c && c->kind == CONF_TEXT && c->next)
+		c = c->next;
+	return c && c->kind == CONF_TEXT;
+}
+
+int conf_entrypoint(struct model *m, const char *text, struct err *err)
+{
+	cleanup_conf_file struct conf_file file = {0};
+	int r;
+
+	/* A program may be called "[". */
+	if (text[0] != '[' || !str_ends(text, "]"))
+		return sandbox_spec_entrypoint(&m->spec, text, err);
+	r = conf_parse_words("--entrypoint", text, &file, err);
+	if (r < 0)
+		return r;
+	if (is_texts(file.root))
+		return set_entrypoint(m, file.root, err);
+	err_set(err, ERR_USAGE, "\"%.100s\" is no list of a program and its arguments", text);
+	return err_hint(err, "write it like --entrypoint '[python3, -u]'");
+}
+
+/* A program, or a list of it and its arguments. */
 int conf_load_entrypoint(struct conf_loading *l, const struct field *f, const struct conf_node *n,
 			 struct err *err)
 {
-	if (n->kind == CONF_TEXT || (n->kind == CONF_LIST && n->first)) {
-		const struct conf_node *rest = n->kind == CONF_LIST ? n->first->next : NULL;
-		int r = conf_load_plain(l, f, f->key, n->kind == CONF_LIST ? n->first : n, err);
+	cleanup_free char *words = NULL;
+	json_t *list = json_array();
+	int r;
 
-		for (size_t i = 1; rest && r == 0; rest = rest->next, i++) {
-			if (rest->kind != CONF_TEXT)
-				r = expected(l, f->key, rest, "a text", err);
-			else if (strv_add(&l->m->spec.entrypoint, rest->text) < 0)
-				r = no_memory(err);
-		}
-		return r;
+	if (is_texts(n)) {
+		for (const struct conf_node *c = n->first; c; c = c->next)
+			json_array_append_new(list, json_string(c->text));
+		words = json_dumps(list, 0);
+		r = words ? conf_say(l, f, f->key, n, words, err) : no_memory(err);
+	} else if (n->kind == CONF_TEXT) {
+		r = conf_load_plain(l, f, f->key, n, err);
+	} else {
+		r = conf_expected(l, f->key, n, "a program, or a list of it and its arguments,",
+				  err);
 	}
-	return expected(l, f->key, n, "a program, or a list of it and its arguments,", err);
+	json_decref(list);
+	return r;
 }
 
 /* {resource: nofile, soft: 1024, hard: 4096}, or nofile=1024:4096 */
@@ -303,12 +337,12 @@ int conf_load_rlimits(struct conf_loading *l, const struct field *f, const struc
 {
 	static const char *const keys[] = {"resource", "soft", "hard"};
 	size_t i = 0;
-	int r = n->kind == CONF_LIST ? 0 : expected(l, f->key, n, "a list", err);
+	int r = n->kind == CONF_LIST ? 0 : conf_expected(l, f->key, n, "a list", err);
 
 	if (r == 0)
 		(void)field_clear(f, l->m);
 	for (const struct conf_node *c = n->first; c && r == 0; c = c->next) {
-		struct form form = {keys, ARRAY_SIZE(keys)};
+		struct conf_form form = {keys, ARRAY_SIZE(keys)};
 		cleanup_free char *words = NULL;
 		char key[32];
 
@@ -317,136 +351,14 @@ int conf_load_rlimits(struct conf_loading *l, const struct field *f, const struc
 			r = conf_load_plain(l, f, key, c, err);
 			continue;
 		}
-		r = take_form(l, key, c, &form, err);
+		r = conf_take_form(l, key, c, &form, err);
 		if (r == 0 && (!form.node[0] || !form.node[1]))
-			r = missing(l, key, c, form.node[0] ? "soft" : "resource", err);
+			r = conf_missing(l, key, c, form.node[0] ? "soft" : "resource", err);
 		if (r < 0)
 			return r;
 		words = str_fmt("%s=%s:%s", form.node[0]->text, form.node[1]->text,
 				form.node[form.node[2] ? 2 : 1]->text);
-		r = words ? say(l, f, key, c, words, err) : no_memory(err);
-	}
-	return r;
-}
-
-/* The first list of patches in a file takes the place of those before. */
-static void begin_patches(struct conf_loading *l)
-{
-	if (!l->patches)
-		(void)field_clear(field_by_key("patches"), l->m);
-	l->patches = true;
-}
-
-static int load_patch(struct conf_loading *l, const char *key, const struct conf_node *n,
-		      struct err *err)
-{
-	static const struct {
-		const char *name, *opt;
-		const char *keys[2]; /* of the map; the second one is NULL if there is one */
-	} kinds[] = {
-		{"copy", "copy", {"src", "dst"}},
-		{"copy_file", "copy-file", {"src", "dst"}},
-		{"copy_dir", "copy-dir", {"src", "dst"}},
-		{"mkdir", "mkdir", {"path", NULL}},
-		{"remove", "rm", {"path", NULL}},
-	};
-	static const char *const later[] = {"text", "file", "symlink", "append"};
-	const char *names[ARRAY_SIZE(kinds)];
-	const struct conf_node *c = n->first;
-	cleanup_free char *path = NULL;
-	cleanup_free char *src = NULL;
-	cleanup_free char *words = NULL;
-	size_t i;
-	int r;
-
-	if (n->kind != CONF_MAP || !c || c->next)
-		return expected(l, key, n, "a map with one key, the kind of the patch,", err);
-	path = str_fmt("%s.%.60s", key, c->key);
-	if (!path)
-		return no_memory(err);
-	for (i = 0; i < ARRAY_SIZE(kinds) && !str_eq(kinds[i].name, c->key); i++)
-		names[i] = kinds[i].name;
-	if (i < ARRAY_SIZE(kinds)) {
-		bool copy = kinds[i].keys[1];
-		struct form form = {kinds[i].keys, copy ? 2 : 1};
-
-		for (const struct conf_node *k = c->first; c->kind == CONF_MAP && k; k = k->next) {
-			if (str_eq(k->key, "mode") || str_eq(k->key, "replace")) {
-				conf_error(err, l->file->name, k->name,
-					   "%s: \"%s\" is not there yet", path, k->key);
-				return err_hint(err, "a copy has the mode that the file has here; "
-						     "\"remove\" first what is to be replaced");
-			}
-		}
-		r = take_form(l, path, c, &form, err);
-		if (r == 0 && (!form.node[0] || (copy && !form.node[1])))
-			r = missing(l, path, c, kinds[i].keys[form.node[0] ? 1 : 0], err);
-		if (r < 0)
-			return r;
-		if (copy) {
-			src = resolve(l, form.node[0]->text);
-			words = src ? str_fmt("%s:%s", src, form.node[1]->text) : NULL;
-		} else {
-			words = strdup(form.node[0]->text);
-		}
-		return words ? say(l, field_by_opt(kinds[i].opt), path, c, words, err)
-			     : no_memory(err);
-	}
-	for (size_t j = 0; j < ARRAY_SIZE(later); j++) {
-		if (!str_eq(later[j], c->key))
-			continue;
-		conf_error(err, l->file->name, c->name, "%s: such patches are not there yet", path);
-		return err_hint(err, "put the file beside this one, and use copy_file");
-	}
-	return unknown(l, path, c, names, ARRAY_SIZE(names), err);
-}
-
-int conf_load_patches(struct conf_loading *l, const struct field *f, const struct conf_node *n,
-		      struct err *err)
-{
-	size_t i = 0;
-	int r = n->kind == CONF_LIST ? 0 : expected(l, f->key, n, "a list", err);
-
-	if (r == 0)
-		begin_patches(l);
-	for (const struct conf_node *c = n->first; c && r == 0; c = c->next) {
-		char key[32];
-
-		snprintf(key, sizeof(key), "%s[%zu]", f->key, i++);
-		r = load_patch(l, key, c, err);
-	}
-	return r;
-}
-
-/* Files with "patches" and nothing else. */
-int conf_load_patch_files(struct conf_loading *l, const struct field *f, const struct conf_node *n,
-			  struct err *err)
-{
-	int r = n->kind == CONF_LIST ? 0 : expected(l, f->key, n, "a list of paths", err);
-
-	if (r == 0)
-		begin_patches(l);
-	for (const struct conf_node *c = n->first; c && r == 0; c = c->next) {
-		cleanup_conf_file struct conf_file file = {0};
-		struct conf_loading inner = *l;
-		cleanup_free char *path = NULL;
-		const struct conf_node *list;
-
-		if (c->kind != CONF_TEXT)
-			return expected(l, f->key, c, "a path", err);
-		path = resolve(l, c->text);
-		if (!path)
-			return no_memory(err);
-		r = conf_read_yaml(path, &file, err);
-		if (r < 0)
-			return err_wrap(err, "%.200s:%u:%u: %s", l->file->name, c->at.line,
-					c->at.column, f->key);
-		inner.file = &file;
-		list = conf_get(file.root, "patches");
-		if (!list || list->next || file.root->first != list)
-			return conf_error(err, file.name, file.root->at,
-					  "a map with the key \"patches\" alone is expected");
-		r = conf_load_patches(&inner, field_by_key("patches"), list, err);
+		r = words ? conf_say(l, f, key, c, words, err) : no_memory(err);
 	}
 	return r;
 }
@@ -489,7 +401,7 @@ static int no_key(struct conf_loading *l, const char *prefix, const char *path,
 		if (strv_addf(&names, "%.*s", (int)strcspn(key + skip, "."), key + skip) < 0)
 			return no_memory(err);
 	}
-	return unknown(l, path, n, (const char *const *)names.v, names.n, err);
+	return conf_unknown(l, path, n, (const char *const *)names.v, names.n, err);
 }
 
 int conf_load_keys(struct conf_loading *l, const char *prefix, const struct conf_node *map,
@@ -498,7 +410,7 @@ int conf_load_keys(struct conf_loading *l, const char *prefix, const struct conf
 	int r = 0;
 
 	if (map->kind != CONF_MAP)
-		return expected(l, prefix[0] ? prefix : "this file", map, "a map", err);
+		return conf_expected(l, prefix[0] ? prefix : "this file", map, "a map", err);
 	for (const struct conf_node *c = map->first; c && r == 0; c = c->next) {
 		cleanup_free char *path =
 			str_fmt("%s%s%.100s", prefix, prefix[0] ? "." : "", c->key);

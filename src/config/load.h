@@ -42,6 +42,30 @@ int conf_load_plain(struct conf_loading *l, const struct field *f, const char *k
 /* The keys of a map, which are those below @prefix. */
 int conf_load_keys(struct conf_loading *l, const char *prefix, const struct conf_node *map,
 		   struct err *err);
+
+/* Hand words to the field's setter; where they stood is in the error, as in those below. */
+int conf_say(struct conf_loading *l, const struct field *f, const char *key,
+	     const struct conf_node *n, const char *words, struct err *err);
+/* "@key: @want is expected, not …": returns -ERR_USAGE. */
+int conf_expected(const struct conf_loading *l, const char *key, const struct conf_node *n,
+		  const char *want, struct err *err);
+/* There is no such key among @keys. */
+int conf_unknown(struct conf_loading *l, const char *key, const struct conf_node *n,
+		 const char *const *keys, size_t nkeys, struct err *err);
+int conf_missing(struct conf_loading *l, const char *key, const struct conf_node *n,
+		 const char *what, struct err *err);
+/* @path if it is absolute, else below the file's directory. NULL without memory. */
+char *conf_resolve(const struct conf_loading *l, const char *path);
+
+/* The keys that a map may have, and what it has: node[i] is NULL for those that are missing. */
+struct conf_form {
+	const char *const *keys;
+	size_t n;
+	const struct conf_node *node[8]; /* texts */
+};
+int conf_take_form(struct conf_loading *l, const char *key, const struct conf_node *n,
+		   struct conf_form *form, struct err *err);
+
 int conf_load_image(struct conf_loading *l, const struct field *f, const struct conf_node *n,
 		    struct err *err);
 int conf_load_entrypoint(struct conf_loading *l, const struct field *f, const struct conf_node *n,
@@ -52,5 +76,13 @@ int conf_load_patches(struct conf_loading *l, const struct field *f, const struc
 		      struct err *err);
 int conf_load_patch_files(struct conf_loading *l, const struct field *f, const struct conf_node *n,
 			  struct err *err);
+extern const char conf_patches_schema[];
+
+/* One patch as a file would have it, but in one line and without variables. */
+int conf_patch(struct model *m, const char *text, struct err *err);
+/* A program, or "[PROGRAM, ARGUMENT, ...]". */
+int conf_entrypoint(struct model *m, const char *text, struct err *err);
+/* The path of a file with patches. */
+int conf_patch_file(struct model *m, const char *text, struct err *err);
 
 #endif

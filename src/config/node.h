@@ -65,6 +65,8 @@ int conf_parse_yaml(const char *name, const char *dir, const void *p, size_t n,
 		    struct conf_file *ret, struct err *err);
 int conf_parse_json(const char *name, const char *dir, const void *p, size_t n,
 		    struct conf_file *ret, struct err *err);
+/* YAML where a shell has had its way with variables already. */
+int conf_parse_words(const char *name, const char *text, struct conf_file *ret, struct err *err);
 
 /* The member @key of a map, or NULL. */
 struct conf_node *conf_get(const struct conf_node *map, const char *key);

@@ -245,10 +245,11 @@ static void reader_done(struct reader *r)
 	yaml_parser_delete(&r->parser);
 }
 
-int conf_parse_yaml(const char *name, const char *dir, const void *p, size_t n,
-		    struct conf_file *ret, struct err *err)
+static int parse(const char *name, const char *dir, const void *p, size_t n, bool verbatim,
+		 struct conf_file *ret, struct err *err)
 {
-	CLEANUP(reader_done) struct reader r = {.build = {.name = name}, .bytes = p};
+	CLEANUP(reader_done)
+	struct reader r = {.build = {.name = name, .verbatim = verbatim}, .bytes = p};
 	cleanup_conf_file struct conf_file f = {.name = strdup(name), .dir = strdup(dir)};
 	int k;
 
@@ -270,4 +271,15 @@ int conf_parse_yaml(const char *name, const char *dir, const void *p, size_t n,
 	*ret = f;
 	f = (struct conf_file){0};
 	return 0;
+}
+
+int conf_parse_yaml(const char *name, const char *dir, const void *p, size_t n,
+		    struct conf_file *ret, struct err *err)
+{
+	return parse(name, dir, p, n, false, ret, err);
+}
+
+int conf_parse_words(const char *name, const char *text, struct conf_file *ret, struct err *err)
+{
+	return parse(name, ".", text, strlen(text), true, ret, err);
 }

@@ -182,11 +182,12 @@ int image_load(struct store *s, const char *input, const struct image_load_optio
 	       struct image_list *ret, struct err *err);
 
 struct image_pull_options {
-	const char *program;	     /* msb-fetch */
-	const char *platform;	     /* "linux/arm64", "linux/arm/v7"; NULL: the host's */
-	bool insecure;		     /* plain HTTP */
-	bool force;		     /* fetch and make everything again, then verify it */
-	const char *const *ca_files; /* besides the system's; NULL-terminated, or NULL */
+	const char *program;		 /* msb-fetch */
+	const char *platform;		 /* "linux/arm64", "linux/arm/v7"; NULL: the host's */
+	bool insecure;			 /* plain HTTP */
+	bool force;			 /* fetch and make everything again, then verify it */
+	const char *const *ca_files;	 /* besides the system's; NULL-terminated, or NULL */
+	const char *username, *password; /* in place of a login that is kept; NULL: that */
 	const struct image_limits *limits;
 	image_progress_fn *progress;
 	void *progress_arg;

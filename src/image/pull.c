@@ -349,12 +349,17 @@ static int load(struct pull *p, const char *name, const char *architecture, stru
 static int pull(struct pull *p, const struct reference *ref, const char *name,
 		const struct registries_config *config, struct image_info *ret, struct err *err)
 {
+	const struct credential login = {
+		.username = (char *)(uintptr_t)p->o->username,
+		.password = (char *)(uintptr_t)p->o->password,
+	};
 	const struct registry_options ro = {
 		.program = p->o->program,
 		.home = store_home(p->store),
 		.config = config,
 		.insecure = p->o->insecure,
 		.ca_files = p->o->ca_files,
+		.login = login.username ? &login : NULL,
 		.note = note,
 		.note_arg = p,
 	};

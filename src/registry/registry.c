@@ -163,6 +163,17 @@ static int start(struct registry *r, struct err *err)
 	return http_start(&r->session.http, &o, err);
 }
 
+/* Who we are at the registry itself; its mirrors have nothing to do with that. */
+static int set_login(struct registry *r, const struct credential *c, struct err *err)
+{
+	struct auth *a = &r->ends[r->count - 1].auth;
+
+	a->looked = true;
+	a->cred.username = strdup(c->username);
+	a->cred.password = strdup(c->password);
+	return a->cred.username && a->cred.password ? 0 : no_memory(err);
+}
+
 int registry_open(struct registry **ret, const char *domain, const char *path,
 		  const struct registry_options *o, struct err *err)
 {
@@ -188,6 +199,8 @@ int registry_open(struct registry **ret, const char *domain, const char *path,
 			return no_memory(err);
 	}
 	code = add_endpoints(r, domain, err);
+	if (code >= 0 && o->login)
+		code = set_login(r, o->login, err);
 	if (code >= 0)
 		code = start(r, err);
 	if (code < 0)
@@ -485,11 +498,9 @@ int registry_check_login(const char *domain, const struct credential *c,
 	if (code < 0)
 		return code;
 	e = &r->ends[r->count - 1];
-	e->auth.looked = true;
-	e->auth.cred.username = strdup(c->username);
-	e->auth.cred.password = strdup(c->password);
-	if (!e->auth.cred.username || !e->auth.cred.password)
-		return no_memory(err);
+	code = set_login(r, c, err);
+	if (code < 0)
+		return code;
 	code = ask(r, e, &a, &res, err);
 	if (code < 0)
 		return code;

@@ -40,9 +40,10 @@ struct registry_options {
 	const char *program; /* msb-fetch */
 	const char *home;
 	const struct registries_config *config;
-	bool insecure;		     /* plain HTTP */
-	const char *const *ca_files; /* besides those of config.json; NULL-terminated, or NULL */
-	session_note_fn *note;	     /* may be NULL; from any of the threads that make requests */
+	bool insecure;			/* plain HTTP */
+	const char *const *ca_files;	/* besides those of config.json; NULL-terminated, or NULL */
+	const struct credential *login; /* in place of what is kept; NULL: that */
+	session_note_fn *note; /* may be NULL; from any of the threads that make requests */
 	void *note_arg;
 };
 

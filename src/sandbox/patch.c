@@ -141,10 +141,49 @@ static int parse_script(struct sandbox_patch *p, const char *text, struct err *e
 	return 0;
 }
 
+/* Takes what @p owns, also when that fails. */
+static int add_patch(struct sandbox_spec *s, struct sandbox_patch *p, struct err *err)
+{
+	struct sandbox_patch *v = reallocarray(s->patches, s->npatches + 1, sizeof(*v));
+
+	if (!v) {
+		free(p->src);
+		free(p->dst);
+		return no_memory(err);
+	}
+	s->patches = v;
+	v[s->npatches++] = *p;
+	return 0;
+}
+
+int sandbox_patch_put(struct sandbox_spec *s, const struct sandbox_patch *p, struct err *err)
+{
+	struct sandbox_patch copy = *p;
+	int r = check_target(p->dst, p->kind == SANDBOX_LINK ? "the link" : "the path", err);
+
+	if (r < 0)
+		return r;
+	if (p->kind == SANDBOX_LINK && (!p->src[0] || strlen(p->src) > PATCH_PATH_MAX))
+		return err_set(err, ERR_USAGE, "a link must lead to a path");
+	copy.dst = strdup(p->dst);
+	copy.src = p->src ? malloc(p->len + 1) : NULL;
+	if (!copy.dst || (p->src && !copy.src)) {
+		free(copy.dst);
+		free(copy.src);
+		return no_memory(err);
+	}
+	if (p->src) {
+		if (p->len)
+			memcpy(copy.src, p->src, p->len);
+		copy.src[p->len] = '\0';
+	}
+	return add_patch(s, &copy, err);
+}
+
 int sandbox_patch_add(struct sandbox_spec *s, enum sandbox_patch_kind kind, const char *text,
 		      struct err *err)
 {
-	struct sandbox_patch p = {.kind = kind}, *v;
+	struct sandbox_patch p = {.kind = kind, .mode = SANDBOX_PATCH_MODE_NONE};
 	int r;
 
 	switch (kind) {
@@ -160,17 +199,11 @@ int sandbox_patch_add(struct sandbox_spec *s, enum sandbox_patch_kind kind, cons
 	default:
 		r = parse_script(&p, text, err);
 	}
-	v = r == 0 ? realloc(s->patches, (s->npatches + 1) * sizeof(*v)) : NULL;
-	if (r == 0 && !v)
-		r = no_memory(err);
-	if (r < 0) {
-		free(p.src);
-		free(p.dst);
-		return r;
-	}
-	s->patches = v;
-	v[s->npatches++] = p;
-	return 0;
+	if (r == 0)
+		return add_patch(s, &p, err);
+	free(p.src);
+	free(p.dst);
+	return r;
 }
 
 void sandbox_patches_clear(struct sandbox_spec *s)
@@ -222,7 +255,7 @@ static int put_step(struct writer *w, enum patch_op op, const struct stat *st, c
 {
 	struct patch_step step = {
 		.op = htole32(op),
-		.mode = htole32(st->st_mode & 01777),
+		.mode = htole32(st->st_mode & 07777),
 		.path_len = htole32((uint32_t)strlen(w->path)),
 		.target_len = htole32((uint32_t)strlen(target)),
 		.size = htole64(size),
@@ -245,6 +278,12 @@ static int put_step(struct writer *w, enum patch_op op, const struct stat *st, c
 	if (buf_failed(&w->head))
 		return no_memory(err);
 	return put(w, buf_ptr(&w->head), buf_size(&w->head), err);
+}
+
+/* Its owner in the guest is another one, so what it grants there is not what was meant. */
+static void drop_set_ids(struct stat *st)
+{
+	st->st_mode &= ~(mode_t)(S_ISUID | S_ISGID);
 }
 
 static int cannot_read(const struct writer *w, const char *name, struct err *err)
@@ -307,6 +346,7 @@ static int put_entry(struct writer *w, int dir, const char *name, struct err *er
 		return cannot_read(w, name, err);
 	if (now.st_ino != st.st_ino || (now.st_mode ^ st.st_mode) & S_IFMT)
 		return err_set(err, EAGAIN, "%s in %s changed while it was copied", name, w->top);
+	drop_set_ids(&now);
 	return S_ISDIR(now.st_mode) ? put_directory(w, fd, &now, err) : put_file(w, fd, &now, err);
 }
 
@@ -354,6 +394,9 @@ static int put_copy(struct writer *w, const struct sandbox_patch *p, struct err 
 	w->top = p->src;
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return cannot_read(w, NULL, err);
+	drop_set_ids(&st);
+	if (p->mode >= 0)
+		st.st_mode = (st.st_mode & S_IFMT) | (mode_t)p->mode;
 	if (p->kind == SANDBOX_COPY_FILE && S_ISDIR(st.st_mode)) {
 		err_set(err, ERR_USAGE, "%s is a directory", p->src);
 		return err_hint(err, "use --copy-dir, or --copy for either");
@@ -391,9 +434,51 @@ static int put_script(struct writer *w, const struct sandbox_spec *s, const stru
 	return r < 0 ? r : put(w, buf_ptr(&b), buf_size(&b), err);
 }
 
+/* Contents that were said, in a file of their own or behind another's. */
+static int put_contents(struct writer *w, enum patch_op op, const struct sandbox_patch *p,
+			struct err *err)
+{
+	struct stat st = {.st_mode = p->mode >= 0 ? (mode_t)p->mode : 0644};
+	int r;
+
+	clock_gettime(CLOCK_REALTIME, &st.st_mtim);
+	r = put_step(w, op, &st, "", p->len, err);
+	return r < 0 ? r : put(w, p->src, p->len, err);
+}
+
+static int put_patch(struct writer *w, const struct sandbox_spec *s, const struct sandbox_patch *p,
+		     struct err *err)
+{
+	const struct stat st = {.st_mode = p->mode >= 0 ? (mode_t)p->mode : 0755};
+	int r;
+
+	snprintf(w->path, sizeof(w->path), "%s", p->dst);
+	r = p->replace ? put_step(w, PATCH_REMOVE, &st, "", 0, err) : 0;
+	if (r < 0)
+		return r;
+	switch (p->kind) {
+	case SANDBOX_COPY:
+	case SANDBOX_COPY_FILE:
+	case SANDBOX_COPY_DIR:
+		return put_copy(w, p, err);
+	case SANDBOX_MKDIR:
+		return put_step(w, PATCH_MKDIR, &st, "", 0, err);
+	case SANDBOX_RM:
+		return put_step(w, PATCH_REMOVE, &st, "", 0, err);
+	case SANDBOX_TEXT:
+		return put_contents(w, PATCH_FILE, p, err);
+	case SANDBOX_APPEND:
+		return put_contents(w, PATCH_APPEND, p, err);
+	case SANDBOX_LINK:
+		return put_step(w, PATCH_LINK, &st, p->src, 0, err);
+	default:
+		return put_script(w, s, p, err);
+	}
+}
+
 static int put_all(struct writer *w, const struct sandbox_spec *s, struct err *err)
 {
-	struct stat st = {.st_mode = 0755};
+	const struct stat st = {0};
 	struct patch_head head;
 	int r;
 
@@ -401,26 +486,8 @@ static int put_all(struct writer *w, const struct sandbox_spec *s, struct err *e
 	if (getrandom(head.id, sizeof(head.id), 0) != sizeof(head.id))
 		return err_errno(err, "cannot get random numbers");
 	r = put(w, &head, sizeof(head), err);
-	for (size_t i = 0; i < s->npatches && r == 0; i++) {
-		const struct sandbox_patch *p = &s->patches[i];
-
-		snprintf(w->path, sizeof(w->path), "%s", p->dst);
-		switch (p->kind) {
-		case SANDBOX_COPY:
-		case SANDBOX_COPY_FILE:
-		case SANDBOX_COPY_DIR:
-			r = put_copy(w, p, err);
-			break;
-		case SANDBOX_MKDIR:
-			r = put_step(w, PATCH_MKDIR, &st, "", 0, err);
-			break;
-		case SANDBOX_RM:
-			r = put_step(w, PATCH_REMOVE, &st, "", 0, err);
-			break;
-		default:
-			r = put_script(w, s, p, err);
-		}
-	}
+	for (size_t i = 0; i < s->npatches && r == 0; i++)
+		r = put_patch(w, s, &s->patches[i], err);
 	w->path[0] = '\0';
 	return r < 0 ? r : put_step(w, PATCH_END, &st, "", 0, err);
 }

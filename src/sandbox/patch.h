@@ -7,8 +7,8 @@
  *
  * What is copied belongs to root in the guest, with the mode it has here less the set-id bits (its
  * owner is another one now) and its time; links are copied as links, except SRC itself, which is
- * followed. Sockets are left out; devices and pipes are refused. Nothing that is there is replaced:
- * that takes a removal first. Scripts are.
+ * followed. Sockets are left out; devices and pipes are refused. Nothing that is there is replaced
+ * unless that was asked for. Scripts are.
  */
 #ifndef SANDBOX_PATCH_H
 #define SANDBOX_PATCH_H
@@ -32,6 +32,9 @@ enum sandbox_patch_kind {
 	SANDBOX_COPY_DIR,
 	SANDBOX_MKDIR,
 	SANDBOX_RM,
+	SANDBOX_TEXT,	/* a file, from its contents */
+	SANDBOX_APPEND, /* contents behind what is there */
+	SANDBOX_LINK,
 	SANDBOX_SCRIPT, /* with escapes: \n \t \r \\ \" \' */
 	SANDBOX_SCRIPT_RAW,
 	SANDBOX_SCRIPT_PATH, /* body from a file */
@@ -39,10 +42,13 @@ enum sandbox_patch_kind {
 
 struct sandbox_patch {
 	enum sandbox_patch_kind kind;
-	char *src;  /* of a copy; a script's body */
-	size_t len; /* of the body */
-	char *dst;  /* in the guest */
+	char *src;    /* of a copy; contents; what a link says */
+	size_t len;   /* of the contents */
+	char *dst;    /* in the guest */
+	int mode;     /* -1: that of the source, or as usual */
+	bool replace; /* what is there */
 };
+#define SANDBOX_PATCH_MODE_NONE (-1)
 
 /*
  * Add one in the words of a person: "SRC:DST", "PATH", "NAME=BODY", "NAME:PATH". ERR_USAGE and a
@@ -50,6 +56,8 @@ struct sandbox_patch {
  */
 int sandbox_patch_add(struct sandbox_spec *s, enum sandbox_patch_kind kind, const char *text,
 		      struct err *err);
+/* Add one, of a kind that is no script: a copy of it. The same errors. */
+int sandbox_patch_put(struct sandbox_spec *s, const struct sandbox_patch *p, struct err *err);
 /* Forget all but the scripts. */
 void sandbox_patches_clear(struct sandbox_spec *s);
 void sandbox_patches_done(struct sandbox_spec *s);

@@ -21,7 +21,8 @@
 /*
  * Where the agent writes down how far it got: the head's id, and a letter. A machine that is killed
  * meets the same patch once more; what is done is not done again, and what was begun is done over,
- * in place of what the first try left.
+ * in place of what the first try left. For that, there follows for each PATCH_APPEND how long its
+ * file was before, as 8 bytes.
  */
 #define PATCH_MARK  "/.msb/patched"
 #define PATCH_BEGUN 'b'
@@ -41,6 +42,7 @@ enum patch_op {
 	PATCH_LINK,	 /* a new symbolic link */
 	PATCH_MKDIR,	 /* a directory, if it is missing, with its parents */
 	PATCH_REMOVE,	 /* whatever it is, with all that is in it, if it is there */
+	PATCH_APPEND,	 /* to a file, which is made if it is missing */
 	PATCH_OPS
 };
 

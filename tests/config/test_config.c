@@ -354,10 +354,32 @@ static void refuses_in_words(void **state)
 		{"conf", "rlimits: [x=1]\n", "t.yaml:1:11: rlimits[0]: there is no resource", ""},
 		{"conf", "patches: [{mkdri: {path: /x}}]\n", "there is no key \"patches[0].mkdri\"",
 		 "did you mean mkdir?"},
-		{"conf", "patches: [{text: {path: /x, content: y}}]\n", "not there yet",
-		 "copy_file"},
-		{"conf", "patches: [{mkdir: {path: /x, mode: \"0700\"}}]\n",
-		 "\"mode\" is not there yet", ""},
+		{"conf", "patches: [{text: {path: /x}}]\n",
+		 "t.yaml:1:18: patches[0].text: \"content\" is missing", ""},
+		{"conf", "patches: [{text: {path: /x, content: y, mode: 644}}]\n",
+		 "t.yaml:1:47: patches[0].text: a mode in octal digits is expected, not \"644\"",
+		 "\"0644\""},
+		{"conf", "patches: [{mkdir: {path: /x, mode: \"0888\"}}]\n", "a mode in octal", ""},
+		{"conf", "patches: [{mkdir: {path: /x, replace: true}}]\n",
+		 "there is no key \"patches[0].mkdir.replace\"", ""},
+		{"conf", "patches: [{copy: {src: a, dst: /x, mode: \"0644\"}}]\n",
+		 "there is no key \"patches[0].copy.mode\"", ""},
+		{"conf", "patches: [{symlink: {link: /x, target: y, replace: yes}}]\n",
+		 "patches[0].symlink: true or false is expected, not \"yes\"", ""},
+		{"conf", "patches: [{symlink: {link: /x, target: \"\"}}]\n",
+		 "t.yaml:1:21: patches[0].symlink: a link must lead", ""},
+		{"conf", "patches: [{file: {path: /x, content_base64: \"a\"}}]\n",
+		 "t.yaml:1:45: patches[0].file: this is not base64", ""},
+		{"conf", "patches: [{append: {path: /x/../y, content: a}}]\n", "contains \"..\"",
+		 ""},
+		{"conf", "patches: [text]\n", "t.yaml:1:11: patches[0]: a map with one key", ""},
+		{"conf", "registry: {username: me, password: x}\n",
+		 "there is no key \"registry.password\"", "msb schema"},
+		{"conf", "registry: me\n", "t.yaml:1:11: registry: a map is expected", ""},
+		{"conf", "registry: {password_env: \"A=b\"}\n", "no name of a variable", ""},
+		{"conf", "entrypoint: []\n", "t.yaml:1:13: entrypoint: a program, or a list", ""},
+		{"conf", "entrypoint: [a, [b]]\n", "t.yaml:1:13: entrypoint: a program, or a list",
+		 ""},
 		{"conf", "patches: [{mkdir: {}}]\n", "patches[0].mkdir: \"path\" is missing", ""},
 		{"conf", "patches: [{mkdir: {path: x}}]\n", "patches[0].mkdir: the path \"x\"", ""},
 		{"conf", "image: {oci: a, disk: b}\n", "image: one of", ""},
@@ -415,6 +437,64 @@ static void scopes(void **state)
 	assert_string_equal(m.spec.workdir, "/w");
 	assert_int_equal(m.spec.npatches, 2);
 	assert_string_equal(m.spec.patches[1].src, "echo \\n");
+}
+
+/* Whatever a file says about a patch, and the same in one line. */
+static void patches(void **state)
+{
+	cleanup_model struct model m = {0};
+	const struct sandbox_patch *p;
+	struct err err = ERR_INIT;
+
+	(void)state;
+	model_init(&m);
+	assert_int_equal(load(&m, "conf",
+			      "patches:\n"
+			      "  - text: {path: /t, content: \"a\\nb\", mode: \"0600\", replace: "
+			      "true}\n"
+			      "  - file: {path: /f, content_base64: AAEC}\n"
+			      "  - append: {path: /a, content: \"\"}\n"
+			      "  - symlink: {target: ../x, link: /l}\n"
+			      "  - copy_file: {src: f, dst: /c, mode: \"4755\"}\n"
+			      "  - mkdir: {path: /d, mode: 0700}\n",
+			      NULL),
+			 0);
+	assert_int_equal(m.spec.npatches, 6);
+	p = m.spec.patches;
+	assert_int_equal(p[0].kind, SANDBOX_TEXT);
+	assert_string_equal(p[0].src, "a\nb");
+	assert_int_equal(p[0].mode, 0600);
+	assert_true(p[0].replace);
+	assert_int_equal(p[1].len, 3);
+	assert_memory_equal(p[1].src, "\0\1\2", 3);
+	assert_int_equal(p[1].mode, SANDBOX_PATCH_MODE_NONE);
+	assert_int_equal(p[2].len, 0);
+	assert_string_equal(p[3].src, "../x");
+	assert_string_equal(p[4].src, "/dir/f");
+	assert_int_equal(p[4].mode, 04755);
+	assert_int_equal(p[5].mode, 0700);
+	assert_string_equal(m.said[4].text, "copy_file /dir/f:/c");
+	assert_string_equal(m.said[4].from, "t.yaml:6");
+
+	/* Options add. */
+	assert_int_equal(field_set(field_by_opt("patch"), &m,
+				   "{text: {path: /v, content: \"${HOME} $${X}\"}}", "command line",
+				   &err),
+			 0);
+	assert_int_equal(m.spec.npatches, 7);
+	assert_string_equal(m.spec.patches[6].src, "${HOME} $${X}");
+	assert_true(field_set(field_by_opt("patch"), &m, "{txt: {}}", "command line", &err) < 0);
+	assert_non_null(strstr(err.msg, "there is no key \"txt\""));
+	assert_non_null(strstr(err.hint, "text"));
+	assert_int_equal(m.spec.npatches, 7);
+
+	assert_int_equal(
+		field_set(field_by_opt("entrypoint"), &m, "[sh, \"-c\", \"a b\"]", "x", &err), 0);
+	assert_int_equal(m.spec.entrypoint.n, 3);
+	assert_string_equal(m.spec.entrypoint.v[2], "a b");
+	assert_int_equal(field_set(field_by_opt("entrypoint"), &m, "[", "x", &err), 0);
+	assert_int_equal(m.spec.entrypoint.n, 1);
+	assert_true(field_set(field_by_opt("entrypoint"), &m, "[[a]]", "x", &err) < 0);
 }
 
 /* Each row can be reached from a file, or says why not; and from the command line, or is a file's.
@@ -547,6 +627,7 @@ int main(void)
 		cmocka_unit_test(network),
 		cmocka_unit_test(refuses_in_words),
 		cmocka_unit_test(scopes),
+		cmocka_unit_test(patches),
 		cmocka_unit_test(rows),
 		cmocka_unit_test(schema),
 		cmocka_unit_test(global),

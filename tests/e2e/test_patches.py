@@ -46,6 +46,30 @@ class Patches(Case):
                                                 "1777", "/etc/passwd", "../../../../../../nowhere",
                                                 ".", "..", "a", "absolute", "sub", "aaa", "/srv/x/y", "hello\tyou"], image)
 
+    def test_from_a_file(self):
+        """Kinds that only files have, or --patch; everything a patch can say."""
+        path = self.path("box.yaml")
+        with open(path, "w") as f:
+            f.write("""
+patches:
+  - text: {path: /etc/motd, content: "one\\n", replace: true}
+  - append: {path: /etc/motd, content: "two\\n"}
+  - append: {path: /etc/new, content: three}
+  - text: {path: /srv/secret, content: "", mode: "0400"}
+  - file: {path: /srv/bytes, content_base64: AAEC/w==, mode: "4755"}
+  - symlink: {target: ../etc/motd, link: /srv/motd}
+  - symlink: {target: nowhere, link: /bin/awk, replace: true}
+  - copy_file: {src: src/a, dst: /srv/a, mode: "0640"}
+  - copy_dir: {src: src/sub, dst: /home, replace: true}
+  - mkdir: {path: /srv/private/more, mode: "0700"}
+""")
+        for image, options in self.every_root():
+            out = self.sh("cat /srv/motd /etc/new; echo; stat -c '%a %s' /srv/secret /srv/bytes /srv/a /srv/private/more |"
+                          "cut -d' ' -f1 | xargs; od -An -tx1 /srv/bytes; readlink /bin/awk; readlink /srv/motd; ls /home; cat /late",
+                          *options, "--conf", path, "--patch", "{text: {path: /late, content: $HOME}}", image=image)
+            self.assertEqual(out.split(), ["one", "two", "three", "400", "4755", "640", "700", "00", "01", "02", "ff",
+                                           "nowhere", "../etc/motd", "b", "empty", "none", "up", "$HOME"], image)
+
     def test_in_order(self):
         out = self.sh("cat /etc/passwd /x/b", "--rm", "/etc/passwd", "--copy", self.src + "/a:/etc/passwd",
                       "--copy-dir", self.src + "/sub:/x", "--rm", "/x/b", "--copy-file", self.src + "/a:/x/b")
@@ -102,6 +126,7 @@ class Patches(Case):
         thread = threading.Thread(target=save)
         thread.start()
         self.sh("echo changed > /a; one", "-n", "box", "--copy", self.src + "/a:/a", "--copy", self.src + ":/s",
+                "--patch", "append: {path: /etc/motd, content: more}", "--patch", "append: {path: /etc/motd, content: MORE}",
                 "--script", "one=echo 1")
         thread.join()
         self.assertFalse(os.path.exists(patch))
@@ -111,8 +136,8 @@ class Patches(Case):
         os.link(saved, patch)
         self.sh("printf b | dd of=/.msb/patched bs=1 seek=16 conv=notrunc 2>/dev/null; rm /s/sub/b", "-n", "box")
         os.link(saved, patch)
-        self.assertEqual(self.sh("cat /a; one; wc -c < /s/sub/b; grep -c 'scripts of' /etc/profile", "-n", "box"),
-                         "aaa\n1\n300000\n1\n")
+        self.assertEqual(self.sh("cat /a; one; wc -c < /s/sub/b; grep -c 'scripts of' /etc/profile; cat /etc/motd", "-n", "box"),
+                         "aaa\n1\n300000\n1\nsecond layer\nmoreMORE")
         self.ok(self.msb("rm", "box"))
 
 

@@ -138,6 +138,27 @@ class Real(Pull):
         self.refused(self.pull(ref, "--ca-certs", kept), 1, "no certificate")
         self.refused(self.pull(ref, "--ca-certs", self.path("none")), 1, "none")
 
+    def test_a_sandboxes_own_login(self):
+        registry = DockerRegistry(self, login=("user", "secret"))
+        ref = registry.push(self.layout(), "one:latest")
+        with open(self.path("box.yaml"), "w") as f:
+            f.write(f"image: {ref}\nregistry: {{username: user, password_env: REGISTRY_PASSWORD}}\n")
+
+        def create(password, *words):
+            env = dict(self.env, **({"REGISTRY_PASSWORD": password} if password else {}))
+            return self.msb("create", "-n", "own", *words, env=env)
+        conf = ["--conf", self.path("box.yaml")]
+        self.refused(create(None, *conf), 1, "REGISTRY_PASSWORD is not set", "user")
+        self.refused(create("wrong", *conf), 1, registry.host)
+        self.refused(create("secret", "--registry-username", "user", ref), 1, "the password is missing")
+        # The image runs nothing; but it was fetched.
+        self.ok(create("secret", *conf))
+        kept = b"".join(open(os.path.join(d, f), "rb").read() for d, _, names in
+                        os.walk(os.path.join(self.home, "sandboxes")) for f in names if f.endswith(".json"))
+        self.assertNotIn(b"secret", kept)
+        self.ok(self.msb("rm", "-f", "-q", "own"))
+        self.whole(ref)
+
     def test_certificates_where_docker_has_them(self):
         tls = authority(self, "IP:127.0.0.1")
         registry = DockerRegistry(self, tls=tls)
