@@ -26,30 +26,48 @@ enum {
 	ENTRY_MAX = 16 << 10,
 	HEADER_MAX = 256,
 	EVENT_MAX = 512,
+	/* For a budget that is used up to grow. */
+	PAUSE_NS = 20000000,
 };
 
-/* What is queued: this, then the bytes. */
+/* Of the files, the peer's figures. */
+const struct exec_log_limits exec_log_default = {
+	.files = EXEC_LOG_FILES,
+	.file = (size_t)10 << 20,
+	.burst = (size_t)64 << 20,
+	.rate = (size_t)16 << 20,
+};
+
+/* What is queued. */
 struct record {
+	struct record *next;
 	int64_t ns; /* Unix time */
-	uint32_t id, n;
-	uint8_t source;
+	uint32_t id;
+	uint32_t n;
+	enum exec_log_source source;
+	uint8_t bytes[];
 };
 
 struct exec_log {
+	struct exec_log_limits limits;
 	struct worker worker;
 	struct loop_source wake; /* an eventfd: something is queued */
 	uint32_t sessions;	 /* of the main thread: how many there were */
 
 	pthread_mutex_t lock; /* what both threads use: */
-	struct buf queue;
-	uint64_t lost;
+	struct record *first, **last;
+	size_t queued;
+	uint64_t lost; /* bytes, before the first of the queue */
 
 	/* the writer's */
-	struct buf taken, line;
+	struct loop_timer again; /* it may go on */
+	int64_t budget;		 /* bytes that it may write now */
+	uint64_t counted;	 /* when that was said */
+	struct buf line;
 	int fd[EXEC_LOG_FILES];
-	unsigned files, at;
+	unsigned at;
 	uint64_t seq;
-	size_t size, max;
+	size_t size;
 	uint64_t unwritten; /* bytes that the disk refused */
 	int why;	    /* ...as this errno */
 };
@@ -155,8 +173,8 @@ static int put_entry(struct exec_log *l, const struct record *rec, const void *p
 	add_line(&l->line, rec->ns, names[rec->source], rec->id, p, n, 0);
 	if (buf_failed(&l->line))
 		return -ENOMEM;
-	if (!l->seq || l->size + buf_size(&l->line) > l->max)
-		r = begin_file(l, l->seq ? (l->at + 1) % l->files : 0, rec->ns);
+	if (!l->seq || l->size + buf_size(&l->line) > l->limits.file)
+		r = begin_file(l, l->seq ? (l->at + 1) % l->limits.files : 0, rec->ns);
 	return r < 0 ? r : put(l, &l->line);
 }
 
@@ -170,8 +188,10 @@ static void put_lost(struct exec_log *l, int64_t ns, uint64_t lost, const char *
 	(void)put_entry(l, &rec, text, (size_t)n);
 }
 
-static void put_record(struct exec_log *l, const struct record *rec, const uint8_t *p)
+static void put_record(struct exec_log *l, const struct record *rec)
 {
+	const uint8_t *p = rec->bytes;
+
 	for (size_t done = 0; done < rec->n;) {
 		size_t n = cut(p + done, rec->n - done);
 		int r;
@@ -199,43 +219,74 @@ static int64_t wall_ns(void)
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
-/* Write what is queued. On the writer's thread. */
-static void drain(void *arg)
+static struct record *take(struct exec_log *l, uint64_t *lost)
 {
-	struct exec_log *l = arg;
-	struct record rec;
-	uint64_t lost;
+	struct record *rec;
+
+	pthread_mutex_lock(&l->lock);
+	rec = l->first;
+	*lost = l->lost;
+	l->lost = 0;
+	if (rec) {
+		l->first = rec->next;
+		l->queued -= rec->n;
+		if (!l->first)
+			l->last = &l->first;
+	}
+	pthread_mutex_unlock(&l->lock);
+	return rec;
+}
+
+/* How much may be written now? */
+static int64_t budget(struct exec_log *l)
+{
+	uint64_t now = now_ns(), us = (now - l->counted) / 1000;
+
+	/* In a day the budget is full again, whatever it is. */
+	l->budget += (int64_t)(MIN(us, (uint64_t)86400000000) * l->limits.rate / 1000000);
+	l->budget = MIN(l->budget, (int64_t)l->limits.burst);
+	l->counted = now;
+	return l->budget;
+}
+
+/* Write what is queued, as far as the budget goes or @all. On the writer's thread. */
+static void drain(struct exec_log *l, bool all)
+{
+	static const char why[] = "they came faster than it is written";
 
 	for (;;) {
-		struct buf b;
+		struct record *rec;
+		uint64_t lost;
 
-		pthread_mutex_lock(&l->lock);
-		b = l->queue;
-		l->queue = l->taken;
-		l->taken = b;
-		lost = l->lost;
-		l->lost = 0;
-		pthread_mutex_unlock(&l->lock);
-		if (!buf_size(&l->taken) && !lost)
+		if (!all && budget(l) < 0) {
+			(void)loop_timer_in(l->worker.loop, &l->again, PAUSE_NS);
 			return;
-		while (buf_size(&l->taken)) {
-			memcpy(&rec, buf_ptr(&l->taken), sizeof(rec));
-			put_record(l, &rec, buf_ptr(&l->taken) + sizeof(rec));
-			buf_consume(&l->taken, sizeof(rec) + rec.n);
 		}
-		buf_reset(&l->taken);
+		rec = take(l, &lost);
 		if (lost)
-			put_lost(l, wall_ns(), lost, "they came faster than the disk takes them");
+			put_lost(l, rec ? rec->ns : wall_ns(), lost, why);
+		if (!rec)
+			return;
+		put_record(l, rec);
+		l->budget -= rec->n;
+		free(rec);
 	}
+}
+
+static void on_again(struct loop_timer *t)
+{
+	drain(container_of(t, struct exec_log, again), false);
 }
 
 static void on_wake(struct loop_source *s, uint32_t events)
 {
+	struct exec_log *l = container_of(s, struct exec_log, wake);
 	uint64_t n;
 
 	(void)events;
 	(void)!read(s->fd, &n, sizeof(n));
-	drain(container_of(s, struct exec_log, wake));
+	if (!loop_timer_armed(&l->again))
+		drain(l, false);
 }
 
 static void begin(void *arg)
@@ -249,7 +300,8 @@ static void end(void *arg)
 {
 	struct exec_log *l = arg;
 
-	drain(l);
+	loop_timer_stop(&l->again);
+	drain(l, true);
 	loop_del(&l->wake);
 }
 
@@ -268,28 +320,58 @@ void exec_log_lose(struct exec_log *l, size_t n)
 	wake(l);
 }
 
-void exec_log_put(struct exec_log *l, enum exec_log_source source, uint32_t id, const void *p,
-		  size_t n)
+/* With the lock: make room for @n bytes, at the cost of the oldest. */
+static struct record *give_way(struct exec_log *l, size_t n)
 {
-	struct record rec = {.ns = wall_ns(), .id = id, .n = (uint32_t)n, .source = source};
-	bool first, fits;
+	struct record *gone = NULL, **tail = &gone;
 
-	if (!n)
-		return;
-	pthread_mutex_lock(&l->lock);
-	first = !buf_size(&l->queue);
-	fits = buf_size(&l->queue) + sizeof(rec) + n <= EXEC_LOG_QUEUE &&
-	       buf_reserve(&l->queue, sizeof(rec) + n);
-	if (fits) {
-		buf_add(&l->queue, &rec, sizeof(rec));
-		buf_add(&l->queue, p, n);
+	while (l->first && l->queued + n > EXEC_LOG_QUEUE) {
+		*tail = l->first;
+		tail = &l->first->next;
+		l->queued -= l->first->n;
+		l->lost += l->first->n;
+		l->first = l->first->next;
 	}
-	l->queue.failed = false;
+	*tail = NULL;
+	if (!l->first)
+		l->last = &l->first;
+	return gone;
+}
+
+void exec_log_put(struct exec_log *l, enum exec_log_source source, uint32_t id, const void *before,
+		  size_t nbefore, const void *p, size_t n)
+{
+	struct record *rec, *gone;
+	size_t all = nbefore + n;
+	bool first;
+
+	if (!all)
+		return;
+	rec = malloc(sizeof(*rec) + all);
+	if (!rec) {
+		exec_log_lose(l, all);
+		return;
+	}
+	*rec = (struct record){.ns = wall_ns(), .id = id, .n = (uint32_t)all, .source = source};
+	if (nbefore)
+		memcpy(rec->bytes, before, nbefore);
+	if (n)
+		memcpy(rec->bytes + nbefore, p, n);
+	pthread_mutex_lock(&l->lock);
+	gone = give_way(l, all);
+	first = !l->first;
+	*l->last = rec;
+	l->last = &rec->next;
+	l->queued += all;
 	pthread_mutex_unlock(&l->lock);
-	if (!fits)
-		exec_log_lose(l, n);
-	else if (first)
+	if (first)
 		wake(l);
+	while (gone) {
+		struct record *next = gone->next;
+
+		free(gone);
+		gone = next;
+	}
 }
 
 uint32_t exec_log_session(struct exec_log *l)
@@ -316,7 +398,7 @@ void exec_log_event(struct exec_log *l, uint32_t id, const char *fmt, ...)
 		n -= n && (uint8_t)text[n - 1] >= 0xc0;
 	}
 	if (n > 0)
-		exec_log_put(l, EXEC_LOG_SYSTEM, id, text, (size_t)n);
+		exec_log_put(l, EXEC_LOG_SYSTEM, id, NULL, 0, text, (size_t)n);
 }
 
 /* The "seq" of a file that was written before; 0: there is none. */
@@ -339,7 +421,7 @@ static uint64_t read_seq(int fd)
 
 static int open_files(struct exec_log *l, const char *dir, struct err *err)
 {
-	for (unsigned i = 0; i < l->files; i++) {
+	for (unsigned i = 0; i < l->limits.files; i++) {
 		cleanup_free char *path = NULL;
 		struct stat st;
 		uint64_t seq;
@@ -363,7 +445,7 @@ static int open_files(struct exec_log *l, const char *dir, struct err *err)
 	return 0;
 }
 
-int exec_log_new(struct exec_log **ret, const char *dir, unsigned files, size_t max,
+int exec_log_new(struct exec_log **ret, const char *dir, const struct exec_log_limits *limits,
 		 struct err *err)
 {
 	struct exec_log *l = calloc(1, sizeof(*l));
@@ -372,12 +454,15 @@ int exec_log_new(struct exec_log **ret, const char *dir, unsigned files, size_t 
 	if (!l)
 		return err_set(err, ENOMEM, "cannot open the log: out of memory");
 	pthread_mutex_init(&l->lock, NULL);
-	l->files = MIN(files, (unsigned)EXEC_LOG_FILES);
-	l->max = max;
+	l->limits = *limits;
+	l->limits.files = MIN(limits->files, (unsigned)EXEC_LOG_FILES);
 	for (unsigned i = 0; i < EXEC_LOG_FILES; i++)
 		l->fd[i] = -1;
 	l->wake = (struct loop_source){.fn = on_wake, .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-	l->queue.max = l->taken.max = EXEC_LOG_QUEUE + sizeof(struct record);
+	l->last = &l->first;
+	l->again.fn = on_again;
+	l->budget = (int64_t)limits->burst;
+	l->counted = now_ns();
 	r = l->wake.fd < 0 ? err_errno(err, "cannot open the log") : open_files(l, dir, err);
 	if (r == 0)
 		r = worker_start(&l->worker, "exec-log", err);
@@ -409,8 +494,6 @@ struct exec_log *exec_log_free(struct exec_log *l)
 	for (unsigned i = 0; i < EXEC_LOG_FILES; i++)
 		close_fd(l->fd[i]);
 	close_fd(l->wake.fd);
-	buf_done(&l->queue);
-	buf_done(&l->taken);
 	buf_done(&l->line);
 	pthread_mutex_destroy(&l->lock);
 	free(l);

@@ -14,11 +14,11 @@ enum {
 	REQUEST_MAX = 64 << 10,
 	/* The agent's own frames have at most 256 KiB of data. */
 	ANSWER_MAX = 320 << 10,
-	/* So much of a body tells what it is: its type's name comes first, as all write it. */
-	KIND_BYTES = 32,
 	/* As many as the agent lets one client have. */
 	SESSIONS_MAX = 1024,
 	BUF_KEEP = 64 << 10,
+	/* One character lacks at least one byte. */
+	CHAR_MAX_LESS_ONE = 3,
 };
 
 struct session {
@@ -26,23 +26,27 @@ struct session {
 	bool tty;
 };
 
-/* One direction: the frame that the stream is in the middle of. */
-struct framer {
-	uint8_t head[FRAME_HEADER];
-	unsigned have;
-	uint32_t left;	  /* of its body */
-	bool skip, big;	  /* not to be collected; too big for that */
-	struct buf frame; /* what was collected, with the head */
+/* Where the data of a frame goes that is not waited for as a whole. */
+struct data {
+	enum exec_log_source source;
+	uint32_t number;
+	uint8_t begun[CHAR_MAX_LESS_ONE]; /* of a character that the next piece completes */
+	size_t nbegun;
+};
+
+/* One direction: what is done with the frame that the stream is in the middle of. */
+struct side {
+	enum { LOOK, COLLECT, DATA, PASS } what;
+	struct buf body; /* LOOK: its beginning; COLLECT: what there is of it */
+	struct data data;
 };
 
 struct exec_tap {
 	struct exec_log *log;
-	struct framer asked, answered;
+	struct side asked, answered;
 	struct session *sessions;
 	unsigned n, room;
 };
-
-typedef void frame_fn(struct exec_tap *t, const struct frame *f);
 
 static struct session *find(struct exec_tap *t, uint32_t id)
 {
@@ -95,26 +99,57 @@ static void on_request(struct exec_tap *t, const struct frame *f)
 	msg_free(MSG_EXEC_REQUEST, &m);
 }
 
+static bool is_output(enum msg_kind kind)
+{
+	return kind == MSG_EXEC_STDOUT || kind == MSG_EXEC_STDERR;
+}
+
+static void whose(struct exec_tap *t, struct data *d, uint32_t id, enum msg_kind kind)
+{
+	struct session *s = find_or_add(t, id);
+
+	*d = (struct data){.source = EXEC_LOG_STDOUT, .number = s ? s->number : 0};
+	if (kind == MSG_EXEC_STDERR)
+		d->source = EXEC_LOG_STDERR;
+	else if (s && s->tty)
+		d->source = EXEC_LOG_OUTPUT;
+}
+
+/* How many bytes at the end are the beginning of a character? */
+static size_t begun(const uint8_t *p, size_t n)
+{
+	for (size_t k = 1; k <= MIN(n, (size_t)CHAR_MAX_LESS_ONE); k++) {
+		uint8_t c = p[n - k];
+
+		if ((c & 0xc0) == 0x80)
+			continue;
+		return c >= 0xc0 && k < (c >= 0xf0 ? 4u : c >= 0xe0 ? 3u : 2u) ? k : 0;
+	}
+	return 0;
+}
+
+static void put_data(struct exec_tap *t, struct data *d, const uint8_t *p, size_t n, bool last)
+{
+	size_t keep = last ? 0 : begun(p, n);
+
+	exec_log_put(t->log, d->source, d->number, d->begun, d->nbegun, p, n - keep);
+	if (keep)
+		memcpy(d->begun, p + n - keep, keep);
+	d->nbegun = keep;
+}
+
+/* A frame of output that is not written as the agent writes them. */
 static void on_data(struct exec_tap *t, const struct frame *f, const struct envelope *e)
 {
-	enum exec_log_source source = EXEC_LOG_STDOUT;
 	struct msg_data m = {0};
-	struct session *s;
-	const uint8_t *p;
-	size_t n;
+	struct data d;
 
-	if (frame_data(e, &p, &n, NULL) < 0) {
-		if (frame_payload(e, &m, NULL) < 0)
-			return;
-		p = m.data.p;
-		n = m.data.n;
+	if (frame_payload(e, &m, NULL) < 0)
+		return;
+	if (m.data.n) {
+		whose(t, &d, f->id, msg_kind_of(e->type));
+		put_data(t, &d, m.data.p, m.data.n, true);
 	}
-	s = n ? find_or_add(t, f->id) : NULL;
-	if (msg_kind_of(e->type) == MSG_EXEC_STDERR)
-		source = EXEC_LOG_STDERR;
-	else if (s && s->tty)
-		source = EXEC_LOG_OUTPUT;
-	exec_log_put(t->log, source, s ? s->number : 0, p, n);
 	msg_free(MSG_EXEC_STDOUT, &m);
 }
 
@@ -143,113 +178,113 @@ static void on_answer(struct exec_tap *t, const struct frame *f)
 
 	if (frame_open(f, &e, NULL) < 0 || !e.type)
 		return;
-	switch (msg_kind_of(e.type)) {
-	case MSG_EXEC_STDOUT:
-	case MSG_EXEC_STDERR:
+	if (is_output(msg_kind_of(e.type)))
 		on_data(t, f, &e);
-		break;
-	case MSG_EXEC_EXITED:
-	case MSG_EXEC_FAILED:
-	case MSG_ERROR:
+	else if (msg_kind_of(e.type) == MSG_EXEC_EXITED || msg_kind_of(e.type) == MSG_EXEC_FAILED ||
+		 msg_kind_of(e.type) == MSG_ERROR)
 		on_end(t, f, &e);
-		break;
-	default:
-		break;
+}
+
+static void collect(struct side *s, const struct frame_piece *p)
+{
+	if (p->n)
+		buf_add(&s->body, p->p, p->n);
+}
+
+static void begin(struct side *s)
+{
+	if (buf_failed(&s->body) || s->body.cap > BUF_KEEP)
+		buf_done(&s->body);
+	buf_reset(&s->body);
+}
+
+/* What was collected is whole. */
+static struct frame whole(const struct side *s, const struct frame_piece *p)
+{
+	return (struct frame){
+		.id = p->id,
+		.flags = p->flags,
+		.body = buf_ptr(&s->body),
+		.body_len = buf_size(&s->body),
+		.wire_len = FRAME_HEADER + buf_size(&s->body),
+	};
+}
+
+/* The beginning of an answer is there: what becomes of the rest? */
+static void judge(struct exec_tap *t, struct side *s, const struct frame_piece *p)
+{
+	size_t have = buf_size(&s->body), at;
+	const struct msg_type *type;
+
+	if (buf_failed(&s->body)) {
+		s->what = PASS;
+	} else if (frame_data_at(buf_ptr(&s->body), have, p->len, &type, &at)) {
+		s->what = is_output(msg_kind_of(type)) && p->len > at ? DATA : PASS;
+		if (s->what == DATA) {
+			whose(t, &s->data, p->id, msg_kind_of(type));
+			put_data(t, &s->data, buf_ptr(&s->body) + at, have - at, have == p->len);
+		}
+	} else if (p->len > ANSWER_MAX) {
+		exec_log_lose(t->log, p->len);
+		s->what = PASS;
+	} else {
+		s->what = COLLECT;
 	}
 }
 
-/* With the first bytes of a body: is it of another kind for certain? */
-static bool other_kind(const uint8_t body[KIND_BYTES])
+void exec_tap_asked(struct exec_tap *t, const struct frame_piece *p)
 {
-	/* {"v": one byte, "t": a name of up to 23 characters */
-	static const char plain[] = "\xa3\x61v", type[] = "\x61t", exec[] = "core.exec.",
-			  error[] = "core.error";
-
-	if (memcmp(body, plain, 3) || body[3] > 0x17 || memcmp(body + 4, type, 2) ||
-	    body[6] < 0x60 || body[6] > 0x77)
-		return false;
-	return memcmp(body + 7, exec, sizeof(exec) - 1) &&
-	       memcmp(body + 7, error, sizeof(error) - 1);
-}
-
-static void begin_frame(struct framer *fr, bool request)
-{
-	struct cur c = cur_make(fr->head, FRAME_HEADER);
-	uint32_t len = cur_be32(&c);
-
-	(void)cur_be32(&c);
-	/* A length below the least has no body; the connection is about to be cut. */
-	fr->left = len < FRAME_LEN_MIN ? 0 : len - FRAME_LEN_MIN;
-	fr->big = fr->left > (request ? REQUEST_MAX : ANSWER_MAX);
-	fr->skip = request && (fr->big || !(cur_u8(&c) & FRAME_SESSION_START));
-	if (!fr->skip)
-		buf_add(&fr->frame, fr->head, FRAME_HEADER);
-}
-
-/* Some of a body is there: is it worth the rest? */
-static void judge(struct exec_tap *t, struct framer *fr)
-{
-	size_t n = buf_size(&fr->frame) - FRAME_HEADER;
-
-	if (buf_failed(&fr->frame) || n < KIND_BYTES)
-		return;
-	fr->skip = other_kind(buf_ptr(&fr->frame) + FRAME_HEADER);
-	if (fr->big && !fr->skip) {
-		exec_log_lose(t->log, fr->left);
-		fr->skip = true;
-	}
-}
-
-static void end_frame(struct exec_tap *t, struct framer *fr, frame_fn *fn)
-{
+	struct side *s = t ? &t->asked : NULL;
 	struct frame f;
 
-	if (!fr->skip && !buf_failed(&fr->frame) && frame_peek(&fr->frame, &f, NULL) > 0)
-		fn(t, &f);
-	fr->have = 0;
-	if (buf_failed(&fr->frame) || fr->frame.cap > BUF_KEEP)
-		buf_done(&fr->frame);
-	buf_reset(&fr->frame);
-}
-
-static void feed(struct exec_tap *t, struct framer *fr, const uint8_t *p, size_t n, frame_fn *fn)
-{
-	bool request = fr == &t->asked;
-
-	while (n) {
-		size_t take;
-
-		if (fr->have < FRAME_HEADER) {
-			take = MIN(n, (size_t)FRAME_HEADER - fr->have);
-			memcpy(fr->head + fr->have, p, take);
-			fr->have += (unsigned)take;
-			if (fr->have == FRAME_HEADER)
-				begin_frame(fr, request);
-		} else {
-			take = MIN(n, (size_t)fr->left);
-			if (!fr->skip) {
-				buf_add(&fr->frame, p, take);
-				judge(t, fr);
-			}
-			fr->left -= (uint32_t)take;
-		}
-		p += take;
-		n -= take;
-		if (fr->have == FRAME_HEADER && !fr->left)
-			end_frame(t, fr, fn);
+	if (!t)
+		return;
+	if (p->at == 0) {
+		begin(s);
+		s->what = p->flags & FRAME_SESSION_START && p->len <= REQUEST_MAX ? COLLECT : PASS;
 	}
+	if (s->what == PASS)
+		return;
+	collect(s, p);
+	if (!frame_piece_last(p) || buf_failed(&s->body))
+		return;
+	f = whole(s, p);
+	on_request(t, &f);
 }
 
-void exec_tap_asked(struct exec_tap *t, const void *p, size_t n)
+void exec_tap_answered(struct exec_tap *t, const struct frame_piece *p)
 {
-	if (t)
-		feed(t, &t->asked, p, n, on_request);
-}
+	struct side *s = t ? &t->answered : NULL;
+	struct frame_piece rest;
 
-void exec_tap_answered(struct exec_tap *t, const void *p, size_t n)
-{
-	if (t)
-		feed(t, &t->answered, p, n, on_answer);
+	if (!t)
+		return;
+	rest = *p;
+	if (p->at == 0) {
+		begin(s);
+		s->what = LOOK;
+	}
+	if (s->what == LOOK) {
+		size_t need = MIN(p->len, (uint32_t)FRAME_DATA_HEAD_MAX);
+
+		rest.n = MIN(p->n, need - p->at);
+		collect(s, &rest);
+		if (rest.at + rest.n == need)
+			judge(t, s, p);
+		rest.p += rest.n;
+		rest.at += (uint32_t)rest.n;
+		rest.n = p->n - rest.n;
+	}
+	if (s->what == DATA && rest.n) {
+		put_data(t, &s->data, rest.p, rest.n, frame_piece_last(&rest));
+	} else if (s->what == COLLECT) {
+		collect(s, &rest);
+		if (frame_piece_last(&rest) && !buf_failed(&s->body)) {
+			struct frame f = whole(s, &rest);
+
+			on_answer(t, &f);
+		}
+	}
 }
 
 struct exec_tap *exec_tap_new(struct exec_log *l)
@@ -267,8 +302,8 @@ struct exec_tap *exec_tap_free(struct exec_tap *t)
 		return NULL;
 	for (unsigned i = 0; i < t->n; i++)
 		exec_log_event(t->log, t->sessions[i].number, "ended with its client");
-	buf_done(&t->asked.frame);
-	buf_done(&t->answered.frame);
+	buf_done(&t->asked.body);
+	buf_done(&t->answered.body);
 	free(t->sessions);
 	free(t);
 	return NULL;

@@ -534,6 +534,7 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 	const struct vm_config *c = start->config;
 	cleanup_close int control = -1, control_fd = start->control_fd;
 	int agent_fd = start->agent_fd, e;
+	struct exec_log_limits limits = exec_log_default;
 
 	*stage = "config";
 	r->m.ops = engine_find(c->engine);
@@ -548,9 +549,10 @@ static int set_up(struct run *r, const struct machine_start *start, const char *
 	if (e == 0)
 		e = console_new(&r->console, r->m.loop, c->dir, &r->m.console, err);
 	/* One that is thrown away soon has less to tell. */
+	if (c->remove_dir)
+		limits.files = 2;
 	if (e == 0)
-		e = exec_log_new(&r->log, c->dir, c->remove_dir ? 2 : EXEC_LOG_FILES, EXEC_LOG_FILE,
-				 err);
+		e = exec_log_new(&r->log, c->dir, &limits, err);
 	if (e == 0) {
 		*stage = "disk";
 		e = add_disks(r, err);

@@ -23,14 +23,6 @@ enum { CHUNK = 128 * 1024 };
 /* No client has more sessions than the agent lets it have. */
 enum { SESSIONS_MAX = 1024 };
 
-/* The frames in a stream of bytes that arrive in pieces of any size. */
-struct scan {
-	uint8_t head[FRAME_HEADER];
-	unsigned have;
-	uint32_t body_left;
-	bool lost; /* that was no frame */
-};
-
 /* One direction: bytes read from one socket and not yet written to the other. */
 struct flow {
 	struct buf queue;
@@ -43,9 +35,9 @@ struct client {
 	unsigned slot;
 	struct loop_source peer, guest; /* guest.fd is -1 until dialled */
 	struct flow in, out;		/* peer to guest, guest to peer */
-	uint32_t body_left;		/* of the frame that `in` is in the middle of */
+	struct frame_piece asking; /* the frame that `in` is in the middle of, as far as it is */
+	struct frame_scan said;	   /* what the guest sends */
 	struct exec_tap *tap;
-	struct scan said;   /* what the guest sends */
 	uint32_t *sessions; /* the ids of those that are open, in no order */
 	unsigned nsessions, room;
 };
@@ -95,41 +87,16 @@ static void session_end(struct client *c, uint32_t id)
 	}
 }
 
-/* Which sessions do the next @n bytes from the guest end? */
-static void scan_said(struct client *c, const uint8_t *p, size_t n)
+/* The guest sent @n bytes: the log's share of them, and the sessions that they end. */
+static void said(struct client *c, const uint8_t *p, size_t n)
 {
-	struct scan *s = &c->said;
+	struct frame_piece piece;
 
-	while (n && !s->lost) {
-		struct cur head;
-		uint32_t len, id;
-		size_t k;
-
-		if (s->body_left) {
-			k = MIN((size_t)s->body_left, n);
-			s->body_left -= (uint32_t)k;
-			p += k;
-			n -= k;
-			continue;
-		}
-		k = MIN(sizeof(s->head) - s->have, n);
-		memcpy(s->head + s->have, p, k);
-		s->have += (unsigned)k;
-		p += k;
-		n -= k;
-		if (s->have < sizeof(s->head))
-			return;
-		s->have = 0;
-		head = cur_make(s->head, sizeof(s->head));
-		len = cur_be32(&head);
-		id = cur_be32(&head);
-		/* The client will find the same, and hang up. */
-		s->lost = len < FRAME_LEN_MIN || len > FRAME_LEN_MAX;
-		if (s->lost)
-			return;
-		s->body_left = len - FRAME_LEN_MIN;
-		if (cur_u8(&head) & FRAME_TERMINAL)
-			session_end(c, id);
+	/* What is no frame the client will find as well, and hang up. */
+	while (frame_scan(&c->said, &p, &n, &piece) > 0) {
+		exec_tap_answered(c->tap, &piece);
+		if (frame_piece_last(&piece) && (piece.flags & FRAME_TERMINAL))
+			session_end(c, piece.id);
 	}
 }
 
@@ -209,47 +176,50 @@ static int touches(const uint8_t *p, size_t left, uint32_t len)
 	return frame_open(&f, &e, NULL) == 0 && e.type && msg_kind_of(e.type) == MSG_TOUCH;
 }
 
-/* Move `passable` over the frames that have arrived. -EPROTO when the client may not send them. */
+/*
+ * Move `passable` over the frames that have arrived, and show them to the log. -EPROTO when the
+ * client may not send them.
+ */
 static int check_frames(struct client *c)
 {
+	struct frame_piece *a = &c->asking;
 	struct flow *f = &c->in;
 
 	for (;;) {
 		size_t left = buf_size(&f->queue) - f->passable;
 		struct cur head;
-		uint32_t len, id;
-		uint8_t flags;
+		uint32_t len;
 		int touch;
 
-		if (c->body_left) {
-			uint32_t n = (uint32_t)MIN((size_t)c->body_left, left);
-
-			f->passable += n;
-			c->body_left -= n;
-			if (c->body_left)
+		if (a->at < a->len) {
+			a->p = buf_ptr(&f->queue) + f->passable;
+			a->n = MIN((size_t)(a->len - a->at), left);
+			if (!a->n)
 				return 0;
+			exec_tap_asked(c->tap, a);
+			f->passable += a->n;
+			a->at += (uint32_t)a->n;
 			continue;
 		}
 		if (left < FRAME_HEADER)
 			return 0;
 		head = cur_make(buf_ptr(&f->queue) + f->passable, FRAME_HEADER);
 		len = cur_be32(&head);
-		id = cur_be32(&head);
-		flags = cur_u8(&head);
 		if (len < FRAME_LEN_MIN || len > FRAME_LEN_MAX)
 			return -EPROTO;
-		if (!(id >= frame_client_start(c->slot) && id < frame_client_end(c->slot)) &&
-		    !(id == 0 && (flags & FRAME_SHUTDOWN)))
+		*a = (struct frame_piece){.id = cur_be32(&head), .flags = cur_u8(&head)};
+		if (!(a->id >= frame_client_start(c->slot) && a->id < frame_client_end(c->slot)) &&
+		    !(a->id == 0 && (a->flags & FRAME_SHUTDOWN)))
 			return -EPROTO;
-		if (flags & FRAME_SESSION_START)
-			session_begin(c, id);
+		if (a->flags & FRAME_SESSION_START)
+			session_begin(c, a->id);
 		touch = c->nsessions ? 1 : touches(buf_ptr(&f->queue) + f->passable, left, len);
 		if (touch == -EAGAIN)
 			return 0;
 		if (touch)
 			c->relay->ops->active(c->relay->arg);
 		f->passable += FRAME_HEADER;
-		c->body_left = len - FRAME_LEN_MIN;
+		a->len = len - FRAME_LEN_MIN;
 	}
 }
 
@@ -275,7 +245,6 @@ static void client_update(struct client *c)
 static void on_peer(struct loop_source *s, uint32_t events)
 {
 	struct client *c = container_of(s, struct client, peer);
-	size_t before = buf_size(&c->in.queue);
 
 	if (events & EPOLLIN) {
 		if (flow_fill(&c->in, s->fd) < 0)
@@ -284,8 +253,6 @@ static void on_peer(struct loop_source *s, uint32_t events)
 			log_warn("client %u dropped: a frame outside its rights", c->slot);
 			goto gone;
 		}
-		exec_tap_asked(c->tap, buf_ptr(&c->in.queue) + before,
-			       buf_size(&c->in.queue) - before);
 		if (flow_drain(&c->in, c->guest.fd) < 0)
 			goto gone;
 	}
@@ -315,9 +282,7 @@ static void on_guest(struct loop_source *s, uint32_t events)
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
 		if (flow_fill(&c->out, s->fd) < 0)
 			c->out.eof = true;
-		exec_tap_answered(c->tap, buf_ptr(&c->out.queue) + before,
-				  buf_size(&c->out.queue) - before);
-		scan_said(c, buf_ptr(&c->out.queue) + before, buf_size(&c->out.queue) - before);
+		said(c, buf_ptr(&c->out.queue) + before, buf_size(&c->out.queue) - before);
 		c->out.passable = buf_size(&c->out.queue);
 		if (flow_drain(&c->out, c->peer.fd) < 0)
 			goto gone;

@@ -125,19 +125,71 @@ int frame_payload(const struct envelope *e, void *msg, struct err *err)
 	return wire_decode(e->type->table, e->payload, e->payload_len, msg, err);
 }
 
+/* A map of one key. */
+#define DATA                                                                                       \
+	"\xa1\x64"                                                                                 \
+	"data"
+enum { DATA_KEY = sizeof(DATA) - 1 };
+
+static bool literal(struct cur *c, const void *want, size_t n)
+{
+	const uint8_t *p = cur_bytes(c, n);
+
+	return p && memcmp(p, want, n) == 0;
+}
+
 int frame_data(const struct envelope *e, const uint8_t **ret, size_t *ret_n, struct err *err)
 {
 	struct cur c = cur_make(e->payload, e->payload_len);
-	static const uint8_t head[] = {0xa1, 0x64, 'd', 'a', 't', 'a'};
-	const uint8_t *p = cur_bytes(&c, sizeof(head));
 	struct cbor_head h;
 
-	if (!p || memcmp(p, head, sizeof(head)) || !cbor_read_head(&c, &h) ||
-	    h.major != CBOR_BYTES || h.indefinite || h.n != cur_left(&c))
+	if (!literal(&c, DATA, DATA_KEY) || !cbor_read_head(&c, &h) || h.major != CBOR_BYTES ||
+	    h.indefinite || h.n != cur_left(&c))
 		return err_set(err, ERR_UNSUPPORTED, "not a plain data payload");
 	*ret = cur_bytes(&c, (size_t)h.n);
 	*ret_n = (size_t)h.n;
 	return 0;
+}
+
+int frame_scan(struct frame_scan *s, const uint8_t **p, size_t *n, struct frame_piece *piece)
+{
+	size_t k;
+
+	if (s->have < FRAME_HEADER) {
+		uint32_t len;
+
+		k = MIN(*n, (size_t)FRAME_HEADER - s->have);
+		if (k)
+			memcpy(s->head + s->have, *p, k);
+		s->have += (unsigned)k;
+		*p += k;
+		*n -= k;
+		if (s->have < FRAME_HEADER)
+			return 0;
+		len = get_be32(s->head);
+		s->lost = len < FRAME_LEN_MIN || len > FRAME_LEN_MAX;
+		s->at = 0;
+		s->len = len - FRAME_LEN_MIN;
+	}
+	if (s->lost)
+		return -ERR_PROTOCOL;
+	if (!*n && s->at < s->len)
+		return 0;
+	k = MIN(*n, (size_t)(s->len - s->at));
+	*piece = (struct frame_piece){
+		.id = get_be32(s->head + 4),
+		.flags = s->head[8],
+		.at = s->at,
+		.len = s->len,
+		.p = *p,
+		.n = k,
+	};
+	s->at += (uint32_t)k;
+	*p += k;
+	*n -= k;
+	if (s->at == s->len)
+		s->have = 0;
+	return 1;
 }
 
 int frame_put(struct buf *b, uint32_t id, uint8_t flags, const void *body, size_t n)
@@ -164,6 +216,30 @@ static size_t put(uint8_t *out, size_t at, const void *p, size_t n)
 	return at + n;
 }
 
+bool frame_data_at(const uint8_t *body, size_t have, size_t len, const struct msg_type **type,
+		   size_t *ret)
+{
+	struct cur c = cur_make(body, have);
+	struct cbor_head h;
+	const uint8_t *name;
+	size_t name_len;
+
+	if (!literal(&c, "\xa3\x61v", 3) || !cbor_read_head(&c, &h) || h.major != CBOR_UINT ||
+	    !literal(&c, "\x61t", 2) || !cbor_read_head(&c, &h) || h.major != CBOR_TEXT ||
+	    h.indefinite || h.n > cur_left(&c))
+		return false;
+	name_len = (size_t)h.n;
+	name = cur_bytes(&c, name_len);
+	if (!literal(&c, "\x61p", 2) || !cbor_read_head(&c, &h) || h.major != CBOR_BYTES ||
+	    h.indefinite || h.n != len - (have - cur_left(&c)) || !literal(&c, DATA, DATA_KEY) ||
+	    !cbor_read_head(&c, &h) || h.major != CBOR_BYTES || h.indefinite ||
+	    h.n != len - (have - cur_left(&c)))
+		return false;
+	*type = msg_find((const char *)name, name_len);
+	*ret = have - cur_left(&c);
+	return *type;
+}
+
 /* Header and envelope up to and with the head of `p`; @payload bytes follow. */
 static size_t put_envelope(uint8_t *out, uint32_t id, const struct msg_type *t, size_t payload)
 {
@@ -185,7 +261,6 @@ static size_t put_envelope(uint8_t *out, uint32_t id, const struct msg_type *t, 
 enum {
 	/* Header, envelope, the longest type name and the widest heads. */
 	ENVELOPE_MAX = FRAME_HEADER + 3 + 1 + 2 + 2 + 32 + 2 + CBOR_HEAD_MAX,
-	DATA_KEY = 6, /* a1 64 d a t a */
 };
 static_assert(FRAME_DATA_HEAD_MAX >= ENVELOPE_MAX + DATA_KEY + CBOR_HEAD_MAX, "data head");
 
@@ -224,10 +299,7 @@ size_t frame_data_head(uint8_t out[FRAME_DATA_HEAD_MAX], uint32_t id, enum msg_k
 {
 	size_t at = put_envelope(out, id, &msg_types[kind], DATA_KEY + cbor_head_size(n) + n);
 
-	at = put(out, at,
-		 "\xa1\x64"
-		 "data",
-		 DATA_KEY);
+	at = put(out, at, DATA, DATA_KEY);
 	at += cbor_head_encode(out + at, CBOR_BYTES, n);
 	return at;
 }

@@ -86,6 +86,41 @@ int frame_payload(const struct envelope *e, void *msg, struct err *err);
  * use frame_payload(). */
 int frame_data(const struct envelope *e, const uint8_t **ret, size_t *ret_n, struct err *err);
 
+/*
+ * What stands in front of the data of a data frame in its shortest form, as frame_put_data() writes
+ * it: its type, and the data's place in the body. @body is the beginning of a body of @len bytes,
+ * of which FRAME_DATA_HEAD_MAX or all are there. False for everything else.
+ */
+bool frame_data_at(const uint8_t *body, size_t have, size_t len, const struct msg_type **type,
+		   size_t *ret);
+
+/*
+ * Frames in passing: of a stream that arrives in pieces of any size, the pieces of bodies, without
+ * a copy. Start with zeros.
+ */
+struct frame_scan {
+	uint8_t head[FRAME_HEADER];
+	unsigned have;
+	uint32_t at, len; /* in the body */
+	bool lost;
+};
+struct frame_piece {
+	uint32_t id;
+	uint8_t flags;
+	uint32_t at, len; /* where it stands in a body of so many bytes */
+	const uint8_t *p;
+	size_t n;
+};
+/*
+ * The next piece of what @p and @n say, which move behind it. 1: @piece; an empty body is one piece
+ * without bytes. 0: that was all. -ERR_PROTOCOL, from then on: a broken length.
+ */
+int frame_scan(struct frame_scan *s, const uint8_t **p, size_t *n, struct frame_piece *piece);
+static inline bool frame_piece_last(const struct frame_piece *p)
+{
+	return p->at + p->n == p->len;
+}
+
 /* Append bytes as a frame. -EMSGSIZE (nothing appended) or -ENOMEM. */
 int frame_put(struct buf *b, uint32_t id, uint8_t flags, const void *body, size_t n);
 /*

@@ -31,6 +31,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
 	char dir[] = "/tmp/msb-fuzz-log-XXXXXX";
 	cleanup_free char *logs = NULL, *file = NULL, *second = NULL;
+	/* A budget that some of it exceeds. */
+	const struct exec_log_limits limits = {
+		.files = 2, .file = 4096, .burst = 1000, .rate = 10000000};
+	struct frame_scan scan[2] = {0};
+	struct frame_piece piece;
 	struct exec_log *log;
 	struct exec_tap *tap;
 
@@ -39,21 +44,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	file = str_fmt("%s/logs/exec.log", dir);
 	second = str_fmt("%s/logs/exec.log.1", dir);
 	assert(mkdir(logs, 0700) == 0);
-	assert(exec_log_new(&log, dir, 2, 4096, NULL) == 0);
+	assert(exec_log_new(&log, dir, &limits, NULL) == 0);
 	tap = exec_tap_new(log);
 	/* A byte says how much of what follows goes which way. */
 	while (n) {
-		size_t step = MIN((size_t)(*p >> 1) + 1, n - 1);
+		size_t step = MIN((size_t)(*p >> 1) + 1, n - 1), rest = step;
+		const uint8_t *at = p + 1;
 		bool asked = *p & 1;
 
-		p++;
-		n--;
-		if (asked)
-			exec_tap_asked(tap, p, step);
-		else
-			exec_tap_answered(tap, p, step);
-		p += step;
-		n -= step;
+		while (frame_scan(&scan[asked], &at, &rest, &piece) > 0)
+			(asked ? exec_tap_asked : exec_tap_answered)(tap, &piece);
+		p += 1 + step;
+		n -= 1 + step;
 	}
 	exec_tap_free(tap);
 	exec_log_free(log);

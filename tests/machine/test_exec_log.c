@@ -9,12 +9,14 @@
 
 #include "base/cleanup.h"
 #include "machine/exec_log.h"
+#include "wire/cbor.h"
 #include "wire/frame.h"
 
 struct world {
 	char *dir;
 	struct exec_log *log;
 	struct exec_tap *tap;
+	struct frame_scan scan[2];
 	struct buf b;
 };
 
@@ -24,7 +26,7 @@ static int setup(void **state)
 
 	assert_int_equal(scratch_setup((void **)&w->dir), 0);
 	assert_int_equal(mkdir(scratch_path((void **)&w->dir, "logs"), 0700), 0);
-	assert_int_equal(exec_log_new(&w->log, w->dir, EXEC_LOG_FILES, EXEC_LOG_FILE, NULL), 0);
+	assert_int_equal(exec_log_new(&w->log, w->dir, &exec_log_default, NULL), 0);
 	w->tap = exec_tap_new(w->log);
 	*state = w;
 	return 0;
@@ -46,12 +48,13 @@ static int teardown(void **state)
 static void pass(struct world *w, bool asked, size_t step)
 {
 	while (buf_size(&w->b)) {
-		size_t n = MIN(step, buf_size(&w->b));
+		size_t n = MIN(step, buf_size(&w->b)), rest = n;
+		const uint8_t *p = buf_ptr(&w->b);
+		struct frame_piece piece;
 
-		if (asked)
-			exec_tap_asked(w->tap, buf_ptr(&w->b), n);
-		else
-			exec_tap_answered(w->tap, buf_ptr(&w->b), n);
+		while (frame_scan(&w->scan[asked], &p, &rest, &piece) > 0)
+			(asked ? exec_tap_asked : exec_tap_answered)(w->tap, &piece);
+		assert_int_equal(rest, 0);
 		buf_consume(&w->b, n);
 	}
 	buf_reset(&w->b);
@@ -194,19 +197,80 @@ static void test_long_output_is_cut_between_characters(void **state)
 	json_decref(all);
 }
 
-static void test_too_long_a_frame_is_told_of(void **state)
+/* Frames of output, but with the envelope's keys in another order. */
+static void say_otherwise(struct world *w, const char *text, size_t n)
+{
+	cleanup_buf struct buf payload = BUF_INIT, body = BUF_INIT;
+
+	cbor_put_head(&payload, CBOR_MAP, 1);
+	cbor_put_text(&payload, "data");
+	cbor_put_bytes(&payload, text, n);
+	cbor_put_head(&body, CBOR_MAP, 3);
+	cbor_put_text(&body, "t");
+	cbor_put_text(&body, "core.exec.stdout");
+	cbor_put_text(&body, "v");
+	cbor_put_head(&body, CBOR_UINT, AGENT_GENERATION);
+	cbor_put_text(&body, "p");
+	cbor_put_bytes(&body, buf_ptr(&payload), buf_size(&payload));
+	assert_int_equal(frame_put(&w->b, 1, 0, buf_ptr(&body), buf_size(&body)), 0);
+	pass(w, false, 8192);
+}
+
+static void test_frames_as_others_write_them(void **state)
 {
 	struct world *w = *state;
 	enum { N = 3 << 20 };
 	cleanup_free char *text = calloc(1, N);
 	json_t *all;
 
-	say(w, 1, MSG_EXEC_STDOUT, text, N, 8192);
+	say_otherwise(w, "hello", 5);
+	say_otherwise(w, text, N);
 	say(w, 1, MSG_FS_DATA, text, N, 8192);
 	all = written(w, "logs/exec.log");
-	assert_int_equal(json_array_size(all), 1);
-	assert_non_null(strstr(json_string_value(json_object_get(json_array_get(all, 0), "d")),
+	assert_int_equal(json_array_size(all), 3);
+	expect(all, 0, "stdout", "hello", 1);
+	assert_non_null(strstr(json_string_value(json_object_get(json_array_get(all, 1), "d")),
 			       "bytes of output are not in the log"));
+	expect(all, 2, "system", "ended with its client", 1);
+	json_decref(all);
+}
+
+/* The newest stays; what gave way is counted. */
+static void test_a_flood(void **state)
+{
+	const struct exec_log_limits limits = {
+		.files = 1, .file = 64 << 20, .burst = 1 << 20, .rate = 1};
+	struct world *w = *state;
+	enum { LINE = 1 << 16, LINES = 160 };
+	cleanup_free char *line = malloc(LINE);
+	uint64_t lost = 0;
+	size_t kept = 0;
+	json_t *all;
+
+	w->tap = exec_tap_free(w->tap);
+	exec_log_free(w->log);
+	assert_int_equal(exec_log_new(&w->log, w->dir, &limits, NULL), 0);
+	w->tap = exec_tap_new(w->log);
+	for (int i = 0; i < LINES; i++) {
+		memset(line, 'a' + i % 26, LINE);
+		say(w, 1, MSG_EXEC_STDOUT, line, LINE, LINE);
+	}
+	all = written(w, "logs/exec.log");
+	for (size_t i = 0; i < json_array_size(all); i++) {
+		json_t *j = json_array_get(all, i);
+		const char *d = json_string_value(json_object_get(j, "d"));
+
+		if (strcmp(json_string_value(json_object_get(j, "s")), "stdout") == 0)
+			kept += strlen(d);
+		else if (strstr(d, "faster than it is written"))
+			lost += strtoull(d, NULL, 10);
+	}
+	assert_in_range(kept, EXEC_LOG_QUEUE - LINE, EXEC_LOG_QUEUE + (2 << 20));
+	assert_int_equal(kept + lost, (uint64_t)LINE * LINES);
+	/* The last of all is "ended with its client". */
+	assert_int_equal(json_string_value(json_object_get(
+				 json_array_get(all, json_array_size(all) - 2), "d"))[0],
+			 'a' + (LINES - 1) % 26);
 	json_decref(all);
 }
 
@@ -214,13 +278,14 @@ static void test_the_ring_goes_on_after_a_restart(void **state)
 {
 	struct world *w = *state;
 	static const char *const names[] = {"logs/exec.log", "logs/exec.log.1", "logs/exec.log.2"};
+	const struct exec_log_limits limits = {.files = 3, .file = 2000, .burst = 1000, .rate = 1};
 	json_t *all;
 	size_t seen = 0;
 
 	w->tap = exec_tap_free(w->tap);
 	exec_log_free(w->log);
 	for (int i = 0; i < 50; i++) {
-		assert_int_equal(exec_log_new(&w->log, w->dir, 3, 2000, NULL), 0);
+		assert_int_equal(exec_log_new(&w->log, w->dir, &limits, NULL), 0);
 		exec_log_event(w->log, 0, "event %d, and so on until this line has some length", i);
 		exec_log_free(w->log);
 	}
@@ -275,7 +340,8 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(test_long_output_is_cut_between_characters, setup,
 						teardown),
-		cmocka_unit_test_setup_teardown(test_too_long_a_frame_is_told_of, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_frames_as_others_write_them, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_flood, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_the_ring_goes_on_after_a_restart, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_a_full_disk_loses_and_says_so, setup,

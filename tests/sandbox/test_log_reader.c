@@ -30,11 +30,13 @@ static struct log_reader *reader(void **state)
 /* Events @from to @to, written by a machine of their own each @each. */
 static void write_events(void **state, int from, int to, int each)
 {
+	struct exec_log_limits limits = exec_log_default;
 	struct exec_log *log = NULL;
 
+	limits.file = 4000;
 	for (int i = from; i < to; i++) {
 		if (!log)
-			assert_int_equal(exec_log_new(&log, *state, EXEC_LOG_FILES, 4000, NULL), 0);
+			assert_int_equal(exec_log_new(&log, *state, &limits, NULL), 0);
 		exec_log_event(log, 3, "event %d", i);
 		if ((i - from) % each == each - 1)
 			log = exec_log_free(log);

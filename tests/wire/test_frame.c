@@ -180,6 +180,76 @@ static void test_broken(void **state)
 	}
 }
 
+/* Frames seen in passing are those that were sent, however the stream is cut. */
+static void test_scan(void **state)
+{
+	static const size_t sizes[] = {0, 1, 80, 5000, 0, 70000};
+	cleanup_buf struct buf b = BUF_INIT;
+	cleanup_free uint8_t *data = calloc(1, 70000);
+	struct rng rng = {5};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		frame_put(&b, (uint32_t)i + 1, (uint8_t)i, data, sizes[i]);
+		frame_put_data(&b, 9, MSG_EXEC_STDERR, data, sizes[i]);
+	}
+	for (int round = 0; round < 50; round++) {
+		const uint8_t *p = buf_ptr(&b), *end = p + buf_size(&b), *head = NULL;
+		struct frame_scan scan = {0};
+		const struct msg_type *type;
+		struct frame_piece piece;
+		size_t frames = 0, at;
+
+		while (p < end) {
+			size_t step = MIN((size_t)rng_below(&rng, round < 25 ? 30 : 9000) + 1,
+					  (size_t)(end - p));
+
+			while (frame_scan(&scan, &p, &step, &piece) > 0) {
+				size_t size = sizes[frames / 2];
+
+				if (piece.at == 0)
+					head = piece.p;
+				assert_true(piece.at + piece.n <= piece.len);
+				if (!frame_piece_last(&piece))
+					continue;
+				if (frames % 2) {
+					assert_int_equal(piece.id, 9);
+					assert_true(frame_data_at(
+						head, MIN(piece.len, (uint32_t)FRAME_DATA_HEAD_MAX),
+						piece.len, &type, &at));
+					assert_int_equal(msg_kind_of(type), MSG_EXEC_STDERR);
+					assert_int_equal(piece.len - at, size);
+				} else {
+					assert_int_equal(piece.id, frames / 2 + 1);
+					assert_int_equal(piece.flags, frames / 2);
+					assert_int_equal(piece.len, size);
+					assert_false(frame_data_at(
+						head, MIN(piece.len, (uint32_t)FRAME_DATA_HEAD_MAX),
+						piece.len, &type, &at));
+				}
+				frames++;
+			}
+			assert_int_equal(step, 0);
+		}
+		assert_int_equal(frames, 2 * ARRAY_SIZE(sizes));
+	}
+}
+
+static void test_scan_of_no_frames(void **state)
+{
+	static const uint8_t broken[] = {0, 0, 0, 4, 0, 0, 0, 1, 0, 1, 2, 3};
+	struct frame_scan scan = {0};
+	struct frame_piece piece;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		const uint8_t *p = broken;
+		size_t n = sizeof(broken);
+
+		assert_int_equal(frame_scan(&scan, &p, &n, &piece), -ERR_PROTOCOL);
+	}
+}
+
 static void test_ranges(void **state)
 {
 	(void)state;
@@ -196,6 +266,7 @@ int main(void)
 		cmocka_unit_test(test_golden),	cmocka_unit_test(test_data_frames),
 		cmocka_unit_test(test_too_big), cmocka_unit_test(test_split),
 		cmocka_unit_test(test_broken),	cmocka_unit_test(test_ranges),
+		cmocka_unit_test(test_scan),	cmocka_unit_test(test_scan_of_no_frames),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
