@@ -23,6 +23,7 @@ enum {
 	PARTIAL_BYTES = 256 << 10,
 	/* How often a quiet sandbox is asked whether it still runs; twice no is no. */
 	ALIVE_MS = 500,
+	NETWORK = 1 << LOG_NETWORK,
 };
 
 struct logs_args {
@@ -77,7 +78,8 @@ static int set_time(const struct opt *o, void *target, const char *value, struct
 
 static int set_source(const struct opt *o, void *target, const char *value, struct err *err)
 {
-	static const char *const names[] = {"stdout", "stderr", "output", "system", "all"};
+	static const char *const names[] = {"stdout", "stderr",	 "output",
+					    "system", "network", "all"};
 	struct logs_args *a = target;
 	cleanup_free char *copy = strdup(value);
 	char *rest = NULL, *word;
@@ -92,9 +94,15 @@ static int set_source(const struct opt *o, void *target, const char *value, stru
 			i++;
 		if (i == ARRAY_SIZE(names)) {
 			err_set(err, ERR_USAGE, "there is no source \"%s\"", word);
-			return err_hint(err, "it is stdout, stderr, output, system or all");
+			return err_hint(err,
+					"it is stdout, stderr, output, system, network or all");
 		}
-		a->sources |= str_eq(word, "all") ? ~0u : 1u << i;
+		a->sources |= str_eq(word, "all") ? NETWORK - 1 : 1u << i;
+	}
+	/* They are in a log of their own. */
+	if (a->sources & NETWORK && a->sources != NETWORK) {
+		err_set(err, ERR_USAGE, "connections cannot be shown among what commands printed");
+		return err_hint(err, "--source network shows them alone");
 	}
 	return 0;
 }
@@ -139,7 +147,7 @@ static const struct opt logs_opts[] = {
 	{0, "timestamps", NULL, "Put the time before each line", opt_set_flag, ARGS(timestamps), 0},
 	{0, "source", "SOURCE,…",
 	 "stdout, stderr, output (of terminals), system (what became of commands and machine) or "
-	 "all [stdout,stderr,output]",
+	 "all of these; or network (connections) [stdout,stderr,output]",
 	 set_source, 0, 0},
 	{0, "grep", "REGEX", "Only lines that match, an extended regular expression", set_grep, 0,
 	 0},
@@ -209,10 +217,16 @@ static void put_prefix(const struct view *v, const struct line *l)
 	putchar(' ');
 }
 
+/* Each entry is a line by itself? */
+static bool is_line(enum log_source s)
+{
+	return s == LOG_SYSTEM || s == LOG_NETWORK;
+}
+
 static void put_text(struct view *v, enum log_source source, const void *p, size_t n)
 {
 	const char *color = source == LOG_STDERR ? "\033[31m" : "\033[2m";
-	bool colored = v->color && (source == LOG_STDERR || source == LOG_SYSTEM);
+	bool colored = v->color && (source == LOG_STDERR || is_line(source));
 
 	if (!n)
 		return;
@@ -317,9 +331,9 @@ static void add_lines(struct view *v, const struct log_entry *e)
 			l->ns = e->ns;
 		buf_add(&l->text, p, n);
 		/* Events come without the end of their line. */
-		if (!nl && e->source == LOG_SYSTEM)
+		if (!nl && is_line(e->source))
 			buf_add_u8(&l->text, '\n');
-		if (nl || e->source == LOG_SYSTEM || buf_size(&l->text) > PARTIAL_BYTES)
+		if (nl || is_line(e->source) || buf_size(&l->text) > PARTIAL_BYTES)
 			finish_partial(v, i);
 		p += n;
 	}
@@ -356,10 +370,10 @@ static void show_entry(struct view *v, const struct log_entry *e)
 	} else if (v->lines) {
 		add_lines(v, e);
 	} else {
-		if (e->source == LOG_SYSTEM && v->midline)
+		if (is_line(e->source) && v->midline)
 			putchar('\n');
 		put_text(v, e->source, e->data, e->n);
-		if (e->source == LOG_SYSTEM)
+		if (is_line(e->source))
 			put_text(v, e->source, "\n", 1);
 	}
 }
@@ -450,7 +464,8 @@ static int show(struct store *store, const char *name, const struct logs_args *a
 	if (r == 0)
 		r = dir = sandbox_dir_open(store, name, err);
 	if (r >= 0)
-		r = log_reader_new(&reader, dir, err);
+		r = log_reader_new(&reader, dir, a->sources == NETWORK ? "network.log" : "exec.log",
+				   err);
 	if (r < 0)
 		return r;
 	v.color = !a->no_color &&

@@ -32,10 +32,19 @@ enum {
 
 /* Of the files, the peer's figures. */
 const struct exec_log_limits exec_log_default = {
+	.name = "exec.log",
 	.files = EXEC_LOG_FILES,
 	.file = (size_t)10 << 20,
 	.burst = (size_t)64 << 20,
 	.rate = (size_t)16 << 20,
+};
+
+const struct exec_log_limits net_log_default = {
+	.name = "network.log",
+	.files = 2,
+	.file = (size_t)5 << 20,
+	.burst = (size_t)16 << 20,
+	.rate = (size_t)1 << 20,
 };
 
 /* What is queued. */
@@ -97,7 +106,7 @@ static void add_escaped(struct buf *b, const uint8_t *p, size_t n)
 }
 
 static void add_line(struct buf *b, int64_t ns, const char *source, uint32_t id, const void *p,
-		     size_t n, uint64_t seq)
+		     size_t n, uint64_t seq, const char *members)
 {
 	bool text = cbor_utf8_valid(p, n);
 	time_t s = (time_t)(ns / 1000000000);
@@ -119,7 +128,7 @@ static void add_line(struct buf *b, int64_t ns, const char *source, uint32_t id,
 		buf_addf(b, ",\"id\":%u", id);
 	if (seq)
 		buf_addf(b, ",\"seq\":%llu", (unsigned long long)seq);
-	buf_add_str(b, "}\n");
+	buf_addf(b, "%s}\n", members);
 }
 
 /* Where to cut @n bytes that do not fit one entry: not within a character, if those are any. */
@@ -160,17 +169,23 @@ static int begin_file(struct exec_log *l, unsigned at, int64_t ns)
 	l->size = 0;
 	if (ftruncate(l->fd[at], 0) < 0)
 		return -errno;
-	add_line(&b, ns, "system", 0, what, sizeof(what) - 1, ++l->seq);
+	add_line(&b, ns, "system", 0, what, sizeof(what) - 1, ++l->seq, "");
 	return buf_failed(&b) ? -ENOMEM : put(l, &b);
 }
 
 static int put_entry(struct exec_log *l, const struct record *rec, const void *p, size_t n)
 {
-	static const char *const names[] = {"stdout", "stderr", "output", "system"};
+	static const char *const names[] = {"stdout", "stderr", "output", "system", "network"};
+	const char *members = "";
 	int r = 0;
 
+	/* Two texts, each with its end: exec_log_network() made them. */
+	if (rec->source == EXEC_LOG_NETWORK) {
+		n = strlen(p);
+		members = (const char *)p + n + 1;
+	}
 	buf_reset(&l->line);
-	add_line(&l->line, rec->ns, names[rec->source], rec->id, p, n, 0);
+	add_line(&l->line, rec->ns, names[rec->source], rec->id, p, n, 0, members);
 	if (buf_failed(&l->line))
 		return -ENOMEM;
 	if (!l->seq || l->size + buf_size(&l->line) > l->limits.file)
@@ -401,6 +416,11 @@ void exec_log_event(struct exec_log *l, uint32_t id, const char *fmt, ...)
 		exec_log_put(l, EXEC_LOG_SYSTEM, id, NULL, 0, text, (size_t)n);
 }
 
+void exec_log_network(struct exec_log *l, const char *text, const char *members)
+{
+	exec_log_put(l, EXEC_LOG_NETWORK, 0, text, strlen(text) + 1, members, strlen(members) + 1);
+}
+
 /* The "seq" of a file that was written before; 0: there is none. */
 static uint64_t read_seq(int fd)
 {
@@ -426,8 +446,8 @@ static int open_files(struct exec_log *l, const char *dir, struct err *err)
 		struct stat st;
 		uint64_t seq;
 
-		path = i ? str_fmt("%s/logs/exec.log.%u", dir, i)
-			 : str_fmt("%s/logs/exec.log", dir);
+		path = i ? str_fmt("%s/logs/%s.%u", dir, l->limits.name, i)
+			 : str_fmt("%s/logs/%s", dir, l->limits.name);
 		if (!path)
 			return err_set(err, ENOMEM, "cannot open the log: out of memory");
 		l->fd[i] = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -465,7 +485,7 @@ int exec_log_new(struct exec_log **ret, const char *dir, const struct exec_log_l
 	l->counted = now_ns();
 	r = l->wake.fd < 0 ? err_errno(err, "cannot open the log") : open_files(l, dir, err);
 	if (r == 0)
-		r = worker_start(&l->worker, "exec-log", err);
+		r = worker_start(&l->worker, limits->name, err);
 	if (r == 0) {
 		loop_call(l->worker.loop, begin, l);
 		if (!loop_source_active(&l->wake))

@@ -18,7 +18,8 @@
  * none is ever renamed. The first line of each has a "seq", by which readers know their order
  * (sandbox/log_reader.h).
  *
- * All calls belong to the main loop's thread.
+ * All calls belong to the main loop's thread; those of network.log to that of the network, as long
+ * as it runs.
  */
 #ifndef MACHINE_EXEC_LOG_H
 #define MACHINE_EXEC_LOG_H
@@ -37,14 +38,24 @@
 #define EXEC_LOG_QUEUE ((size_t)4 << 20)
 
 struct exec_log_limits {
+	const char *name; /* of the files, in logs/ */
 	unsigned files;
 	size_t file;  /* bytes of one */
 	size_t burst; /* bytes of output that are written without a pause */
 	size_t rate;  /* and in a second, of more than that */
 };
 extern const struct exec_log_limits exec_log_default;
+/* Of network.log, the same thing: what becomes of connections. "s" is "network", and there are more
+ * members. */
+extern const struct exec_log_limits net_log_default;
 
-enum exec_log_source { EXEC_LOG_STDOUT, EXEC_LOG_STDERR, EXEC_LOG_OUTPUT, EXEC_LOG_SYSTEM };
+enum exec_log_source {
+	EXEC_LOG_STDOUT,
+	EXEC_LOG_STDERR,
+	EXEC_LOG_OUTPUT,
+	EXEC_LOG_SYSTEM,
+	EXEC_LOG_NETWORK,
+};
 
 struct exec_log;
 struct exec_tap;
@@ -57,6 +68,11 @@ struct loop *exec_log_loop(struct exec_log *l);
 /* Something that is no output, of session @id (0: of none). */
 void exec_log_event(struct exec_log *l, uint32_t id, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/*
+ * A line of network.log: @text, and members of a JSON object with a comma in front of each, as
+ * net/flow_log.h makes them.
+ */
+void exec_log_network(struct exec_log *l, const char *text, const char *members);
 /* Write what is queued, and wait for that. NULL is fine; returns NULL. All taps must be gone. */
 struct exec_log *exec_log_free(struct exec_log *l);
 

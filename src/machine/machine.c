@@ -51,7 +51,7 @@ struct backing {
 struct run {
 	struct machine m; /* first: machine_ended() gets it back from there */
 	struct console *console;
-	struct exec_log *log;
+	struct exec_log *log, *net_log;
 	struct manager *manager;
 	struct backing backing;
 	uint64_t largest; /* disk image, when it is full */
@@ -402,10 +402,14 @@ static int add_net(struct run *r, struct err *err)
 
 	if (!r->m.config->has_net)
 		return 0;
-	e = machine_net_new(r->m.config, &r->net, &r->ports, err);
+	e = exec_log_new(&r->net_log, r->m.config->dir, &net_log_default, err);
 	if (e == 0)
-		r->m.devices[r->m.ndevices++] = r->net;
-	return e;
+		e = machine_net_new(r->m.config, &r->net, &r->m.net, &r->ports, err);
+	if (e < 0)
+		return e;
+	r->m.devices[r->m.ndevices++] = r->net;
+	machine_net_log(r->m.net, r->net_log);
+	return 0;
 }
 
 /* What every machine has besides: random numbers, and a way to give memory back. */
@@ -487,6 +491,8 @@ static int confine(struct run *r, struct err *err)
 		}
 	}
 	e = jail_loop(&r->jail, exec_log_loop(r->log), JAIL_DEVICE);
+	if (e == 0 && r->net_log)
+		e = jail_loop(&r->jail, exec_log_loop(r->net_log), JAIL_DEVICE);
 	if (e < 0)
 		return err_set(err, e, "cannot confine the log: %s", err_name(e));
 	/* An engine that can hold the guest back is made meanwhile. */
@@ -634,12 +640,14 @@ static void wind_up(struct run *r, const char *why)
 	for (unsigned i = 0; i < r->m.ndevices; i++)
 		virtio_device_free(r->m.devices[i]);
 	r->m.ndevices = 0;
+	r->m.net = NULL;
 	if (r->m.relay && r->ready && !r->orphaned)
 		relay_finish(r->m.relay, DRAIN_MS);
 	r->m.relay = relay_free(r->m.relay);
 	if (r->ready)
 		exec_log_event(r->log, 0, "the sandbox has ended: %s", why);
 	r->log = exec_log_free(r->log);
+	r->net_log = exec_log_free(r->net_log);
 	r->console = console_free(r->console);
 	for (size_t i = 0; i < r->backing.n; i++)
 		close_fd(r->backing.fds[i]);

@@ -47,12 +47,15 @@ enum machine_end {
 	MACHINE_KILLED,	  /* we ended it */
 };
 
+struct machine_net;
+
 struct machine {
 	struct loop *loop;
 	const struct vm_config *config;
 	/* For the engine: */
 	struct virtio_device *devices[MACHINE_DEVICES_MAX];
 	unsigned ndevices;
+	struct machine_net *net; /* belongs to its device; NULL: there is none */
 	struct tsc_moment began; /* when we began: a long span from here measures best */
 	struct kernel_image kernel;
 	int initramfs;		    /* memory file */

@@ -8,6 +8,8 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "machine/exec_log.h"
+#include "net/flow_log.h"
 #include "net/host.h"
 #include "net/plan.h"
 #include "virtio/net.h"
@@ -17,6 +19,9 @@ struct machine_net {
 	struct virtio_device *dev;
 	struct net_host *host;
 	bool started;
+	struct exec_log *exec_log;
+	struct flow_log log;
+	struct loop_timer log_timer;
 };
 
 static unsigned reserve(void *arg, size_t len, struct iovec *iov, unsigned max)
@@ -49,10 +54,49 @@ static void resume(void *arg)
 	net_device_resume(((struct machine_net *)arg)->dev);
 }
 
+/* ---- the log ---- */
+
+static void put_line(void *arg, const char *text, const char *members)
+{
+	exec_log_network(((struct machine_net *)arg)->exec_log, text, members);
+}
+
+static void wait_for_log(struct machine_net *n)
+{
+	uint64_t due = flow_log_next(&n->log);
+
+	if (due && !loop_timer_armed(&n->log_timer))
+		(void)loop_timer_at(virtio_queue_loop(n->dev, 0), &n->log_timer, due);
+}
+
+static void on_log_timer(struct loop_timer *t)
+{
+	struct machine_net *n = container_of(t, struct machine_net, log_timer);
+
+	flow_log_tick(&n->log, now_ns());
+	wait_for_log(n);
+}
+
+static void news(void *arg, const struct stack_news *what)
+{
+	struct machine_net *n = arg;
+
+	if (!n->exec_log)
+		return;
+	flow_log_news(&n->log, what, now_ns());
+	wait_for_log(n);
+}
+
+void machine_net_log(struct machine_net *n, struct exec_log *log)
+{
+	n->exec_log = log;
+}
+
 static const struct net_guest_ops guest_ops = {
 	.resume = resume,
 	.reserve = reserve,
 	.commit = commit,
+	.news = news,
 };
 
 static unsigned frames(void *arg)
@@ -107,6 +151,9 @@ static void stop(void *arg)
 		  (unsigned long long)s->full, (unsigned long long)s->malformed,
 		  (unsigned long long)s->unsupported);
 	net_host_free(n->host);
+	loop_timer_stop(&n->log_timer);
+	if (n->exec_log)
+		flow_log_end(&n->log);
 	free(n);
 }
 
@@ -190,8 +237,8 @@ static int open_ports(const struct vm_net *c, struct net_port *ports, unsigned *
 	return 0;
 }
 
-int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struct strv *published,
-		    struct err *err)
+int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struct machine_net **net,
+		    struct strv *published, struct err *err)
 {
 	cleanup_free struct stack_config *s = calloc(1, sizeof(*s));
 	cleanup_free struct net_port *ports = calloc(NET_PORTS_MAX, sizeof(*ports));
@@ -203,6 +250,8 @@ int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struc
 		free(n);
 		return err_set(err, ENOMEM, "cannot create a network: out of memory");
 	}
+	n->log = (struct flow_log){.fn = put_line, .arg = n};
+	n->log_timer.fn = on_log_timer;
 	r = configure(&c->net, s, err);
 	if (r == 0)
 		r = open_ports(&c->net, ports, &nports, published, err);
@@ -215,6 +264,7 @@ int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struc
 	if (r < 0)
 		goto fail;
 	*ret = n->dev;
+	*net = n;
 	return 0;
 fail:
 	for (unsigned i = 0; i < nports; i++)

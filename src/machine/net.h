@@ -12,11 +12,17 @@
 #include "machine/vm_config.h"
 #include "virtio/device.h"
 
+struct exec_log;
+struct machine_net;
+
 /*
  * The device, which holds all else and frees it. To @published goes what became of each port, in
  * the words of vm_report.
  */
-int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struct strv *published,
-		    struct err *err);
+int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struct machine_net **net,
+		    struct strv *published, struct err *err);
+
+/* Before the guest runs: where to write what becomes of connections. */
+void machine_net_log(struct machine_net *n, struct exec_log *log);
 
 #endif

@@ -94,16 +94,86 @@ struct flow *flow_find(struct stack *s, const struct flow_key *key)
 	return NULL;
 }
 
-struct flow *flow_new(struct stack *s, const struct flow_key *key)
+/* ---- news ---- */
+
+void stack_tell(struct stack *s, enum stack_news_kind kind, enum net_direction direction,
+		uint8_t proto, const struct net_addr *peer, uint16_t port, uint16_t guest_port,
+		const char *why)
 {
+	const struct stack_news n = {
+		.kind = kind,
+		.direction = direction,
+		.proto = proto,
+		.peer = *peer,
+		.port = port,
+		.guest_port = guest_port,
+		.why = why,
+	};
+
+	if (s->ops->news)
+		s->ops->news(s->arg, &n);
+}
+
+/* Out it is what the guest asked for, in who came. */
+static struct stack_news news_of(const struct stack *s, const struct flow *f,
+				 enum stack_news_kind kind)
+{
+	return (struct stack_news){
+		.kind = kind,
+		.direction = f->inbound ? NET_INGRESS : NET_EGRESS,
+		.proto = (uint8_t)f->key.proto,
+		.peer = f->inbound ? f->to : f->key.remote,
+		.port = f->inbound ? f->to_port : f->key.remote_port,
+		.guest_port = f->key.guest_port,
+		.sent = f->sent,
+		.got = f->got,
+		.lasted = s->now - f->since,
+	};
+}
+
+void flow_opened(struct stack *s, struct flow *f)
+{
+	struct stack_news n;
+
+	if (f->told || !s->ops->news)
+		return;
+	f->told = true;
+	f->since = s->now;
+	n = news_of(s, f, STACK_OPENED);
+	s->ops->news(s->arg, &n);
+}
+
+void flow_failed(struct stack *s, const struct flow *f, int error)
+{
+	struct stack_news n;
+
+	if (!s->ops->news)
+		return;
+	n = news_of(s, f, STACK_FAILED_TO);
+	n.why = err_name(error);
+	s->ops->news(s->arg, &n);
+}
+
+/* ---- life ---- */
+
+struct flow *flow_new(struct stack *s, const struct flow_key *key, enum net_direction direction)
+{
+	const char *why = "max-connections";
 	struct flow *f = NULL;
 
-	if (s->stats.flows < s->config.max_flows && net_bucket_ready(&s->new_flows, s->now))
-		f = calloc(1, sizeof(*f));
+	if (s->stats.flows < s->config.max_flows) {
+		if (net_bucket_ready(&s->new_flows, s->now))
+			f = calloc(1, sizeof(*f));
+		else
+			why = "max-connection-rate";
+	}
 	if (!f) {
 		s->stats.full++;
+		stack_tell(s, STACK_LIMITED, direction, (uint8_t)key->proto, &key->remote,
+			   key->remote_port, key->guest_port, why);
 		return NULL;
 	}
+	f->inbound = direction == NET_INGRESS;
 	net_bucket_take(&s->new_flows, 1);
 	f->key = *key;
 	LIST_INSERT_HEAD(bucket_of(s, key), f, bucket);
@@ -114,6 +184,11 @@ struct flow *flow_new(struct stack *s, const struct flow_key *key)
 
 void flow_free(struct stack *s, struct flow *f)
 {
+	if (f->told) {
+		const struct stack_news n = news_of(s, f, STACK_CLOSED);
+
+		s->ops->news(s->arg, &n);
+	}
 	if (f->listed)
 		TAILQ_REMOVE(&s->owing, f, owing);
 	if (f->tick)

@@ -366,6 +366,14 @@ static bool op_is_local(void *arg, const struct net_addr *a)
 	return net_addr_equal(&own, a) || net_addr_kind(&own) == NET_LOOPBACK;
 }
 
+static void op_news(void *arg, const struct stack_news *n)
+{
+	struct net_host *h = arg;
+
+	if (h->ops->news)
+		h->ops->news(h->arg, n);
+}
+
 static const struct stack_ops ops = {
 	.reserve = op_reserve,
 	.commit = op_commit,
@@ -378,6 +386,7 @@ static const struct stack_ops ops = {
 	.shut = op_shut,
 	.room = op_room,
 	.is_local = op_is_local,
+	.news = op_news,
 };
 
 /* ---- events ---- */

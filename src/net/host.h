@@ -41,6 +41,8 @@ struct net_guest_ops {
 	void (*resume)(void *arg);
 	unsigned (*reserve)(void *arg, size_t len, struct iovec *iov, unsigned max);
 	void (*commit)(void *arg, size_t len, const struct stack_meta *meta);
+	/* May be NULL. */
+	void (*news)(void *arg, const struct stack_news *n);
 };
 
 /* How many flows there can be here: each has a descriptor, and a quarter is left for others. */

@@ -100,20 +100,24 @@ static void echo_request(struct stack *s, const struct packet *p)
 	f = flow_find(s, &key);
 	if (!f) {
 		r = stack_route(s, p->proto, &p->dst, 0, &to, &dns);
-		f = r == 0 ? flow_new(s, &key) : NULL;
+		f = r == 0 ? flow_new(s, &key, NET_EGRESS) : NULL;
 		if (r == 0 && !f)
-			return;
+			r = -EACCES;
 		if (f) {
 			f->to = to;
 			r = s->ops->open(s->arg, f, p->proto, &to, 0);
 		}
 		if (r < 0) {
-			if (f)
+			if (f) {
+				flow_failed(s, f, -r);
 				flow_free(s, f);
+			}
 			icmp_unreachable(s, -r, &p->dst, p->proto, s->message, len);
 			return;
 		}
 	}
+	flow_opened(s, f);
+	f->sent += len - ICMP_HDR;
 	flow_timer(s, f, s->now + ECHO_IDLE_S * SECOND);
 	v = (struct iovec){s->message, len};
 	(void)s->ops->send(s->arg, f, &v, 1);

@@ -144,6 +144,7 @@ int stack_route(struct stack *s, uint8_t proto, const struct net_addr *dst, uint
 	q.host = gateway || s->ops->is_local(s->arg, dst);
 	if (!net_policy_allows(&s->config.policy, &q)) {
 		s->stats.denied++;
+		stack_tell(s, STACK_DENIED, NET_EGRESS, proto, dst, port, 0, "policy");
 		return -EACCES;
 	}
 	if (*dns && !s->config.ndns)
@@ -168,6 +169,7 @@ struct flow *stack_accept(struct stack *s, uint8_t proto, const struct net_addr 
 	s->now = now;
 	if (!net_policy_allows(&s->config.policy, &q)) {
 		s->stats.denied++;
+		stack_tell(s, STACK_DENIED, NET_INGRESS, proto, peer, port, guest_port, "policy");
 		return NULL;
 	}
 	key.remote = *peer;
@@ -186,7 +188,7 @@ struct flow *stack_accept(struct stack *s, uint8_t proto, const struct net_addr 
 			return NULL;
 		key.remote_port = (uint16_t)(1024 + (key.remote_port * 5u + 1) % 64000);
 	}
-	f = flow_new(s, &key);
+	f = flow_new(s, &key, NET_INGRESS);
 	if (!f)
 		return NULL;
 	f->host = host;

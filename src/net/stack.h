@@ -74,6 +74,28 @@ struct stack_meta {
 	uint16_t gso_size, hdr_len;
 };
 
+enum stack_news_kind {
+	STACK_OPENED,
+	STACK_CLOSED, /* what was opened */
+	STACK_DENIED, /* by the policy */
+	STACK_LIMITED,
+	STACK_FAILED_TO, /* connect: the network or the other end refused */
+	STACK_NEWS,
+};
+
+/* What became of a flow, for a log. */
+struct stack_news {
+	enum stack_news_kind kind;
+	enum net_direction direction;
+	uint8_t proto;
+	struct net_addr peer;
+	uint16_t port;	     /* the peer's, which of egress is what was asked for */
+	uint16_t guest_port; /* may be 0 where a refusal does not depend on it */
+	const char *why;     /* static; NULL: there is nothing to say */
+	uint64_t sent, got;  /* STACK_CLOSED: payload from the guest, to it */
+	uint64_t lasted;
+};
+
 struct stack_ops {
 	/* ---- to the guest ---- */
 
@@ -110,6 +132,8 @@ struct stack_ops {
 	size_t (*room)(void *arg, struct flow *f);
 	/* Is this one of the host's own addresses? */
 	bool (*is_local)(void *arg, const struct net_addr *a);
+	/* May be NULL. */
+	void (*news)(void *arg, const struct stack_news *n);
 };
 
 enum stack_event {

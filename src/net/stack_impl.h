@@ -67,7 +67,7 @@ struct tcp {
 };
 
 struct udp {
-	bool inbound, readable;
+	bool readable;
 	uint8_t dns;	/* 1 + index of the resolver that is asked */
 	uint64_t asked; /* when, and no answer since */
 };
@@ -77,9 +77,12 @@ struct flow {
 	struct net_addr to; /* where it really goes */
 	uint16_t to_port;
 	bool listed; /* on stack.owing */
+	bool inbound;
+	bool told; /* that it is open */
 	void *host;
-	uint64_t due;  /* 0: no timer */
-	uint64_t tick; /* where it is on the wheel; 0: nowhere */
+	uint64_t since, sent, got; /* payload from the guest, to it */
+	uint64_t due;		   /* 0: no timer */
+	uint64_t tick;		   /* where it is on the wheel; 0: nowhere */
 	LIST_ENTRY(flow) bucket;
 	LIST_ENTRY(flow) wheel;
 	TAILQ_ENTRY(flow) owing;
@@ -132,7 +135,13 @@ uint64_t stack_hash(const struct stack *s, const void *p, size_t n);
 int flow_table_init(struct stack *s);
 struct flow *flow_find(struct stack *s, const struct flow_key *key);
 /* NULL when there is no room. */
-struct flow *flow_new(struct stack *s, const struct flow_key *key);
+struct flow *flow_new(struct stack *s, const struct flow_key *key, enum net_direction direction);
+/* It is open; flow_free() tells the end. */
+void flow_opened(struct stack *s, struct flow *f);
+void flow_failed(struct stack *s, const struct flow *f, int error);
+void stack_tell(struct stack *s, enum stack_news_kind kind, enum net_direction direction,
+		uint8_t proto, const struct net_addr *peer, uint16_t port, uint16_t guest_port,
+		const char *why);
 /* Tells nobody. */
 void flow_free(struct stack *s, struct flow *f);
 /* The flow's only timer; 0 stops it. */

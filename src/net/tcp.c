@@ -158,6 +158,7 @@ static void cannot_connect(struct stack *s, struct flow *f, int error)
 {
 	uint8_t l4[TCP_HDR] = {0};
 
+	flow_failed(s, f, error);
 	put16(l4, f->key.guest_port);
 	put16(l4 + 2, f->key.remote_port);
 	put32(l4 + 4, f->tcp.irs);
@@ -185,7 +186,7 @@ static void on_syn(struct stack *s, const struct packet *p, const struct flow_ke
 		refuse(s, p, g);
 		return;
 	}
-	f = r == 0 ? flow_new(s, key) : NULL;
+	f = r == 0 ? flow_new(s, key, NET_EGRESS) : NULL;
 	if (!f) {
 		refuse(s, p, g);
 		return;
@@ -213,6 +214,7 @@ void tcp_call(struct stack *s, struct flow *f)
 static void opened(struct stack *s, struct flow *f, const struct segment *g)
 {
 	f->tcp.state = TCP_OPEN;
+	flow_opened(s, f);
 	f->tcp.snd_una = f->tcp.iss + 1;
 	f->tcp.retries = 0;
 	f->tcp.snd_wnd = (uint32_t)g->window << (g->flags & TCP_SYN ? 0 : f->tcp.snd_shift);
@@ -287,6 +289,7 @@ static bool on_ack(struct stack *s, struct flow *f, const struct segment *g, boo
 			acked--;
 			t->fin_acked = true;
 		}
+		f->got += acked;
 		if (acked)
 			s->ops->consume(s->arg, f, acked);
 	} else if (g->ack == t->snd_una && !g->len && !(g->flags & TCP_FIN) && same &&
@@ -346,6 +349,7 @@ static void on_data(struct stack *s, struct flow *f, const struct packet *p, str
 			return;
 		}
 		t->rcv_nxt += (uint32_t)took;
+		f->sent += (uint64_t)took;
 		/* It may begin anew where the window then is. */
 		if (SEQ_LT(t->rcv_adv, t->rcv_nxt))
 			t->rcv_adv = t->rcv_nxt;

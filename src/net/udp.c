@@ -89,17 +89,20 @@ static int begin(struct stack *s, const struct flow_key *key, struct flow **ret)
 	r = stack_route(s, NET_UDP, &key->remote, key->remote_port, &to, &dns);
 	if (r < 0)
 		return r;
-	f = flow_new(s, key);
+	f = flow_new(s, key, NET_EGRESS);
+	/* Told the same way: it is a limit that somebody set. */
 	if (!f)
-		return -ENOBUFS;
+		return -EACCES;
 	f->to = to;
 	f->to_port = key->remote_port;
 	f->udp.dns = dns ? (uint8_t)(s->dns_at + 1) : 0;
 	r = s->ops->open(s->arg, f, NET_UDP, &to, f->to_port);
 	if (r < 0) {
+		flow_failed(s, f, -r);
 		flow_free(s, f);
 		return r;
 	}
+	flow_opened(s, f);
 	*ret = f;
 	return 0;
 }
@@ -150,8 +153,6 @@ void udp_input(struct stack *s, const struct packet *p)
 		r = begin(s, &key, &f);
 	if (r == -EACCES && key.remote_port == 53)
 		refuse_name(s, p, udp);
-	if (r == -ENOBUFS)
-		return;
 	if (r < 0) {
 		icmp_unreachable(s, -r, &p->dst, NET_UDP, udp, UDP_HDR);
 		return;
@@ -164,6 +165,7 @@ void udp_input(struct stack *s, const struct packet *p)
 	if (iov_size(v, n) != len - UDP_HDR)
 		goto malformed;
 	(void)s->ops->send(s->arg, f, v, n);
+	f->sent += len - UDP_HDR;
 	touch(s, f);
 	return;
 malformed:
@@ -211,6 +213,7 @@ bool udp_run(struct stack *s, struct flow *f)
 		}
 		send_datagram(s, &f->key.remote, f->key.remote_port, f->key.guest_port, s->message,
 			      (size_t)n);
+		f->got += (uint64_t)n;
 		touch(s, f);
 	}
 	flow_owes(s, f);
@@ -226,7 +229,7 @@ void udp_event(struct stack *s, struct flow *f, unsigned events, int error)
 
 void udp_accept(struct stack *s, struct flow *f)
 {
-	f->udp.inbound = true;
+	flow_opened(s, f);
 	touch(s, f);
 }
 
@@ -236,6 +239,7 @@ void stack_datagram(struct stack *s, struct flow *f, const void *p, size_t n, ui
 	if (n > DATA_MAX)
 		return;
 	send_datagram(s, &f->key.remote, f->key.remote_port, f->key.guest_port, p, n);
+	f->got += n;
 	touch(s, f);
 }
 

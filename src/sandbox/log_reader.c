@@ -23,6 +23,7 @@ enum {
 
 struct log_reader {
 	int dirfd;
+	const char *log;
 	int fd; /* the file we are in; -1: none yet */
 	uint64_t seq, offset;
 	struct buf in;	/* read, not yet handed out */
@@ -37,9 +38,9 @@ static int open_file(const struct log_reader *r, unsigned i)
 	char name[32];
 
 	if (i)
-		snprintf(name, sizeof(name), "logs/exec.log.%u", i);
+		snprintf(name, sizeof(name), "logs/%s.%u", r->log, i);
 	else
-		snprintf(name, sizeof(name), "logs/exec.log");
+		snprintf(name, sizeof(name), "logs/%s", r->log);
 	return openat(r->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 }
 
@@ -132,7 +133,7 @@ int log_time_parse(const char *s, size_t n, int64_t *ret)
 /* A line into an entry: false when it is none. */
 static bool parse(struct log_reader *r, const char *line, size_t n, struct log_entry *e)
 {
-	static const char *const sources[] = {"stdout", "stderr", "output", "system"};
+	static const char *const sources[] = {"stdout", "stderr", "output", "system", "network"};
 	const char *s, *coding;
 	json_t *t, *d;
 	bool known = false;
@@ -245,12 +246,13 @@ int log_reader_next(struct log_reader *r, struct log_entry *e)
 	}
 }
 
-int log_reader_new(struct log_reader **ret, int dirfd, struct err *err)
+int log_reader_new(struct log_reader **ret, int dirfd, const char *log, struct err *err)
 {
 	struct log_reader *r = calloc(1, sizeof(*r));
 
 	if (r) {
 		r->fd = -1;
+		r->log = log;
 		r->dirfd = fcntl(dirfd, F_DUPFD_CLOEXEC, 3);
 	}
 	if (!r || r->dirfd < 0) {

@@ -23,7 +23,7 @@
 
 #define LOG_READER_FILES 4
 
-enum log_source { LOG_STDOUT, LOG_STDERR, LOG_OUTPUT, LOG_SYSTEM };
+enum log_source { LOG_STDOUT, LOG_STDERR, LOG_OUTPUT, LOG_SYSTEM, LOG_NETWORK };
 
 struct log_entry {
 	int64_t ns; /* Unix time */
@@ -37,9 +37,11 @@ struct log_entry {
 
 struct log_reader;
 
-/* @dirfd is the sandbox's directory, and stays the caller's. A sandbox without logs has none yet.
+/*
+ * @dirfd is the sandbox's directory, and stays the caller's. @log is "exec.log" or "network.log". A
+ * sandbox without logs has none yet.
  */
-int log_reader_new(struct log_reader **ret, int dirfd, struct err *err);
+int log_reader_new(struct log_reader **ret, int dirfd, const char *log, struct err *err);
 /*
  * The next entry: 1, valid until the next call. 0: there is none now. -ENODATA: some are missing
  * here, go on. Lines that are none of ours are passed over.

@@ -33,7 +33,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	cleanup_free char *logs = NULL, *file = NULL, *second = NULL;
 	/* A budget that some of it exceeds. */
 	const struct exec_log_limits limits = {
-		.files = 2, .file = 4096, .burst = 1000, .rate = 10000000};
+		.name = "exec.log", .files = 2, .file = 4096, .burst = 1000, .rate = 10000000};
 	struct frame_scan scan[2] = {0};
 	struct frame_piece piece;
 	struct exec_log *log;

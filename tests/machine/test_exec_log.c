@@ -239,7 +239,7 @@ static void test_frames_as_others_write_them(void **state)
 static void test_a_flood(void **state)
 {
 	const struct exec_log_limits limits = {
-		.files = 1, .file = 64 << 20, .burst = 1 << 20, .rate = 1};
+		.name = "exec.log", .files = 1, .file = 64 << 20, .burst = 1 << 20, .rate = 1};
 	struct world *w = *state;
 	enum { LINE = 1 << 16, LINES = 160 };
 	cleanup_free char *line = malloc(LINE);
@@ -278,7 +278,8 @@ static void test_the_ring_goes_on_after_a_restart(void **state)
 {
 	struct world *w = *state;
 	static const char *const names[] = {"logs/exec.log", "logs/exec.log.1", "logs/exec.log.2"};
-	const struct exec_log_limits limits = {.files = 3, .file = 2000, .burst = 1000, .rate = 1};
+	const struct exec_log_limits limits = {
+		.name = "exec.log", .files = 3, .file = 2000, .burst = 1000, .rate = 1};
 	json_t *all;
 	size_t seen = 0;
 

@@ -23,7 +23,7 @@ static struct log_reader *reader(void **state)
 	cleanup_close int dir = open(*state, O_RDONLY | O_DIRECTORY);
 	struct log_reader *r;
 
-	assert_int_equal(log_reader_new(&r, dir, NULL), 0);
+	assert_int_equal(log_reader_new(&r, dir, "exec.log", NULL), 0);
 	return r;
 }
 
