@@ -7,6 +7,9 @@
 #include "base/cleanup.h"
 #include "net/stack_impl.h"
 
+/* A flow without an end that was used within this long is in use. */
+#define QUIET SECOND
+
 /* ---- SipHash-2-4 (Aumasson and Bernstein) ---- */
 
 static uint64_t rotl(uint64_t x, unsigned n)
@@ -79,6 +82,7 @@ int flow_table_init(struct stack *s)
 	s->buckets = calloc(n, sizeof(*s->buckets));
 	s->bucket_mask = n - 1;
 	TAILQ_INIT(&s->owing);
+	TAILQ_INIT(&s->quiet);
 	return s->buckets ? 0 : -ENOMEM;
 }
 
@@ -156,17 +160,28 @@ void flow_failed(struct stack *s, const struct flow *f, int error)
 
 /* ---- life ---- */
 
+/* Whoever sends to ever new places loses his own, not the connections of others. */
+static bool make_room(struct stack *s)
+{
+	struct flow *f = TAILQ_FIRST(&s->quiet);
+
+	/* One in use is as good as the one that asks. */
+	if (!f || s->now - f->udp.used < QUIET)
+		return false;
+	s->ops->close(s->arg, f, false);
+	flow_free(s, f);
+	return true;
+}
+
 struct flow *flow_new(struct stack *s, const struct flow_key *key, enum net_direction direction)
 {
 	const char *why = "max-connections";
 	struct flow *f = NULL;
 
-	if (s->stats.flows < s->config.max_flows) {
-		if (net_bucket_ready(&s->new_flows, s->now))
-			f = calloc(1, sizeof(*f));
-		else
-			why = "max-connection-rate";
-	}
+	if (!net_bucket_ready(&s->new_flows, s->now))
+		why = "max-connection-rate";
+	else if (s->stats.flows < s->config.max_flows || make_room(s))
+		f = calloc(1, sizeof(*f));
 	if (!f) {
 		s->stats.full++;
 		stack_tell(s, STACK_LIMITED, direction, (uint8_t)key->proto, &key->remote,
@@ -177,6 +192,10 @@ struct flow *flow_new(struct stack *s, const struct flow_key *key, enum net_dire
 	net_bucket_take(&s->new_flows, 1);
 	f->key = *key;
 	LIST_INSERT_HEAD(bucket_of(s, key), f, bucket);
+	if (key->proto != NET_TCP) {
+		f->udp.used = s->now;
+		TAILQ_INSERT_TAIL(&s->quiet, f, udp.quiet);
+	}
 	s->stats.flows++;
 	s->stats.opened++;
 	return f;
@@ -193,6 +212,8 @@ void flow_free(struct stack *s, struct flow *f)
 		TAILQ_REMOVE(&s->owing, f, owing);
 	if (f->tick)
 		LIST_REMOVE(f, wheel);
+	if (f->key.proto != NET_TCP)
+		TAILQ_REMOVE(&s->quiet, f, udp.quiet);
 	LIST_REMOVE(f, bucket);
 	s->stats.flows--;
 	free(f);
@@ -249,9 +270,22 @@ void flow_timer(struct stack *s, struct flow *f, uint64_t due)
 	hang(s, f);
 }
 
+void flow_used(struct stack *s, struct flow *f, unsigned idle)
+{
+	f->udp.used = s->now;
+	TAILQ_REMOVE(&s->quiet, f, udp.quiet);
+	TAILQ_INSERT_TAIL(&s->quiet, f, udp.quiet);
+	flow_timer(s, f, s->now + idle * SECOND);
+}
+
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+	return !a || (b && b < a) ? b : a;
+}
+
 uint64_t stack_next(const struct stack *s)
 {
-	return s->next_tick << WHEEL_TICK;
+	return sooner(s->next_tick << WHEEL_TICK, sooner(s->advert_due, frag_next(s)));
 }
 
 static void fire(struct stack *s, struct flow *f)
@@ -290,6 +324,8 @@ void stack_tick(struct stack *s, uint64_t now)
 	uint64_t to = now >> WHEEL_TICK, from = s->tick;
 
 	s->now = now;
+	frag_tick(s);
+	ndp_tick(s);
 	if (to <= from)
 		return;
 	/* After a pause longer than a turn every slot is due, once. */

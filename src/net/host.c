@@ -4,8 +4,8 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/sock_diag.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -37,9 +37,12 @@ struct host_socket {
 	int error;     /* of UDP, to be told with the next receive() */
 	bool seeks;    /* SO_PEEK_OFF works, and is... */
 	size_t offset; /* ...this */
+	bool stuck;    /* what could be seen was less than there may be */
+	uint64_t taken;
 };
 
 struct net_host {
+	bool never_seeks; /* as if the kernel were an old one */
 	struct stack *s;
 	struct loop *loop;
 	struct loop_timer timer, gate_timer;
@@ -126,8 +129,11 @@ static void prepare_tcp(struct host_socket *k)
 	const int one = 1, zero = 0;
 
 	(void)setsockopt(k->source.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	/* Urgent bytes are bytes as others: what is not in line can be peeked at by nobody. */
+	(void)setsockopt(k->source.fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof(one));
 	/* Since Linux 6.9, for IPv6 since 6.11. */
-	k->seeks = setsockopt(k->source.fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero)) == 0;
+	k->seeks = !k->h->never_seeks &&
+		   setsockopt(k->source.fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero)) == 0;
 }
 
 static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_addr *to,
@@ -226,16 +232,18 @@ static ssize_t op_send(void *arg, struct flow *f, const struct iovec *iov, unsig
 	return sent;
 }
 
-/* Has the other end said that it sends no more? Asked where all that it sent is known. */
-static bool at_end(const struct host_socket *k)
+/* Has the other end said that it sends no more, and was that all that is @skip bytes? */
+static bool at_end(const struct host_socket *k, size_t skip)
 {
+	enum { ESTABLISHED = 1, FIN_WAIT1 = 4, FIN_WAIT2 = 5 }; /* net/tcp_states.h */
 	struct tcp_info info = {0};
 	socklen_t n = sizeof(info);
 
 	if (getsockopt(k->source.fd, IPPROTO_TCP, TCP_INFO, &info, &n) < 0)
 		return false;
-	return info.tcpi_state != TCP_ESTABLISHED && info.tcpi_state != TCP_FIN_WAIT1 &&
-	       info.tcpi_state != TCP_FIN_WAIT2;
+	/* The end counts as a byte. */
+	return info.tcpi_state != ESTABLISHED && info.tcpi_state != FIN_WAIT1 &&
+	       info.tcpi_state != FIN_WAIT2 && info.tcpi_bytes_received <= k->taken + skip + 1;
 }
 
 static ssize_t op_peek(void *arg, struct flow *f, size_t skip, const struct iovec *iov, unsigned n)
@@ -275,7 +283,11 @@ static ssize_t op_peek(void *arg, struct flow *f, size_t skip, const struct iove
 	if ((size_t)got > skip)
 		return got - (ssize_t)skip;
 	/* Nothing behind it: the end shows as the end of what there is. */
-	return (size_t)got == skip && at_end(k) ? 0 : -EAGAIN;
+	if ((size_t)got == skip && at_end(k, skip))
+		return 0;
+	/* A look from the start does not go past an urgent byte: another one when that is there. */
+	k->stuck = true;
+	return -EAGAIN;
 }
 
 static void op_consume(void *arg, struct flow *f, size_t n)
@@ -287,9 +299,14 @@ static void op_consume(void *arg, struct flow *f, size_t n)
 		ssize_t got = recv(k->source.fd, NULL, n, MSG_TRUNC | MSG_DONTWAIT);
 
 		if (got <= 0)
-			return;
+			break;
 		n -= (size_t)got;
+		k->taken += (size_t)got;
 		k->offset -= MIN(k->offset, (size_t)got);
+	}
+	if (k && k->stuck) {
+		k->stuck = false;
+		stack_event(k->h->s, f, STACK_READABLE, 0, now_ns());
 	}
 }
 
@@ -343,6 +360,25 @@ static size_t op_room(void *arg, struct flow *f)
 	return room;
 }
 
+static unsigned op_mtu(void *arg, struct flow *f)
+{
+	struct host_socket *k = *flow_host(f);
+	struct net_addr peer;
+	uint16_t port;
+	int mtu = 0;
+	socklen_t n = sizeof(mtu);
+
+	(void)arg;
+	if (!k || k->through)
+		return 0;
+	flow_peer(f, &peer, &port);
+	if (net_addr_is_v4(&peer))
+		(void)getsockopt(k->source.fd, IPPROTO_IP, IP_MTU, &mtu, &n);
+	else
+		(void)getsockopt(k->source.fd, IPPROTO_IPV6, IPV6_MTU, &mtu, &n);
+	return mtu > 0 ? (unsigned)mtu : 0;
+}
+
 /* The kernel's choice of a source for what goes there: itself, if it is one of the host's own. */
 static bool op_is_local(void *arg, const struct net_addr *a)
 {
@@ -385,6 +421,7 @@ static const struct stack_ops ops = {
 	.receive = op_receive,
 	.shut = op_shut,
 	.room = op_room,
+	.mtu = op_mtu,
 	.is_local = op_is_local,
 	.news = op_news,
 };
@@ -651,6 +688,11 @@ struct net_host *net_host_free(struct net_host *h)
 	free(h->listeners);
 	free(h);
 	return NULL;
+}
+
+void net_host_never_seeks(struct net_host *h)
+{
+	h->never_seeks = true;
 }
 
 struct stack *net_host_stack(struct net_host *h)

@@ -57,6 +57,9 @@ int net_host_start(struct net_host *h);
 /* NULL is fine. Returns NULL. */
 struct net_host *net_host_free(struct net_host *h);
 
+/* For tests, before the first flow: do without SO_PEEK_OFF, as before Linux 6.9. */
+void net_host_never_seeks(struct net_host *h);
+
 struct stack *net_host_stack(struct net_host *h);
 /* How many frames of the guest's may come before this is asked again, 0: none, until resume(). */
 unsigned net_host_frames(struct net_host *h);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ICMP: echoes, neighbours, and bad news.
+ * ICMP: echoes, and bad news.
  *
  * An echo to the gateway is answered here. One to the world is a flow of its identifier, whose
  * socket of the host is a "ping socket": the kernel gives it an identifier of its own and hands
@@ -23,8 +23,8 @@ enum {
 	ECHO_IDLE_S = 30,
 };
 
-static bool send_icmp(struct stack *s, const struct net_addr *src, const struct net_addr *dst,
-		      uint8_t *message, size_t len)
+bool icmp_send(struct stack *s, const struct net_addr *src, const struct net_addr *dst,
+	       uint8_t *message, size_t len)
 {
 	const uint8_t proto = net_addr_is_v4(src) ? NET_ICMP : NET_ICMP6;
 	uint64_t sum = proto == NET_ICMP ? 0 : sum_pseudo(src, dst, proto, len);
@@ -32,10 +32,31 @@ static bool send_icmp(struct stack *s, const struct net_addr *src, const struct 
 
 	put16(message + 2, 0);
 	put16(message + 2, (uint16_t)~sum_fold(sum_bytes(message, len, sum)));
+	if (len + (proto == NET_ICMP ? IP4_HDR : IP6_HDR) > s->config.mtu) {
+		frag_send(s, src, dst, proto, message, message + ICMP_HDR, len - ICMP_HDR);
+		return true;
+	}
 	return link_send(s, head, link_header(s, head, src, dst, proto, len), message, len, NULL);
 }
 
 /* ---- bad news ---- */
+
+/* @rest is what the message has for the error besides; @l4 what the guest sent to @remote. */
+static void send_error(struct stack *s, const struct net_addr *from, const struct net_addr *remote,
+		       uint8_t proto, const uint8_t *l4, size_t n, uint8_t type, uint8_t code,
+		       uint32_t rest)
+{
+	const struct net_addr *guest = stack_guest(s, remote);
+	uint8_t m[ICMP_HDR + ETH_HDR + IP6_HDR + QUOTE_MAX] = {type, code}, head[ETH_HDR + IP6_HDR];
+	size_t ip;
+
+	put32(m + 4, rest);
+	n = MIN(n, (size_t)QUOTE_MAX);
+	ip = link_header(s, head, guest, remote, proto, n) - ETH_HDR;
+	memcpy(m + ICMP_HDR, head + ETH_HDR, ip);
+	memcpy(m + ICMP_HDR + ip, l4, n);
+	icmp_send(s, from, guest, m, ICMP_HDR + ip + n);
+}
 
 void icmp_unreachable(struct stack *s, int error, const struct net_addr *remote, uint8_t proto,
 		      const uint8_t *l4, size_t n)
@@ -51,23 +72,32 @@ void icmp_unreachable(struct stack *s, int error, const struct net_addr *remote,
 		/* the last: all others */
 		{EHOSTUNREACH, ICMP_HOST_UNREACH, ICMP6_DST_UNREACH_ADDR},
 	};
-	const struct net_addr *guest = stack_guest(s, remote), *from = stack_gateway(s, remote);
 	const bool four = net_addr_is_v4(remote);
-	uint8_t m[ICMP_HDR + ETH_HDR + IP6_HDR + QUOTE_MAX] = {0}, head[ETH_HDR + IP6_HDR];
-	size_t i = 0, ip;
+	size_t i = 0;
 
 	while (i < ARRAY_SIZE(codes) - 1 && codes[i].error != error)
 		i++;
-	m[0] = four ? ICMP_DEST_UNREACH : ICMP6_DST_UNREACH;
-	m[1] = four ? codes[i].code4 : codes[i].code6;
-	n = MIN(n, (size_t)QUOTE_MAX);
-	ip = link_header(s, head, guest, remote, proto, n) - ETH_HDR;
-	memcpy(m + ICMP_HDR, head + ETH_HDR, ip);
-	memcpy(m + ICMP_HDR + ip, l4, n);
 	/* It is the destination itself that knows of ports. */
-	if (error == ECONNREFUSED)
-		from = remote;
-	send_icmp(s, from, guest, m, ICMP_HDR + ip + n);
+	send_error(s, error == ECONNREFUSED ? remote : stack_gateway(s, remote), remote, proto, l4,
+		   n, four ? ICMP_DEST_UNREACH : ICMP6_DST_UNREACH,
+		   four ? codes[i].code4 : codes[i].code6, 0);
+}
+
+void icmp_too_big(struct stack *s, const struct packet *p, unsigned mtu)
+{
+	send_error(s, stack_gateway(s, &p->dst), &p->dst, p->proto, p->head + p->l4,
+		   p->head_len - p->l4, p->four ? ICMP_DEST_UNREACH : ICMP6_PACKET_TOO_BIG,
+		   p->four ? ICMP_FRAG_NEEDED : 0, mtu);
+}
+
+void icmp_timeout(struct stack *s, const struct net_addr *remote, uint8_t proto, const uint8_t *l4,
+		  size_t n)
+{
+	const bool four = net_addr_is_v4(remote);
+
+	send_error(s, stack_gateway(s, remote), remote, proto, l4, n,
+		   four ? ICMP_TIME_EXCEEDED : ICMP6_TIME_EXCEEDED,
+		   four ? ICMP_EXC_FRAGTIME : ICMP6_TIME_EXCEED_REASSEMBLY, 0);
 }
 
 /* ---- echoes ---- */
@@ -76,7 +106,7 @@ static void echo_reply(struct stack *s, const struct net_addr *src, uint8_t *m, 
 {
 	m[0] = net_addr_is_v4(src) ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY;
 	m[1] = 0;
-	send_icmp(s, src, stack_guest(s, src), m, len);
+	icmp_send(s, src, stack_guest(s, src), m, len);
 }
 
 static void echo_request(struct stack *s, const struct packet *p)
@@ -117,8 +147,10 @@ static void echo_request(struct stack *s, const struct packet *p)
 		}
 	}
 	flow_opened(s, f);
+	flow_used(s, f, ECHO_IDLE_S);
+	if (packet_too_big(s, f, p))
+		return;
 	f->sent += len - ICMP_HDR;
-	flow_timer(s, f, s->now + ECHO_IDLE_S * SECOND);
 	v = (struct iovec){s->message, len};
 	(void)s->ops->send(s->arg, f, &v, 1);
 }
@@ -165,40 +197,6 @@ void icmp_input(struct stack *s, const struct packet *p)
 		s->stats.unsupported++;
 }
 
-/* ---- neighbours (RFC 4861) ---- */
-
-/* Our address on the link, where the guest expects routers to have one: from the gateway's MAC. */
-static struct net_addr link_local(const struct stack *s)
-{
-	const uint8_t *m = s->config.gateway_mac;
-	const uint8_t b[16] = {0xfe, 0x80, [8] = (uint8_t)(m[0] ^ 2), m[1], m[2], 0xff, 0xfe, m[3],
-			       m[4], m[5]};
-
-	return net_addr_v6(b);
-}
-
-static void solicitation(struct stack *s, const struct packet *p)
-{
-	static const struct net_addr nobody;
-	/* type, code, sum; flags: a router's, asked for, overriding; target; option: our MAC */
-	uint8_t m[32] = {ND_NEIGHBOR_ADVERT, [4] = 0xe0, [24] = ND_OPT_TARGET_LINKADDR, 1};
-	const struct net_addr own = link_local(s);
-	struct net_addr target;
-
-	if (p->len - p->l4 < 24 || p->head_len < p->l4 + 24) {
-		s->stats.malformed++;
-		return;
-	}
-	target = net_addr_v6(p->head + p->l4 + 8);
-	/* Whether an address of the guest's is free is answered by silence. */
-	if (net_addr_equal(&p->src, &nobody) ||
-	    (!net_addr_equal(&target, &s->config.gateway6) && !net_addr_equal(&target, &own)))
-		return;
-	memcpy(m + 8, target.b, 16);
-	memcpy(m + 26, s->config.gateway_mac, 6);
-	send_icmp(s, &target, &p->src, m, sizeof(m));
-}
-
 void icmp6_input(struct stack *s, const struct packet *p)
 {
 	uint8_t type;
@@ -208,10 +206,8 @@ void icmp6_input(struct stack *s, const struct packet *p)
 		return;
 	}
 	type = p->head[p->l4];
-	if (type == ND_NEIGHBOR_SOLICIT && p->head[ETH_HDR + 7] == 255)
-		solicitation(s, p);
-	else if (type == ICMP6_ECHO_REQUEST && net_addr_equal(&p->src, &s->config.guest6))
+	if (type == ICMP6_ECHO_REQUEST && net_addr_equal(&p->src, &s->config.guest6))
 		echo_request(s, p);
-	else
+	else if (!ndp_input(s, p, type))
 		s->stats.unsupported++;
 }

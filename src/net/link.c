@@ -194,10 +194,24 @@ static void deliver(struct stack *s, struct packet *p)
 		s->stats.unsupported++;
 }
 
+/* Who has no address yet may look for a server of DHCP; of IPv6 there is one for that. */
+static bool asks_for_address(const struct packet *p)
+{
+	static const uint8_t none[4], all[4] = {255, 255, 255, 255};
+
+	if (p->proto != NET_UDP)
+		return false;
+	if (!p->four)
+		return net_addr_kind(&p->src) == NET_LINK_LOCAL &&
+		       net_addr_kind(&p->dst) == NET_MULTICAST;
+	return memcmp(net_addr_four(&p->src), none, 4) == 0 &&
+	       memcmp(net_addr_four(&p->dst), all, 4) == 0;
+}
+
 static void ip4_input(struct stack *s, struct packet *p)
 {
 	const uint8_t *ip = p->head + ETH_HDR;
-	size_t have = p->head_len - ETH_HDR, header, total;
+	size_t have = p->head_len - ETH_HDR, header, total, off;
 
 	if (have < IP4_HDR || ip[0] >> 4 != 4)
 		goto malformed;
@@ -213,14 +227,15 @@ static void ip4_input(struct stack *s, struct packet *p)
 	p->dst = net_addr_v4(ip + 16);
 	p->l4 = ETH_HDR + header;
 	p->len = ETH_HDR + total;
+	p->whole = ip[6] & 0x40;
 	/* Nobody else is on the link to speak for. */
-	if (!net_addr_equal(&p->src, &s->config.guest4))
+	if (!net_addr_equal(&p->src, &s->config.guest4) && !asks_for_address(p))
 		goto malformed;
-	if ((ip[6] & 0x3f) || ip[7]) {
-		s->stats.unsupported++;
-		return;
-	}
-	deliver(s, p);
+	off = (size_t)((ip[6] & 0x1f) << 8 | ip[7]) * 8;
+	if (off || ip[6] & 0x20)
+		frag_input(s, p, (uint32_t)(ip[4] << 8 | ip[5]), off, ip[6] & 0x20);
+	else
+		deliver(s, p);
 	return;
 malformed:
 	s->stats.malformed++;
@@ -230,6 +245,8 @@ static void ip6_input(struct stack *s, struct packet *p)
 {
 	const uint8_t *ip = p->head + ETH_HDR;
 	size_t have = p->head_len - ETH_HDR, length;
+	const uint8_t *part;
+	unsigned off;
 
 	if (have < IP6_HDR || ip[0] >> 4 != 6)
 		goto malformed;
@@ -244,36 +261,56 @@ static void ip6_input(struct stack *s, struct packet *p)
 	/* An IPv4 address in this guise may not be on a wire (RFC 4038, 4.2). */
 	if (net_addr_is_v4(&p->dst) || net_addr_is_v4(&p->src))
 		goto malformed;
+	p->whole = !p->joined;
 	/* Before it has an address, and on the link only, it speaks of neighbours and groups. */
-	if ((p->proto == NET_TCP || p->proto == NET_UDP) &&
-	    !net_addr_equal(&p->src, &s->config.guest6))
+	if ((p->proto == NET_TCP || p->proto == NET_UDP || p->proto == NET_FRAGMENT) &&
+	    !net_addr_equal(&p->src, &s->config.guest6) && !asks_for_address(p))
 		goto malformed;
-	deliver(s, p);
+	if (p->proto != NET_FRAGMENT) {
+		deliver(s, p);
+		return;
+	}
+	part = p->head + p->l4;
+	if (length < FRAGMENT_HDR || p->head_len < p->l4 + FRAGMENT_HDR)
+		goto malformed;
+	off = (unsigned)(part[2] << 8 | part[3]);
+	p->proto = part[0];
+	p->l4 += FRAGMENT_HDR;
+	frag_input(s, p,
+		   (uint32_t)part[4] << 24 | (uint32_t)part[5] << 16 | (uint32_t)part[6] << 8 |
+			   part[7],
+		   off & ~7u, off & 1);
 	return;
 malformed:
 	s->stats.malformed++;
 }
 
-void link_input(struct stack *s, const struct iovec *iov, unsigned n, const struct stack_meta *meta)
+void link_packet(struct stack *s, struct packet *p)
 {
-	struct packet p = {.iov = iov, .n = n, .checked = meta->partial || meta->valid};
 	static const struct net_addr nobody;
 	unsigned type;
 
-	p.len = iov_size(iov, n);
-	s->stats.bytes_in += p.len;
-	p.head_len = iov_read(iov, n, 0, p.head, sizeof(p.head));
-	if (p.head_len < ETH_HDR) {
+	p->len = iov_size(p->iov, p->n);
+	p->head_len = iov_read(p->iov, p->n, 0, p->head, sizeof(p->head));
+	if (p->head_len < ETH_HDR) {
 		s->stats.malformed++;
 		return;
 	}
-	type = (unsigned)(p.head[12] << 8 | p.head[13]);
+	type = (unsigned)(p->head[12] << 8 | p->head[13]);
 	if (type == ETHERTYPE_ARP)
-		arp_input(s, p.head, p.head_len);
+		arp_input(s, p->head, p->head_len);
 	else if (type == ETHERTYPE_IP && net_addr_is_v4(&s->config.guest4))
-		ip4_input(s, &p);
+		ip4_input(s, p);
 	else if (type == ETHERTYPE_IPV6 && !net_addr_equal(&s->config.guest6, &nobody))
-		ip6_input(s, &p);
+		ip6_input(s, p);
 	else
 		s->stats.unsupported++;
+}
+
+void link_input(struct stack *s, const struct iovec *iov, unsigned n, const struct stack_meta *meta)
+{
+	struct packet p = {.iov = iov, .n = n, .checked = meta->partial || meta->valid};
+
+	link_packet(s, &p);
+	s->stats.bytes_in += p.len;
 }

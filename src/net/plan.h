@@ -13,8 +13,8 @@
 #define NET_PREFIX4   30
 #define NET_PREFIX6   64
 /*
- * The link has no limit but that of IP, and only this link sees it: TCP ends at the host, which
- * cuts UDP to fit its own path. So no datagram is ever a fragment here.
+ * The link has nearly no limit but that of IP, and only this link sees it: TCP ends at the host,
+ * which cuts UDP to fit its own path.
  */
 #define NET_MTU 65520
 

@@ -45,6 +45,7 @@ struct stack *stack_free(struct stack *s)
 			flow_free(s, f);
 		}
 	}
+	frag_done(s);
 	free(s->buckets);
 	free(s);
 	return NULL;

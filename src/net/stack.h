@@ -22,7 +22,8 @@
  *
  * Flows are in a hash table keyed with a random seed. What a flow owes the guest and there was no
  * buffer for is remembered in the flow, not as a frame: it goes on a list that stack_run() serves
- * in turn.
+ * in turn. When the table is full, flows of UDP and echoes that are unused for longest make room;
+ * connections never do.
  *
  * All calls are made on one thread. Times are nanoseconds of any clock that does not go back.
  */
@@ -130,6 +131,8 @@ struct stack_ops {
 	/* TCP: what send() will take. When that is little, STACK_WRITABLE follows once it is more.
 	 */
 	size_t (*room)(void *arg, struct flow *f);
+	/* The others: the longest packet that goes to the other end whole, 0 if unknown. */
+	unsigned (*mtu)(void *arg, struct flow *f);
 	/* Is this one of the host's own addresses? */
 	bool (*is_local)(void *arg, const struct net_addr *a);
 	/* May be NULL. */
@@ -145,7 +148,7 @@ enum stack_event {
 struct stack_stats {
 	uint64_t frames_in, frames_out, bytes_in, bytes_out;
 	uint64_t malformed;   /* not a frame that a guest should send */
-	uint64_t unsupported; /* well-formed, but not carried: fragments, other protocols */
+	uint64_t unsupported; /* well-formed, but not carried: other protocols, groups */
 	uint64_t denied;      /* flows that the policy refused */
 	uint64_t full;	      /* flows refused for want of room */
 	uint64_t opened;

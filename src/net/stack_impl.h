@@ -17,12 +17,16 @@ enum {
 	IP6_HDR = 40,
 	UDP_HDR = 8,
 	TCP_HDR = 20,
+	FRAGMENT_HDR = 8,
+	NET_FRAGMENT = 44, /* the protocol number of that header */
 	/* Ethernet, the longest IPv4 and TCP headers: what is looked at as one piece. */
 	HEAD_MAX = ETH_HDR + 60 + 60,
 	/* Of frames that are made here: no IPv4 options, TCP's for a SYN. */
 	OUT_HEAD_MAX = ETH_HDR + IP6_HDR + TCP_HDR + 40,
 	/* A datagram of UDP, or an echo with its data. */
 	MESSAGE_MAX = 65535,
+	/* Datagrams of which parts are awaited: 64 KiB each at the most. */
+	FRAGS_MAX = 16,
 	/* 64 KiB of a guest's smallest receive buffers, 1.5 KiB, and some. */
 	PIECES_MAX = 64,
 
@@ -66,10 +70,13 @@ struct tcp {
 	bool stalled; /* the guest sent what the socket did not take, and must send it again */
 };
 
+/* And echoes. */
 struct udp {
 	bool readable;
 	uint8_t dns;	/* 1 + index of the resolver that is asked */
 	uint64_t asked; /* when, and no answer since */
+	uint64_t used;	/* when something went through last */
+	TAILQ_ENTRY(flow) quiet;
 };
 
 struct flow {
@@ -111,6 +118,11 @@ struct stack {
 	uint64_t tick;	    /* the last that was served */
 	uint64_t next_tick; /* none is due before; 0: none at all */
 	struct flow_tail owing;
+	struct flow_tail quiet; /* all but TCP, the one unused for longest first */
+
+	struct frag *frags[FRAGS_MAX];
+	uint16_t frag_id;
+	uint64_t advert_due; /* the next router advertisement; 0: nobody asked */
 
 	uint8_t message[MESSAGE_MAX];
 };
@@ -127,6 +139,8 @@ struct packet {
 	uint8_t head[HEAD_MAX]; /* a copy of its beginning */
 	size_t head_len;
 	bool checked; /* no need to verify the checksum */
+	bool joined;  /* by frag.c */
+	bool whole;   /* not to be cut on its way: IPv6, or "don't fragment" */
 };
 
 /* ---- flow.c ---- */
@@ -147,6 +161,9 @@ void flow_free(struct stack *s, struct flow *f);
 /* The flow's only timer; 0 stops it. */
 void flow_timer(struct stack *s, struct flow *f, uint64_t due);
 void flow_owes(struct stack *s, struct flow *f);
+/* Something went through a flow that has no end of its own; it ends @idle seconds after the last.
+ */
+void flow_used(struct stack *s, struct flow *f, unsigned idle);
 
 /* ---- link.c: Ethernet and IP ---- */
 
@@ -169,6 +186,8 @@ size_t link_header(const struct stack *s, uint8_t *h, const struct net_addr *src
 /* A frame: head and message. False when the guest has no room for it. */
 bool link_send(struct stack *s, const uint8_t *head, size_t head_len, const void *message,
 	       size_t len, const struct stack_meta *meta);
+/* The same, of a packet; it may be one that frag.c put together. */
+void link_packet(struct stack *s, struct packet *p);
 /* The guest's or the gateway's address of the family of @of. */
 const struct net_addr *stack_guest(const struct stack *s, const struct net_addr *of);
 const struct net_addr *stack_gateway(const struct stack *s, const struct net_addr *of);
@@ -188,12 +207,51 @@ static inline void put32(uint8_t *p, uint32_t v)
 	put16(p + 2, v & 0xffff);
 }
 
+/* ---- frag.c ---- */
+
+/*
+ * The part of a datagram at @off of it; @p->proto is the datagram's. When it was the last that was
+ * missing, the whole goes the way of all packets.
+ */
+void frag_input(struct stack *s, const struct packet *p, uint32_t id, size_t off, bool more);
+uint64_t frag_next(const struct stack *s);
+void frag_tick(struct stack *s);
+void frag_done(struct stack *s);
+/*
+ * A message of @proto with a header of 8 bytes, complete with its checksum, in as many frames as
+ * the MTU makes of it.
+ */
+void frag_send(struct stack *s, const struct net_addr *src, const struct net_addr *dst,
+	       uint8_t proto, const uint8_t header[8], const void *data, size_t len);
+
+/* ---- ndp.c: neighbours and routers of IPv6 ---- */
+
+/* A message that is for us as a router; false if it is none. */
+bool ndp_input(struct stack *s, const struct packet *p, uint8_t type);
+void ndp_tick(struct stack *s);
+/* Our address on the link, where the guest expects routers to have one. */
+struct net_addr ndp_link_local(const struct stack *s);
+
+/* ---- dhcp.c, dhcp6.c ---- */
+
+/* Is this for the server that we are? Then it had its answer. */
+bool dhcp_input(struct stack *s, const struct packet *p, const void *m, size_t n);
+bool dhcp6_input(struct stack *s, const struct packet *p, const void *m, size_t n);
+enum { DHCP_SERVER = 67, DHCP_CLIENT = 68, DHCP6_CLIENT = 546, DHCP6_SERVER = 547 };
+
 /* ---- icmp.c ---- */
 
 void icmp_input(struct stack *s, const struct packet *p);
 void icmp6_input(struct stack *s, const struct packet *p);
 void echo_event(struct stack *s, struct flow *f, unsigned events, int error);
 bool echo_run(struct stack *s, struct flow *f);
+bool icmp_send(struct stack *s, const struct net_addr *src, const struct net_addr *dst,
+	       uint8_t *message, size_t len);
+/* More than @mtu cannot go where @p was to go. */
+void icmp_too_big(struct stack *s, const struct packet *p, unsigned mtu);
+/* Parts of a datagram were awaited in vain; @l4 is the first bytes of the first. */
+void icmp_timeout(struct stack *s, const struct net_addr *remote, uint8_t proto, const uint8_t *l4,
+		  size_t n);
 /* Tell the guest why a packet to @remote went nowhere; @l4 is the first bytes of what it sent. */
 void icmp_unreachable(struct stack *s, int error, const struct net_addr *remote, uint8_t proto,
 		      const uint8_t *l4, size_t n);
@@ -206,6 +264,10 @@ void udp_event(struct stack *s, struct flow *f, unsigned events, int error);
 bool udp_run(struct stack *s, struct flow *f);
 void udp_timer(struct stack *s, struct flow *f);
 void udp_accept(struct stack *s, struct flow *f);
+void udp_send(struct stack *s, const struct net_addr *from, uint16_t from_port,
+	      const struct net_addr *to, uint16_t to_port, const void *p, size_t n);
+/* Does it go somewhere whose path is too narrow for it? The guest was told, then. */
+bool packet_too_big(struct stack *s, struct flow *f, const struct packet *p);
 
 /* ---- tcp.c, tcp_out.c ---- */
 

@@ -32,25 +32,25 @@ static void give_up(struct stack *s, struct flow *f)
 
 static void touch(struct stack *s, struct flow *f)
 {
-	flow_timer(s, f, s->now + (f->udp.dns ? DNS_IDLE_S : IDLE_S) * SECOND);
+	flow_used(s, f, f->udp.dns ? DNS_IDLE_S : IDLE_S);
 }
 
-static bool send_datagram(struct stack *s, const struct net_addr *from, uint16_t from_port,
-			  uint16_t guest_port, const void *p, size_t n)
+void udp_send(struct stack *s, const struct net_addr *from, uint16_t from_port,
+	      const struct net_addr *to, uint16_t to_port, const void *p, size_t n)
 {
-	const struct net_addr *guest = stack_guest(s, from);
 	struct stack_meta meta = {.csum_offset = 6};
 	uint8_t h[OUT_HEAD_MAX], *udp;
-	size_t l3 = link_header(s, h, from, guest, NET_UDP, UDP_HDR + n);
-	uint64_t sum = sum_pseudo(from, guest, NET_UDP, UDP_HDR + n);
+	size_t l3 = link_header(s, h, from, to, NET_UDP, UDP_HDR + n);
+	const bool parts = l3 - ETH_HDR + UDP_HDR + n > s->config.mtu;
+	uint64_t sum = sum_pseudo(from, to, NET_UDP, UDP_HDR + n);
 	uint16_t folded;
 
 	udp = h + l3;
 	put16(udp, from_port);
-	put16(udp + 2, guest_port);
+	put16(udp + 2, to_port);
 	put16(udp + 4, (uint32_t)(UDP_HDR + n));
 	put16(udp + 6, 0);
-	if (s->csum) {
+	if (s->csum && !parts) {
 		meta.partial = true;
 		meta.csum_start = (uint16_t)l3;
 		put16(udp + 6, sum_fold(sum));
@@ -60,7 +60,31 @@ static bool send_datagram(struct stack *s, const struct net_addr *from, uint16_t
 		/* Zero would say that there is none. */
 		put16(udp + 6, folded ? folded : 0xffff);
 	}
-	return link_send(s, h, l3 + UDP_HDR, p, n, &meta);
+	if (parts)
+		frag_send(s, from, to, NET_UDP, udp, p, n);
+	else
+		link_send(s, h, l3 + UDP_HDR, p, n, &meta);
+}
+
+static void send_datagram(struct stack *s, const struct net_addr *from, uint16_t from_port,
+			  uint16_t guest_port, const void *p, size_t n)
+{
+	udp_send(s, from, from_port, stack_guest(s, from), guest_port, p, n);
+}
+
+bool packet_too_big(struct stack *s, struct flow *f, const struct packet *p)
+{
+	const size_t len = p->len - ETH_HDR;
+	unsigned mtu;
+
+	/* What every path can carry need not be asked about. */
+	if (!p->whole || len <= STACK_MTU_MIN)
+		return false;
+	mtu = s->ops->mtu(s->arg, f);
+	if (!mtu || len <= mtu)
+		return false;
+	icmp_too_big(s, p, mtu);
+	return true;
 }
 
 /* The question itself, marked as an answer that refuses. */
@@ -121,6 +145,18 @@ static void next_resolver(struct stack *s, struct flow *f)
 	(void)s->ops->open(s->arg, f, NET_UDP, &f->to, f->to_port);
 }
 
+/* What the gateway itself answers. */
+static bool serve(struct stack *s, const struct packet *p, const uint8_t *udp, size_t len)
+{
+	const unsigned port = (unsigned)(udp[2] << 8 | udp[3]);
+
+	if (port != (p->four ? DHCP_SERVER : DHCP6_SERVER))
+		return false;
+	/* Whatever is longer is none of theirs. */
+	len = iov_read(p->iov, p->n, p->l4 + UDP_HDR, s->message, MIN(len, (size_t)2048));
+	return p->four ? dhcp_input(s, p, s->message, len) : dhcp6_input(s, p, s->message, len);
+}
+
 void udp_input(struct stack *s, const struct packet *p)
 {
 	const uint8_t *udp = p->head + p->l4;
@@ -143,6 +179,10 @@ void udp_input(struct stack *s, const struct packet *p)
 	key.remote_port = (uint16_t)(udp[2] << 8 | udp[3]);
 	if (!key.guest_port || !key.remote_port)
 		goto malformed;
+	if (serve(s, p, udp, len - UDP_HDR))
+		return;
+	if (!net_addr_equal(&p->src, stack_guest(s, &p->src)))
+		goto malformed;
 	/* Nobody else is on the link to hear it; many programs try all the same. */
 	if (net_addr_kind(&p->dst) == NET_MULTICAST) {
 		s->stats.unsupported++;
@@ -161,6 +201,8 @@ void udp_input(struct stack *s, const struct packet *p)
 		next_resolver(s, f);
 	if (f->udp.dns && !f->udp.asked)
 		f->udp.asked = s->now;
+	/* It is told, for those that want to know; the host cuts what is not for them. */
+	(void)packet_too_big(s, f, p);
 	n = iov_slice(p->iov, p->n, p->l4 + UDP_HDR, len - UDP_HDR, v, PIECES_MAX);
 	if (iov_size(v, n) != len - UDP_HDR)
 		goto malformed;

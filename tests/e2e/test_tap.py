@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -65,23 +66,32 @@ class Server:
 @unittest.skipIf(missing(), missing())
 class Tap(unittest.TestCase):
     number = 0
+    env = {}
 
-    def net(self, *ports, mtu=1500, profiles="all,host", loss=0, tshark=False):
+    def space(self):
         Tap.number += 1
-        self.ns = f"msbtap{os.getpid()}-{Tap.number}"
-        ip("netns", "add", self.ns)
-        self.addCleanup(ip, "netns", "del", self.ns)
-        self.stack = subprocess.Popen([TAPNET, f"/var/run/netns/{self.ns}", "eth0", str(mtu), profiles, *ports],
+        name = f"msbtap{os.getpid()}-{Tap.number}"
+        ip("netns", "add", name)
+        self.addCleanup(ip, "netns", "del", name)
+        ip("-n", name, "link", "set", "lo", "up")
+        return name
+
+    def net(self, *ports, mtu=1500, profiles="all,host", loss=0, host=None, addresses=True):
+        """A guest; the stack runs in the namespace `host`, or here."""
+        self.ns = self.space()
+        self.stack = subprocess.Popen([*(["ip", "netns", "exec", host] if host else []),
+                                       TAPNET, f"/var/run/netns/{self.ns}", "eth0", str(mtu), profiles, *ports],
                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                      env={**os.environ, "TAPNET_LOSS": str(loss)})
+                                      env={**os.environ, "TAPNET_LOSS": str(loss), **self.env})
         self.addCleanup(self.stack.wait, DEADLINE)
         self.addCleanup(self.stack.stdout.close)
         self.addCleanup(self.stack.kill)
         self.addCleanup(self.stack.stdin.close)
         self.assertEqual(self.stack.stdout.readline(), "ready\n")
         n = ("-n", self.ns)
-        ip(*n, "link", "set", "lo", "up")
         ip(*n, "link", "set", "eth0", "address", "02:6d:73:00:00:02", "mtu", str(mtu), "up")
+        if not addresses:
+            return
         ip(*n, "addr", "add", "172.16.0.2/30", "dev", "eth0")
         ip(*n, "route", "add", "default", "via", GATEWAY)
         ip(*n, "-6", "addr", "add", "fd42:6d73:62::2/64", "dev", "eth0", "nodad")
@@ -281,6 +291,153 @@ s.close()
             self.assertEqual(len(b"".join(iter(lambda: s.recv(65536), b""))), 3000000)
         self.assertEqual(p.stdout.readline().split(), [GATEWAY, hashlib.sha256(bytes(3000000)).hexdigest()])
 
+    def echo(self, family=socket.AF_INET):
+        """A server of UDP on the host's loopback that says everything back; its port."""
+        u = socket.socket(family, socket.SOCK_DGRAM)
+        u.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+        self.addCleanup(u.close)
+
+        def serve():
+            try:
+                while True:
+                    m, peer = u.recvfrom(1 << 16)
+                    u.sendto(m, peer)
+            except OSError:
+                pass
+        threading.Thread(target=serve, daemon=True).start()
+        return u.getsockname()[1]
+
+    def test_fragments(self):
+        """Datagrams longer than the MTU, both ways; Linux cuts and joins on its side."""
+        self.net()
+        self.assertEqual(self.inside(f"""
+for family, host, port, most in ((socket.AF_INET, "{GATEWAY}", {self.echo()}, 65507), (socket.AF_INET6, "{GATEWAY6}", {self.echo(socket.AF_INET6)}, 65000)):
+    u = socket.socket(family, socket.SOCK_DGRAM)
+    u.settimeout(60)
+    u.connect((host, port))
+    for n in (0, 1472, 1473, 3000, 20001, most):
+        m = bytes(i * 7 % 251 for i in range(n))
+        u.send(m)
+        assert u.recv(1 << 16) == m, n
+print("all")
+"""), "all")
+        self.assertEqual(self.stats()["malformed"], 0)
+
+    def test_path_mtu(self):
+        """Who asks for it hears how narrow the host's path is."""
+        host = self.space()
+        ip("-n", host, "tuntap", "add", "dev", "out0", "mode", "tap")
+        ip("-n", host, "link", "set", "out0", "mtu", "1400", "up")
+        ip("-n", host, "addr", "add", "5.6.7.1/24", "dev", "out0")
+        ip("-n", host, "-6", "addr", "add", "2606:1::1/64", "dev", "out0", "nodad")
+        self.net(host=host, mtu=65520)
+        self.assertEqual(self.inside("""
+IP_MTU, IP_MTU_DISCOVER, DO = 14, 10, 2
+IPV6_MTU, IPV6_MTU_DISCOVER = 24, 23
+def measure(family, to, level, discover, mtu):
+    u = socket.socket(family, socket.SOCK_DGRAM)
+    u.setsockopt(level, discover, DO)
+    u.connect((to, 9))
+    for i in range(100):
+        try:
+            u.send(bytes(3000))
+        except OSError as e:
+            if e.errno == errno.EMSGSIZE:
+                return u.getsockopt(level, mtu)
+        time.sleep(0.1)
+print(measure(socket.AF_INET, "5.6.7.77", socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_MTU))
+print(measure(socket.AF_INET6, "2606:1::77", socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_MTU))
+"""), "1400\n1400")
+
+    def test_urgent(self):
+        """Urgent bytes arrive as bytes, in their place, whatever is there when they are looked at."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.net(f"{port}:8080")
+        p = self.guest("""
+l = socket.create_server(("172.16.0.2", 8080))
+print("ready", flush=True)
+s, a = l.accept()
+print(b"".join(iter(lambda: s.recv(100), b"")).decode())
+s.sendall(b"three")
+s.send(b"!", socket.MSG_OOB)
+s.sendall(b"four")
+s.close()
+""")
+        self.addCleanup(p.communicate, timeout=DEADLINE)
+        self.assertEqual(p.stdout.readline(), "ready\n")
+        # All is there before the stack looks for the first time.
+        self.stack.send_signal(signal.SIGSTOP)
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+            s.sendall(b"one")
+            s.send(b"!", socket.MSG_OOB)
+            s.sendall(b"two")
+            s.shutdown(socket.SHUT_WR)
+            self.stack.send_signal(signal.SIGCONT)
+            self.assertEqual(b"".join(iter(lambda: s.recv(100), b"")), b"three!four")
+        self.assertEqual(p.stdout.readline(), "one!two\n")
+
+    def client(self, *argv):
+        """A program that configures the guest, or asks for it."""
+        return subprocess.run(["ip", "netns", "exec", self.ns, *argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=DEADLINE)
+
+    def script(self, text):
+        path = f"/tmp/{self.ns}.script"
+        with open(path, "w") as f:
+            f.write("#!/bin/sh\n" + text)
+        os.chmod(path, 0o755)
+        self.addCleanup(os.unlink, path)
+        return path
+
+    @unittest.skipUnless(shutil.which("busybox"), "needs busybox")
+    def test_dhcp(self):
+        self.net(addresses=False)
+        told = self.script('[ "$1" = bound ] && echo told $ip/$mask via $router dns $dns mtu $mtu\nexit 0\n')
+        done = self.client("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-O", "mtu", "-s", told)
+        self.assertIn(f"told 172.16.0.2/30 via {GATEWAY} dns {GATEWAY} mtu 1500", done.stdout)
+
+    @unittest.skipUnless(shutil.which("dhclient"), "needs dhclient")
+    def test_dhclient(self):
+        self.net(addresses=False)
+        told = self.script('echo "$reason $new_ip_address $new_routers $new_domain_name_servers"'
+                           f' >> /tmp/{self.ns}.told\necho "$new_ip6_address $new_dhcp6_name_servers" >> /tmp/{self.ns}.told\n')
+        self.addCleanup(os.unlink, f"/tmp/{self.ns}.told")
+        for family in ("-4", "-6"):
+            leases = f"/tmp/{self.ns}{family}.leases"
+            self.addCleanup(lambda path: os.path.exists(path) and os.unlink(path), leases)
+            # Its own link-local address has to be there first, and no longer be doubted.
+            for _ in range(200):
+                if family == "-4" or "scope link" in (now := self.client("ip", "-6", "addr", "show", "dev", "eth0").stdout) \
+                        and "tentative" not in now:
+                    break
+                threading.Event().wait(0.05)
+            done = self.client("timeout", "60", "dhclient", family, "-1", "--no-pid", "-lf", leases, "-sf", told, "eth0")
+            self.assertEqual(done.returncode, 0, done.stdout)
+            for pid in subprocess.run(["ip", "netns", "pids", self.ns], stdout=subprocess.PIPE, text=True).stdout.split():
+                if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "dhclient":
+                    os.kill(int(pid), 9)
+        text = open(f"/tmp/{self.ns}.told").read()
+        self.assertIn(f"BOUND 172.16.0.2 {GATEWAY} {GATEWAY}", text)
+        self.assertIn(f"fd42:6d73:62::2 {GATEWAY6}", text)
+
+    @unittest.skipUnless(shutil.which("rdisc6"), "needs rdisc6")
+    def test_router(self):
+        """An independent judge of what we say as a router; and Linux makes a route of it."""
+        self.net(addresses=False)
+        text = ""
+        for _ in range(200):
+            text = self.client("rdisc6", "-1", "-r", "3", "eth0").stdout
+            if "Router lifetime" in text:
+                break
+            threading.Event().wait(0.05)
+        for words in (r"Stateful address conf.\s*:\s*Yes", r"Router lifetime\s*:\s*9000", r"Prefix\s*:\s*fd42:6d73:62::/64",
+                      r"Autonomous address conf.:\s*No", r"MTU\s*:\s*1500", rf"Recursive DNS server\s*:\s*{GATEWAY6}"):
+            self.assertRegex(text, words)
+        self.assertIn("default via fe80::", self.client("ip", "-6", "route").stdout)
+
     @unittest.skipUnless(shutil.which("tshark"), "needs tshark")
     def test_well_formed(self):
         """An independent judge of every frame to the guest."""
@@ -309,6 +466,13 @@ except OSError:
                               "_ws.malformed || _ws.short || ip.checksum.status == 0 || tcp.analysis.ack_lost_segment"],
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=DEADLINE, check=True)
         self.assertEqual(bad.stdout, "")
+
+
+class OldKernel(Tap):
+    """What TCP does without SO_PEEK_OFF."""
+    env = {"TAPNET_OLD": "1"}
+    # They do not depend on it.
+    test_well_formed = test_fragments = test_path_mtu = test_dhcp = test_dhclient = test_router = None
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
  *	tapnet NETNS NAME MTU PROFILES [PORT...]
  *
  * With TAPNET_LOSS=N one frame in N is lost, either way, and one in N to the guest comes late. With
- * TAPNET_OFFLOAD=0 the device does no checksums and no segmentation.
+ * TAPNET_OFFLOAD=0 the device does no checksums and no segmentation. With TAPNET_OLD=1 the kernel
+ * is treated as one that knows no SO_PEEK_OFF for TCP.
  *
  * Prints "ready", then runs until it is killed or its standard input ends; then says what it saw.
  */
@@ -177,7 +178,7 @@ static int run(char **argv, int nports, struct err *err)
 	r = net_policy_profile(&c.policy, argv[4], err);
 	for (int i = 0; r == 0 && i < nports; i++) {
 		r = net_port_parse(argv[5 + i], &ports[i], 1, err);
-		if (r == 0)
+		if (r > 0)
 			r = net_port_open(&ports[i], err);
 	}
 	if (r < 0)
@@ -195,6 +196,8 @@ static int run(char **argv, int nports, struct err *err)
 	if (r < 0)
 		return r;
 	stack_offload(net_host_stack(t.h), t.offload, t.offload, t.offload);
+	if (getenv("TAPNET_OLD"))
+		net_host_never_seeks(t.h);
 	r = net_host_start(t.h);
 	if (r == 0)
 		r = loop_add(t.loop, &t.tap, EPOLLIN);

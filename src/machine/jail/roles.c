@@ -176,6 +176,7 @@ static const struct jail_call net_calls[] = {
 	CALL(getsockopt),
 	CALL_IF(setsockopt, EQUAL, 2, TCP_NODELAY),
 	CALL_IF(setsockopt, EQUAL, 2, SO_LINGER),
+	CALL_IF(setsockopt, EQUAL, 2, SO_OOBINLINE),
 	CALL_IF(setsockopt, EQUAL, 2, SO_PEEK_OFF),
 	/* the log, when it is slow */
 	CALL(poll),
