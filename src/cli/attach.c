@@ -256,6 +256,8 @@ static void serve_sessions(struct session *s)
 
 	if (fd < 0 || session_host_new(&s->host, s->loop, fd, &host_ops, s, &err) < 0)
 		log_warn("%s", err.msg);
+	else
+		session_host_set_history(s->host, sandbox_get_spec(s->sb)->session_history);
 }
 
 static void on_started(void *arg, uint32_t pid)
@@ -310,7 +312,9 @@ static void on_other(void *arg, const struct envelope *env)
 	if (kind == SESSION_STARTED)
 		on_session(s, &m.started);
 	else if (!s->a->quiet)
-		cli_warn("%llu bytes of output came faster than they were taken: they are missing",
+		cli_warn(m.gap.before ? "the first %llu bytes of its output are not kept any more"
+				      : "%llu bytes of output came faster than they were taken: "
+					"they are missing",
 			 (unsigned long long)m.gap.bytes);
 	wire_free(session_types[kind].table, &m);
 }
@@ -388,7 +392,12 @@ static int ask(struct session *s, const struct agent_exec_start *start, struct e
 {
 	struct session_attach to = {.name = (char *)(uintptr_t)s->a->session,
 				    .quiet = s->a->no_replay};
-	struct session_start m = {.name = to.name, .detached = s->a->detached};
+	struct session_start m = {
+		.name = to.name,
+		.detached = s->a->detached,
+		/* Its host sees to it, whether we are still there or not. */
+		.timeout_ms = (s->a->timeout_ns + 999999) / 1000000,
+	};
 	struct msg_exec_request request = {0};
 	cleanup_buf struct buf b = BUF_INIT;
 	int r;
@@ -432,7 +441,8 @@ static void on_ready(void *arg, const struct msg_ready *ready)
 		return;
 	}
 	s->phase = RUNNING;
-	if (s->a->timeout_ns && loop_timer_in(s->loop, &s->timeout, s->a->timeout_ns) < 0)
+	if (s->a->how == ATTACH_AGENT && s->a->timeout_ns &&
+	    loop_timer_in(s->loop, &s->timeout, s->a->timeout_ns) < 0)
 		over(s, err_set(s->err, ENOMEM, "cannot set the timeout: out of memory"));
 }
 

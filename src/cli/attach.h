@@ -33,7 +33,7 @@ struct sandbox;
 
 struct attach {
 	struct agent_exec_start start; /* without the terminal's size and TERM */
-	uint64_t timeout_ns;	       /* 0: none; counts from the command's start */
+	uint64_t timeout_ns;	       /* 0: none; counts from when it is asked for */
 	struct sandbox *sb;	       /* ours, started; or NULL, and: */
 	int fd;		  /* a connection into one that somebody else runs; becomes ours */
 	const char *name; /* what that is called */

@@ -267,9 +267,6 @@ static int exec(struct cli *cli, int argc, char **argv)
 		r = err_set(&err, ERR_USAGE, "which sandbox?");
 	else if (a.tty && a.no_tty)
 		r = err_set(&err, ERR_USAGE, "--tty and --no-tty exclude each other");
-	else if (a.detach && a.timeout_ns)
-		r = err_set(&err, ERR_USAGE,
-			    "--timeout needs somebody who waits: not with --detach");
 	if (r < 0)
 		err_hint(&err, "usage: msb %s %s", cli->verb->name, cli->verb->args);
 	if (r == 0)

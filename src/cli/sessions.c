@@ -112,10 +112,11 @@ static const char *status(const struct session_row *r, char b[32])
 
 static void list_table(const struct session_row *rows, size_t n)
 {
-	enum { COLUMNS = 5 };
+	enum { COLUMNS = 6 };
 	cleanup_free const char **cells = calloc((n + 1) * COLUMNS, sizeof(*cells));
-	cleanup_free char(*texts)[3][32] = calloc(n + 1, sizeof(*texts));
-	static const char *const heads[] = {"SESSION", "COMMAND", "STATUS", "CLIENTS", "STARTED"};
+	cleanup_free char(*texts)[4][32] = calloc(n + 1, sizeof(*texts));
+	static const char *const heads[] = {"SESSION", "COMMAND", "STATUS",
+					    "CLIENTS", "DROPPED", "STARTED"};
 
 	if (!cells || !texts)
 		return;
@@ -128,7 +129,8 @@ static void list_table(const struct session_row *rows, size_t n)
 		row[2] = status(&rows[i], texts[i][0]);
 		snprintf(texts[i][1], sizeof(texts[i][1]), "%u", rows[i].clients);
 		row[3] = texts[i][1];
-		row[4] = cli_age(rows[i].started_at, texts[i][2]);
+		row[4] = rows[i].dropped ? str_size(rows[i].dropped, texts[i][3]) : "-";
+		row[5] = cli_age(rows[i].started_at, texts[i][2]);
 	}
 	cli_table(cells, COLUMNS, n + 1);
 }
@@ -140,10 +142,12 @@ static json_t *list_json(const struct session_row *rows, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		const struct session_row *r = &rows[i];
 		char started[32], ended[32];
-		json_t *j = json_pack("{s:s,s:s,s:b,s:s,s:i,s:s}", "session", r->name, "command",
-				      r->command, "tty", r->tty, "status",
+		json_t *j = json_pack("{s:s,s:s,s:b,s:s,s:i,s:I,s:I,s:s}", "session", r->name,
+				      "command", r->command, "tty", r->tty, "status",
 				      r->running ? "running" : "ended", "clients", (int)r->clients,
-				      "started_at", cli_time(r->started_at, started));
+				      "printed_bytes", (json_int_t)r->printed, "dropped_bytes",
+				      (json_int_t)r->dropped, "started_at",
+				      cli_time(r->started_at, started));
 
 		if (!r->running) {
 			json_object_set_new(j, "exit_code", json_integer(r->code));

@@ -31,7 +31,7 @@ extern char **environ;
 #define KEEPER_LOG "logs/keeper.log"
 /* A few lines for each life of the sandbox: this much is years of them. */
 #define KEEPER_LOG_MAX ((off_t)1 << 20)
-/* Exit codes: of a command that --timeout ended, and of one that went with its agent. */
+/* Exit codes: of a command whose time was over, and of one that went with its agent. */
 enum { CODE_TIMEOUT = 124, CODE_LOST = 125 };
 /* Between the loss of the agent and the machine's word on why; a guest may be shutting down. */
 #define LOST_GRACE_NS ((uint64_t)15000000000)
@@ -185,9 +185,8 @@ struct keep {
 	struct loop *loop;
 	struct session_host *sessions;
 	struct loop_source report, vm, signals, caller;
-	struct loop_timer timeout, lost;
+	struct loop_timer lost;
 	bool main; /* its command is to be run */
-	bool timed_out;
 	bool told; /* the caller knows */
 	int exit;  /* of the command that could not be run */
 	struct err why;
@@ -240,13 +239,9 @@ static int on_connect(void *arg, struct err *err)
 static void on_started(void *arg, const char *name)
 {
 	struct keep *k = arg;
-	const struct sandbox_main *m = sandbox_get_main(k->sb);
 
-	if (!str_eq(name, MAIN_SESSION) || !k->main || k->told)
-		return;
-	if (m->timeout_ms)
-		(void)loop_timer_in(k->loop, &k->timeout, m->timeout_ms * 1000000);
-	say_ready(k);
+	if (str_eq(name, MAIN_SESSION) && k->main && !k->told)
+		say_ready(k);
 }
 
 static void on_ended(void *arg, const char *name, int code, const struct msg_exec_failed *why)
@@ -265,12 +260,12 @@ static void on_ended(void *arg, const char *name, int code, const struct msg_exe
 	if (why) {
 		k->exit = agent_exec_why(why, sandbox_get_main(k->sb)->argv.v[0], &k->why);
 		sandbox_set_end(k->sb, "its command could not be run", k->exit);
-	} else if (k->timed_out) {
-		sandbox_set_end(k->sb, "its command took too long", CODE_TIMEOUT);
+	} else if (code == CODE_TIMEOUT && sandbox_get_main(k->sb)->timeout_ms) {
+		sandbox_set_end(k->sb, "its command took too long", code);
 	} else {
 		sandbox_set_end(k->sb, "completed", code);
 	}
-	log_info("the command has ended: %d", k->timed_out ? CODE_TIMEOUT : code);
+	log_info("the command has ended: %d", code);
 	over(k);
 }
 
@@ -288,14 +283,6 @@ static void on_lost(struct loop_timer *t)
 	over(k);
 }
 
-static void on_timeout(struct loop_timer *t)
-{
-	struct keep *k = container_of(t, struct keep, timeout);
-
-	k->timed_out = true;
-	on_ended(k, MAIN_SESSION, CODE_TIMEOUT, NULL);
-}
-
 static void on_ready(struct keep *k)
 {
 	const struct sandbox_main *m = sandbox_get_main(k->sb);
@@ -311,7 +298,7 @@ static void on_ready(struct keep *k)
 		say_ready(k);
 		return;
 	}
-	if (session_host_start(k->sessions, MAIN_SESSION, &start, &k->why) < 0)
+	if (session_host_start(k->sessions, MAIN_SESSION, &start, m->timeout_ms, &k->why) < 0)
 		over(k);
 }
 
@@ -429,12 +416,13 @@ static int keep(struct keep *k, int sigfd)
 	if (sessions < 0)
 		return sessions;
 	r = session_host_new(&k->sessions, k->loop, sessions, &session_ops, k, &k->why);
-	if (r == 0)
+	if (r == 0) {
+		session_host_set_history(k->sessions, sandbox_get_spec(k->sb)->session_history);
 		r = sandbox_start(k->sb, &k->why);
+	}
 	if (r < 0)
 		return r;
 	sandbox_note(k->sb);
-	k->timeout.fn = on_timeout;
 	k->lost.fn = on_lost;
 	r = watch(k, &k->signals, sigfd, on_signal, EPOLLIN);
 	if (r == 0)

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "sandbox/session_history.h"
 
 /* A record with the largest environment that a kernel would run is far smaller. */
 #define RECORD_MAX ((size_t)4 << 20)
@@ -69,6 +70,8 @@ static const struct {
 	{"max_memory", offsetof(struct sandbox_spec, max_memory), SANDBOX_MEMORY_MAX, true},
 	{"max_duration_ms", offsetof(struct sandbox_spec, max_duration_ms), INT64_MAX, true},
 	{"idle_timeout_ms", offsetof(struct sandbox_spec, idle_timeout_ms), INT64_MAX, true},
+	{"session_history", offsetof(struct sandbox_spec, session_history), SESSION_HISTORY_MAX,
+	 true},
 };
 
 /* Its lists that are in the record only if they are not empty; "K=V" each if @pairs. */

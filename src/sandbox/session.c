@@ -28,7 +28,10 @@ enum {
 	BEHIND_HIGH = 128 << 10,
 	BEHIND_LOW = 32 << 10,
 	COMMAND_SHOWN = 256,
+	CODE_TIMEOUT = 124,
 };
+/* Once its time is over and it was killed, its last output gets this long to arrive. */
+#define KILL_GRACE_NS ((uint64_t)1000000000)
 
 enum phase { ASKED, RUNNING, ENDED };
 
@@ -49,6 +52,9 @@ struct session {
 	struct msg_exec_failed failed; /* why it could not be run */
 	bool told;		       /* somebody has got its exit code */
 	int64_t started_at, ended_at;
+	uint64_t timeout_ns; /* 0: it may take as long as it likes */
+	struct loop_timer timeout;
+	bool timed_out;
 };
 
 struct client {
@@ -75,6 +81,7 @@ struct session_host {
 	struct session *sessions;
 	struct client *clients;
 	unsigned nclients, last;
+	size_t history;
 };
 
 /* ---- clients ---- */
@@ -247,6 +254,7 @@ static void pump_all(struct session *s)
 
 static void session_free(struct session *s)
 {
+	loop_timer_stop(&s->timeout);
 	free(s->name);
 	free(s->command);
 	msg_free(MSG_EXEC_REQUEST, &s->request);
@@ -261,14 +269,16 @@ static void session_ended(struct session *s, int code)
 	if (s->phase == ENDED)
 		return;
 	s->phase = ENDED;
+	loop_timer_stop(&s->timeout);
 	s->exec = NULL;
-	s->code = code;
+	s->code = s->timed_out ? CODE_TIMEOUT : code;
 	s->ended_at = time(NULL);
-	log_debug("session %s ended with %d", s->name, code);
+	log_debug("session %s ended with %d", s->name, s->code);
 	pump_all(s);
 	(void)loop_timer_in(s->host->loop, &s->host->sweep, 0);
 	if (s->host->ops->ended)
-		s->host->ops->ended(s->host->arg, s->name, code, s->has_failed ? &s->failed : NULL);
+		s->host->ops->ended(s->host->arg, s->name, s->code,
+				    s->has_failed ? &s->failed : NULL);
 }
 
 static char *copy_text(const char *text)
@@ -300,6 +310,24 @@ static void session_lost(struct session *s, const char *why)
 	struct msg_exec_failed m = {.kind = EXEC_OTHER, .message = (char *)(uintptr_t)why};
 
 	session_failed(s, &m);
+}
+
+/* Its time is over, and then what it was given to come to its end. */
+static void on_timeout(struct loop_timer *t)
+{
+	struct session *s = container_of(t, struct session, timeout);
+
+	if (s->timed_out || !s->exec) {
+		session_ended(s, CODE_TIMEOUT);
+		return;
+	}
+	s->timed_out = true;
+	/* Whoever reads slowly does not put it off. */
+	if (s->paused)
+		agent_client_pause(s->agent, s->paused = false);
+	agent_exec_signal(s->exec, SIGKILL);
+	if (loop_timer_in(s->host->loop, t, KILL_GRACE_NS) < 0)
+		session_ended(s, CODE_TIMEOUT);
 }
 
 static void on_started(void *arg, uint32_t pid)
@@ -365,6 +393,9 @@ static void on_ready(void *arg, const struct msg_ready *ready)
 	else if (!s->tty && s->exec)
 		agent_exec_stdin_eof(s->exec);
 	msg_free(MSG_EXEC_REQUEST, &s->request);
+	if (s->timeout_ns && s->phase != ENDED &&
+	    loop_timer_in(s->host->loop, &s->timeout, s->timeout_ns) < 0)
+		log_warn("session %s: out of memory for its timeout", s->name);
 }
 
 static void on_closed(void *arg, const struct err *why)
@@ -408,7 +439,7 @@ static int name_session(struct session_host *h, const char *name, char **ret, st
 
 /* @request is taken over, also on failure. */
 static int session_new(struct session_host *h, const char *name, struct msg_exec_request *request,
-		       struct session **ret, struct err *err)
+		       uint64_t timeout_ms, struct session **ret, struct err *err)
 {
 	struct session *s = calloc(1, sizeof(*s)), **last = &h->sessions;
 	int r = s ? 0 : err_set(err, ENOMEM, "cannot start a session: out of memory"), fd;
@@ -422,7 +453,9 @@ static int session_new(struct session_host *h, const char *name, struct msg_exec
 	*request = (struct msg_exec_request){0};
 	s->tty = s->request.tty;
 	s->started_at = time(NULL);
-	history_init(&s->history);
+	s->timeout_ns = MIN(timeout_ms, UINT64_MAX / 1000000) * 1000000;
+	s->timeout.fn = on_timeout;
+	history_init(&s->history, h->history);
 	if (session_host_running(h) >= SESSION_RUNNING_MAX)
 		r = err_set(err, ERR_LIMIT, "%d sessions run already", SESSION_RUNNING_MAX);
 	if (r == 0)
@@ -446,7 +479,7 @@ static int session_new(struct session_host *h, const char *name, struct msg_exec
 }
 
 int session_host_start(struct session_host *h, const char *name,
-		       const struct agent_exec_start *start, struct err *err)
+		       const struct agent_exec_start *start, uint64_t timeout_ms, struct err *err)
 {
 	struct msg_exec_request m = {0};
 	struct session *s;
@@ -455,7 +488,7 @@ int session_host_start(struct session_host *h, const char *name,
 		msg_free(MSG_EXEC_REQUEST, &m);
 		return err_set(err, ENOMEM, "cannot start a session: out of memory");
 	}
-	return session_new(h, name, &m, &s, err);
+	return session_new(h, name, &m, timeout_ms, &s, err);
 }
 
 /* ---- what clients ask for ---- */
@@ -483,13 +516,23 @@ static int on_start(struct client *c, uint32_t id, const struct envelope *env, s
 	if (r == 0) {
 		c->asked = !m.detached;
 		c->stay_away = m.detached;
-		if (session_new(c->host, m.name, &request, &s, &why) < 0)
+		if (session_new(c->host, m.name, &request, m.timeout_ms, &s, &why) < 0)
 			refuse(c, id, why.msg);
 		else
 			attach(c, id, s, 0);
 	}
 	wire_free(table, &m);
 	return r;
+}
+
+/* It begins where a person can read, and is told what is missing. */
+static void skip_dropped(struct client *c)
+{
+	struct session_gap m = {.bytes = history_start(&c->session->history), .before = true};
+
+	c->at = m.bytes;
+	if (m.bytes)
+		client_sent(c, frame_put_typed(&c->out, c->id, &session_types[SESSION_GAP], &m));
 }
 
 static int on_attach(struct client *c, uint32_t id, const struct envelope *env, struct err *err)
@@ -515,7 +558,9 @@ static int on_attach(struct client *c, uint32_t id, const struct envelope *env, 
 		refuse(c, id, why);
 	} else {
 		c->asked = c->stay_away = false;
-		attach(c, id, s, m.quiet ? s->history.end : history_start(&s->history));
+		attach(c, id, s, m.quiet ? s->history.end : 0);
+		if (!m.quiet)
+			skip_dropped(c);
 		client_pump(c);
 	}
 	wire_free(table, &m);
@@ -549,6 +594,8 @@ static void on_list(struct client *c, uint32_t id)
 			.running = s->phase != ENDED,
 			.code = s->code,
 			.clients = attached(s),
+			.printed = s->history.end,
+			.dropped = history_first(&s->history),
 			.started_at = s->started_at,
 			.ended_at = s->ended_at,
 		};
@@ -758,6 +805,11 @@ static void on_sweep(struct loop_timer *t)
 			at = &s->next;
 		}
 	}
+}
+
+void session_host_set_history(struct session_host *h, size_t bytes)
+{
+	h->history = bytes;
 }
 
 int session_host_new(struct session_host **ret, struct loop *loop, int listenfd,

@@ -13,6 +13,8 @@
  *	session.start ──► asked ── core.exec.started ──► running ── exited ──► ended
  *	                    └────────── failed ───────────────────────────────────┘
  *
+ * One that has a deadline is killed then, and ends with 124.
+ *
  * One that ended waits for somebody to ask for its exit code, or until SESSION_ENDED_MAX others
  * have. A client that asked for a session and goes without saying so takes it along, as a terminal
  * that hangs up does: the command gets SIGHUP.
@@ -55,9 +57,11 @@ int session_host_new(struct session_host **ret, struct loop *loop, int listenfd,
 /* Ends all sessions. NULL is fine; returns NULL. */
 struct session_host *session_host_free(struct session_host *h);
 
-/* Start a session of the owner's own; @name may be NULL. */
+/* What sessions that begin from now on keep of what they print: bytes; 0: the default. */
+void session_host_set_history(struct session_host *h, size_t bytes);
+/* Start a session of the owner's own; @name may be NULL, @timeout_ms 0. */
 int session_host_start(struct session_host *h, const char *name,
-		       const struct agent_exec_start *start, struct err *err);
+		       const struct agent_exec_start *start, uint64_t timeout_ms, struct err *err);
 /* How many there are that have not ended. */
 size_t session_host_running(const struct session_host *h);
 

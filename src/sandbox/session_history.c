@@ -6,6 +6,9 @@
 
 #include "base/cleanup.h"
 
+/* Changes of stream that are kept; text that alternates by lines has one every 64 bytes or so. */
+#define BYTES_PER_MARK 64
+
 struct session_mark {
 	uint64_t from;
 	int stream;
@@ -21,11 +24,16 @@ static const struct session_mark *mark(const struct session_history *h, size_t i
 	return (const struct session_mark *)(const void *)buf_ptr(&h->marks) + i;
 }
 
-void history_init(struct session_history *h)
+static size_t marks_max(const struct session_history *h)
 {
-	*h = (struct session_history){0};
-	h->data.max = SESSION_HISTORY_MAX;
-	h->marks.max = (SESSION_MARKS_MAX + 1) * sizeof(struct session_mark);
+	return h->max / BYTES_PER_MARK;
+}
+
+void history_init(struct session_history *h, size_t max)
+{
+	*h = (struct session_history){.max = max ? max : SESSION_HISTORY_DEFAULT};
+	h->data.max = h->max;
+	h->marks.max = (marks_max(h) + 1) * sizeof(struct session_mark);
 }
 
 void history_done(struct session_history *h)
@@ -44,7 +52,7 @@ static void drop(struct session_history *h, size_t n)
 
 int history_add(struct session_history *h, int stream, const void *p, size_t n)
 {
-	size_t skip = n > SESSION_HISTORY_MAX ? n - SESSION_HISTORY_MAX : 0;
+	size_t skip = n > h->max ? n - h->max : 0;
 	struct session_mark m = {.from = h->end, .stream = stream};
 	size_t size;
 
@@ -54,10 +62,10 @@ int history_add(struct session_history *h, int stream, const void *p, size_t n)
 		m.from = h->end;
 	}
 	size = buf_size(&h->data) + n - skip;
-	if (size > SESSION_HISTORY_MAX)
-		drop(h, size - SESSION_HISTORY_MAX);
+	if (size > h->max)
+		drop(h, size - h->max);
 	if (!nmarks(h) || mark(h, nmarks(h) - 1)->stream != stream) {
-		if (nmarks(h) == SESSION_MARKS_MAX)
+		if (nmarks(h) == marks_max(h))
 			drop(h, (size_t)(mark(h, 1)->from - history_first(h)));
 		buf_add(&h->marks, &m, sizeof(m));
 	}

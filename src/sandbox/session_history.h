@@ -12,20 +12,23 @@
 #include "base/buf.h"
 
 /*
- * What is kept: 256 KiB behind a reader that is slow but still waited for (session.c), and the
- * largest piece that the agent sends at once.
+ * How much is kept, unless told otherwise and at least: 256 KiB behind a reader that is slow but
+ * still waited for (session.c), and the largest piece that the agent sends at once. At most: some
+ * 64 sessions have one each.
  */
-#define SESSION_HISTORY_MAX ((size_t)512 << 10)
-/* Changes of stream that are kept; text that alternates by lines has them every 64 bytes or so. */
-#define SESSION_MARKS_MAX (SESSION_HISTORY_MAX / 64)
+#define SESSION_HISTORY_DEFAULT ((size_t)512 << 10)
+#define SESSION_HISTORY_MIN	SESSION_HISTORY_DEFAULT
+#define SESSION_HISTORY_MAX	((size_t)16 << 20)
 
 struct session_history {
+	size_t max;
 	struct buf data;  /* bytes [end - size, end) */
 	struct buf marks; /* struct session_mark, the first at or before the first byte */
 	uint64_t end;
 };
 
-void history_init(struct session_history *h);
+/* @max bytes are kept; 0: SESSION_HISTORY_DEFAULT. */
+void history_init(struct session_history *h, size_t max);
 void history_done(struct session_history *h);
 
 /* The first byte that is still there. */

@@ -23,6 +23,7 @@ static const struct wire_field session_start_fields[] = {
 	FIELD(session_start, request, WIRE_BYTES),
 	FIELD(session_start, name, WIRE_TEXT, .flags = WIRE_OPTIONAL),
 	FIELD(session_start, detached, WIRE_BOOL),
+	FIELD(session_start, timeout_ms, WIRE_U64),
 };
 TABLE(session_start);
 
@@ -40,6 +41,7 @@ TABLE(session_started);
 
 static const struct wire_field session_gap_fields[] = {
 	FIELD(session_gap, bytes, WIRE_U64),
+	FIELD(session_gap, before, WIRE_BOOL),
 };
 TABLE(session_gap);
 
@@ -47,6 +49,7 @@ static const struct wire_field session_row_fields[] = {
 	FIELD(session_row, name, WIRE_TEXT),	  FIELD(session_row, command, WIRE_TEXT),
 	FIELD(session_row, tty, WIRE_BOOL),	  FIELD(session_row, running, WIRE_BOOL),
 	FIELD(session_row, code, WIRE_I32),	  FIELD(session_row, clients, WIRE_U32),
+	FIELD(session_row, printed, WIRE_U64),	  FIELD(session_row, dropped, WIRE_U64),
 	FIELD(session_row, started_at, WIRE_I64), FIELD(session_row, ended_at, WIRE_I64),
 };
 TABLE(session_row);

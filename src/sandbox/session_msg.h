@@ -42,6 +42,7 @@ struct session_start {
 	struct wire_bytes request; /* a core.exec.request */
 	char *name;		   /* NULL: a number */
 	bool detached;		   /* stay away: session.started is the last message */
+	uint64_t timeout_ms;	   /* it is killed after so long, and ends with 124; 0: never */
 };
 
 struct session_attach {
@@ -56,6 +57,7 @@ struct session_started {
 
 struct session_gap {
 	uint64_t bytes;
+	bool before; /* ...printed before the client came, and not kept */
 };
 
 struct session_row {
@@ -63,6 +65,7 @@ struct session_row {
 	bool tty, running;
 	int32_t code; /* once it has ended */
 	uint32_t clients;
+	uint64_t printed, dropped;    /* bytes; of the first so many nothing is kept */
 	int64_t started_at, ended_at; /* Unix seconds */
 };
 

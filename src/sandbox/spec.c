@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "image/image.h"
 #include "sandbox/patch.h"
+#include "sandbox/session_history.h"
 #include "sandbox/source.h"
 #include "wire/cbor.h"
 
@@ -264,6 +265,24 @@ int sandbox_spec_max_duration(struct sandbox_spec *s, const char *text, struct e
 int sandbox_spec_idle_timeout(struct sandbox_spec *s, const char *text, struct err *err)
 {
 	return parse_limit(text, "idle timeout", &s->idle_timeout_ms, err);
+}
+
+int sandbox_spec_session_history(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	uint64_t n;
+	int r = str_to_size(text, (uint64_t)1 << 20, "session history", &n, err);
+
+	if (r < 0)
+		return r;
+	if (n < SESSION_HISTORY_MIN || n > SESSION_HISTORY_MAX) {
+		err_set(err, ERR_USAGE, "a session history of %s is too %s", text,
+			n < SESSION_HISTORY_MIN ? "small" : "large");
+		return err_hint(err, "it has %llu KiB to %llu MiB",
+				(unsigned long long)(SESSION_HISTORY_MIN >> 10),
+				(unsigned long long)(SESSION_HISTORY_MAX >> 20));
+	}
+	s->session_history = n;
+	return 0;
 }
 
 static int root_file(struct sandbox_spec *s, const char *text, struct err *err)

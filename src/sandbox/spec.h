@@ -73,6 +73,7 @@ struct sandbox_spec {
 	/* 0: no limit. */
 	uint64_t max_duration_ms; /* of the machine's life */
 	uint64_t idle_timeout_ms; /* without anybody doing anything in it */
+	uint64_t session_history; /* bytes kept of what a session prints; 0: the default */
 	/* What it may grow to while it runs; 0: what it starts with. */
 	uint32_t max_cpus;
 	uint64_t max_memory; /* bytes, a multiple of 2 MiB */
@@ -123,6 +124,7 @@ int sandbox_spec_net_check(const struct sandbox_spec *s, struct err *err);
 int sandbox_spec_port(struct sandbox_spec *s, const char *text, struct err *err);
 int sandbox_spec_max_duration(struct sandbox_spec *s, const char *text, struct err *err);
 int sandbox_spec_idle_timeout(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_session_history(struct sandbox_spec *s, const char *text, struct err *err);
 int sandbox_spec_max_cpus(struct sandbox_spec *s, const char *text, struct err *err);
 int sandbox_spec_max_memory(struct sandbox_spec *s, const char *text, struct err *err);
 int sandbox_spec_security(struct sandbox_spec *s, const char *text, struct err *err);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sessions that outlive their client: `exec -d`, the keys that leave, `attach`."""
 import json
+import os
 import signal
 
 from harness import Case, Terminal, until
@@ -59,6 +60,53 @@ class Attach(Case):
         self.assertEqual(child.stdout.readline(), b"ready\n")
         child.send_signal(signal.SIGTERM)
         self.assertEqual((child.communicate(timeout=60)[0], child.returncode), (b"got\n", 3))
+
+    def test_a_deadline(self):
+        self.own_home()
+        self.running()
+        self.ok(self.msb("exec", "-d", "--timeout", "2s", "--session", "late", "box", "--", "sh", "-c",
+                         "trap '' TERM HUP; echo begun; sleep 1000 & wait"))
+        self.ok(self.msb("exec", "-d", "--timeout", "1h", "--session", "intime", "box", "--", "sh", "-c", "exit 3"))
+        # Nobody is there when its time is over.
+        until(lambda: self.sessions()["late"]["status"] == "ended", "it goes on", 30)
+        self.assertEqual({n: s["exit_code"] for n, s in self.sessions().items()}, {"late": 124, "intime": 3})
+        self.assertIn("ended (124)", self.ok(self.msb("attach", "-l", "box")).text)
+        done = self.msb("attach", "box", "late")
+        self.assertEqual((done.code, done.out), (124, b"begun\n"))
+        # Who looks on learns it in the same way, and one that left by the keys has changed nothing.
+        self.assertEqual(self.msb("exec", "--session", "x", "--timeout", "1s", "box", "--", "sleep", "1000").code, 124)
+        t = Terminal(self, "exec", "--session", "left", "--timeout", "4s", "box", "--", "sh", "-c", "echo here; sleep 1000")
+        t.expect(b"here")
+        t.write(b"\x1d")
+        self.assertEqual(t.wait(), 0)
+        self.assertEqual(self.msb("attach", "box", "left").code, 124)
+        # The same of a sandbox's own command.
+        self.ok(self.msb("run", "-d", "-n", "timed", "--timeout", "1s", "busybox", "--", "sleep", "1000"))
+        self.assertEqual(self.msb("wait", "timed").code, 124)
+        self.assertIn("took too long", self.ok(self.msb("inspect", "timed")).text)
+
+    def test_what_is_kept(self):
+        self.own_home()
+        with open(os.path.join(self.home, "config.json"), "w") as f:
+            f.write('{"sandbox_defaults": {"session_history": "1M"}}')
+        self.running()
+        script = "i=0; while [ $i -lt $1 ]; do echo line $i; i=$((i+1)); done; echo last"
+        many = "awk 'BEGIN { for (i = 0; i < 200000; i++) printf \"line %010d\\n\", i }'"
+        self.ok(self.msb("exec", "-d", "--session", "much", "box", "--", "sh", "-c", many + "; echo last"))
+        self.ok(self.msb("exec", "-d", "--session", "little", "box", "--", "sh", "-c", script, "sh", "3"))
+        until(lambda: all(s["status"] == "ended" for s in self.sessions().values()), "they go on", 60)
+        s = self.sessions()
+        self.assertEqual((s["little"]["printed_bytes"], s["little"]["dropped_bytes"]), (26, 0))
+        self.assertEqual(s["much"]["printed_bytes"], 200000 * 16 + 5)
+        self.assertEqual(s["much"]["dropped_bytes"], 200000 * 16 + 5 - (1 << 20))
+        self.assertRegex(self.ok(self.msb("attach", "-l", "box")).text, r"(?m)^much .* 2\.\d MiB ")
+        done = self.ok(self.msb("attach", "box", "much"))
+        self.assertTrue(done.out.startswith(b"line 0000") and done.out.endswith(b"line 0000199999\nlast\n"))
+        self.assertGreater(len(done.out), (1 << 20) - 16)
+        self.assertIn(f"first {200000 * 16 + 5 - len(done.out)} bytes", done.messages)
+        self.assertEqual(self.ok(self.msb("attach", "box", "little")).err, b"")
+        self.refused(self.msb("run", "--session-history", "1K", "busybox", "--", "true"), 125, "too small")
+        self.refused(self.msb("run", "--session-history", "1G", "busybox", "--", "true"), 125, "too large")
 
     def test_the_keys(self):
         self.own_home()

@@ -70,6 +70,7 @@ static void options_survive(void **state)
 	assert_int_equal(sandbox_spec_label(s, "bare", NULL), 0);
 	assert_int_equal(sandbox_spec_max_duration(s, "30d", NULL), 0);
 	assert_int_equal(sandbox_spec_idle_timeout(s, "5ms", NULL), 0);
+	assert_int_equal(sandbox_spec_session_history(s, "2M", NULL), 0);
 	assert_int_equal(sandbox_spec_max_cpus(s, "8", NULL), 0);
 	assert_int_equal(sandbox_spec_max_memory(s, "8G", NULL), 0);
 	assert_int_equal(sandbox_spec_security(s, "restricted", NULL), 0);
@@ -84,6 +85,7 @@ static void options_survive(void **state)
 	assert_string_equal(b.spec.labels.v[1], "bare=");
 	assert_true(b.spec.max_duration_ms == UINT64_C(30) * 86400000);
 	assert_true(b.spec.idle_timeout_ms == 5);
+	assert_int_equal(b.spec.session_history, 2 << 20);
 	assert_int_equal(b.spec.max_cpus, 8);
 	assert_true(b.spec.max_memory == UINT64_C(8) << 30);
 	assert_string_equal(b.spec.security, "restricted");

@@ -528,6 +528,76 @@ static void test_a_command_waits_for_its_only_client(void **state)
 	end_done(&c);
 }
 
+static void test_a_deadline(void **state)
+{
+	struct world *w = *state;
+	char *words[] = {(char *)(uintptr_t) "cmd", NULL};
+	struct strv argv = {words, 1};
+	struct agent_exec_start s = {.argv = &argv};
+	struct end c = client(w);
+
+	/* One that goes when it is told, with its last words. */
+	assert_int_equal(session_host_start(w->host, "slow", &s, 20, NULL), 0);
+	started(w, 0);
+	expect(w, &w->agent[0], "core.exec.stdin", "");
+	attach(w, &c, 1, "slow");
+	expect(w, &c, "session.started", "slow");
+	expect(w, &c, "core.exec.started", NULL);
+	while (buf_size(&w->agent[0].in) == 0) {
+		assert_int_equal(loop_turn(w->loop, 1000), 0);
+		receive(w, &w->agent[0]);
+	}
+	expect(w, &w->agent[0], "core.exec.signal", NULL);
+	prints(w, 0, "last");
+	exits(w, 0, 137);
+	expect(w, &c, "core.exec.stdout", "last");
+	expect(w, &c, "core.exec.exited", NULL);
+	assert_int_equal(w->code, 124);
+	/* One whose agent has nothing more to say, and one that makes it in time. */
+	assert_int_equal(session_host_start(w->host, "deaf", &s, 1, NULL), 0);
+	started(w, 1);
+	assert_int_equal(session_host_start(w->host, "fast", &s, 3600000, NULL), 0);
+	started(w, 2);
+	exits(w, 2, 3);
+	assert_int_equal(w->code, 3);
+	while (session_host_running(w->host))
+		assert_int_equal(loop_turn(w->loop, 5000), 0);
+	assert_int_equal(w->code, 124);
+	assert_int_equal(w->ended, 3);
+	end_done(&c);
+}
+
+static void test_what_is_not_kept(void **state)
+{
+	enum { KEPT = 1 << 20, PIECE = 64 << 10 };
+	struct world *w = *state;
+	struct end a = client(w), c;
+	char *text = malloc(PIECE + 1);
+
+	session_host_set_history(w->host, KEPT);
+	start(w, &a, 5, NULL, false, true);
+	started(w, 0);
+	expect(w, &a, "session.started", NULL);
+	memset(text, 'x', PIECE);
+	text[PIECE - 1] = '\n';
+	text[PIECE] = '\0';
+	for (size_t i = 0; i < KEPT / PIECE + 3; i++) {
+		prints(w, 0, text);
+		turn(w);
+	}
+	exits(w, 0, 0);
+	turn(w);
+	say_session(w, &a, 6, SESSION_LIST, &(struct msg_empty){0});
+	expect(w, &a, "session.listing", "dropped");
+	c = client(w);
+	attach(w, &c, 1, "1");
+	/* First of all what is missing, then whole lines. */
+	expect(w, &c, "session.gap", "before");
+	free(text);
+	end_done(&a);
+	end_done(&c);
+}
+
 static void test_limits(void **state)
 {
 	struct world *w = *state;
@@ -610,9 +680,9 @@ static void test_of_the_owner(void **state)
 	struct strv argv = {words, 2};
 	struct agent_exec_start s = {.argv = &argv};
 
-	assert_int_equal(session_host_start(w->host, "main", &s, NULL), 0);
+	assert_int_equal(session_host_start(w->host, "main", &s, 0, NULL), 0);
 	started(w, 0);
-	assert_int_equal(session_host_start(w->host, "main", &s, NULL), -EEXIST);
+	assert_int_equal(session_host_start(w->host, "main", &s, 0, NULL), -EEXIST);
 	exits(w, 0, 12);
 	turn(w);
 	assert_int_equal(w->code, 12);
@@ -629,6 +699,8 @@ int main(void)
 		TEST(test_what_cannot_be_run),
 		TEST(test_a_slow_client_delays_nobody),
 		TEST(test_a_command_waits_for_its_only_client),
+		TEST(test_a_deadline),
+		TEST(test_what_is_not_kept),
 		TEST(test_limits),
 		TEST(test_clients_that_break_the_rules),
 		TEST(test_of_the_owner),

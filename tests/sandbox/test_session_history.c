@@ -11,7 +11,7 @@ static void test_pieces(void **state)
 	int stream;
 
 	(void)state;
-	history_init(&h);
+	history_init(&h, 0);
 	assert_int_equal(history_start(&h), 0);
 	history_add(&h, 1, "abc", 3);
 	history_add(&h, 1, "def", 3);
@@ -42,7 +42,7 @@ static void test_the_last_bytes_are_kept(void **state)
 	size_t total = 0;
 
 	(void)state;
-	history_init(&h);
+	history_init(&h, 0);
 	for (;;) {
 		size_t n;
 		uint8_t stream;
@@ -60,7 +60,7 @@ static void test_the_last_bytes_are_kept(void **state)
 		assert_int_equal(history_add(&h, stream, bytes + total, n), 0);
 		total += n;
 		assert_int_equal(h.end, total);
-		assert_true(h.end - history_first(&h) <= SESSION_HISTORY_MAX);
+		assert_true(h.end - history_first(&h) <= SESSION_HISTORY_DEFAULT);
 		for (uint64_t at = history_first(&h); at < h.end && total % 16 == 0;) {
 			const void *p;
 			int got;
@@ -81,22 +81,22 @@ static void test_the_last_bytes_are_kept(void **state)
 static void test_too_many_changes_and_too_long_a_piece(void **state)
 {
 	struct session_history h;
-	char *big = calloc(1, 2 * SESSION_HISTORY_MAX);
+	char *big = calloc(1, 2 * SESSION_HISTORY_DEFAULT);
 	const void *p;
 	int stream;
 
 	(void)state;
-	history_init(&h);
-	for (unsigned i = 0; i < 3 * SESSION_MARKS_MAX; i++)
+	history_init(&h, 0);
+	for (unsigned i = 0; i < 3 * (SESSION_HISTORY_DEFAULT / 64); i++)
 		assert_int_equal(history_add(&h, 1 + (i & 1), "x", 1), 0);
-	assert_int_equal(h.end - history_first(&h), SESSION_MARKS_MAX);
+	assert_int_equal(h.end - history_first(&h), (SESSION_HISTORY_DEFAULT / 64));
 	for (uint64_t at = history_first(&h); at < h.end; at++) {
 		assert_int_equal(history_at(&h, at, 9, &stream, &p), 1);
 		assert_int_equal(stream, 1 + (at & 1));
 	}
-	big[2 * SESSION_HISTORY_MAX - 5] = '\n';
-	assert_int_equal(history_add(&h, 2, big, 2 * SESSION_HISTORY_MAX), 0);
-	assert_int_equal(h.end - history_first(&h), SESSION_HISTORY_MAX);
+	big[2 * SESSION_HISTORY_DEFAULT - 5] = '\n';
+	assert_int_equal(history_add(&h, 2, big, 2 * SESSION_HISTORY_DEFAULT), 0);
+	assert_int_equal(h.end - history_first(&h), SESSION_HISTORY_DEFAULT);
 	assert_int_equal(history_at(&h, history_first(&h), 9, &stream, &p), 9);
 	assert_int_equal(stream, 2);
 	/* People begin to read at the beginning of a line. */

@@ -242,6 +242,11 @@ static void limits_and_init(void **state)
 	assert_int_equal(sandbox_spec_max_duration(&s, "0", &err), -ERR_USAGE);
 	assert_int_equal(sandbox_spec_idle_timeout(&s, "0.1ms", &err), -ERR_USAGE);
 	assert_int_equal(sandbox_spec_idle_timeout(&s, "soon", &err), -ERR_USAGE);
+	assert_int_equal(sandbox_spec_session_history(&s, "512K", &err), 0);
+	assert_int_equal(sandbox_spec_session_history(&s, "16", &err), 0);
+	assert_int_equal(sandbox_spec_session_history(&s, "511K", &err), -ERR_USAGE);
+	assert_int_equal(sandbox_spec_session_history(&s, "17M", &err), -ERR_USAGE);
+	assert_int_equal(s.session_history, 16 << 20);
 	assert_int_equal(sandbox_spec_max_cpus(&s, "0", &err), -ERR_USAGE);
 	assert_int_equal(sandbox_spec_max_cpus(&s, "2", NULL), 0);
 	assert_int_equal(sandbox_spec_max_memory(&s, "511M", NULL), 0);
