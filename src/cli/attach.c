@@ -16,6 +16,7 @@
 #include "cli/stream.h"
 #include "cli/term.h"
 #include "sandbox/agent_client.h"
+#include "sandbox/reach.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/session.h"
 #include "sandbox/session_msg.h"
@@ -41,7 +42,9 @@ struct session {
 	struct loop_timer timeout, grace;
 	enum phase phase;
 	bool timed_out, disconnected, detached;
-	bool tty; /* the command has a terminal */
+	bool over;    /* the command is */
+	bool hung_up; /* our terminal has */
+	bool tty;     /* the command has a terminal */
 	struct keys keys;
 	char session[SESSION_NAME_MAX + 1];
 	struct session_host *host; /* of a sandbox of ours */
@@ -111,6 +114,7 @@ static bool flushed(const struct session *s)
 static void ended(struct session *s, int code)
 {
 	s->exec = NULL;
+	s->over = true;
 	if (s->phase == OVER)
 		return;
 	in_stream_enable(&s->in, false);
@@ -129,6 +133,7 @@ static void out_failed(struct session *s, struct out_stream *o)
 	/* EIO is a terminal that was hung up. */
 	if (o->error == EPIPE || o->error == ECONNRESET || o->error == EIO) {
 		s->died = o->error == EIO ? SIGHUP : SIGPIPE;
+		s->hung_up |= s->died == SIGHUP;
 		over(s, EXIT_SIGNAL + s->died);
 		return;
 	}
@@ -348,6 +353,11 @@ static void on_failed(void *arg, const struct msg_exec_failed *m)
 	/* What the host of the sessions says is about those. */
 	if (s->a->how != ATTACH_AGENT && m->kind == EXEC_OTHER)
 		err_set(&why, ERR_GUEST, "sandbox \"%s\": %s", s->a->name, what);
+	if (s->a->holds && m->kind == EXEC_OTHER) {
+		s->exec = NULL;
+		over_failed(s, &why);
+		return;
+	}
 	cli_error(&why);
 	ended(s, code);
 }
@@ -451,8 +461,12 @@ static void left_alone(struct session *s)
 {
 	struct err why = ERR_INIT;
 
-	err_set(&why, ERR_GUEST, "sandbox \"%s\" ended %s", s->a->name,
-		s->phase == BOOTING ? "before it was ready" : "while the command ran");
+	/* A session's host lets those go without a word for whom it has done nothing. */
+	if (s->phase == BOOTING || (s->a->how == ATTACH_START && !s->session[0]))
+		err_set(&why, EAGAIN, "sandbox \"%s\" ended before the command could run",
+			s->a->name);
+	else
+		err_set(&why, ERR_GUEST, "sandbox \"%s\" ended while the command ran", s->a->name);
 	over_failed(s, &why);
 }
 
@@ -536,6 +550,7 @@ static void on_signal(struct loop_source *src, uint32_t events)
 		}
 		/* Our terminal has gone. A session's command has not lost its own: whether it is to
 		 * end is for the host to say. */
+		s->hung_up |= sig == SIGHUP;
 		if (!s->exec || (s->seen & 1u << sig) ||
 		    (sig == SIGHUP && s->a->how != ATTACH_AGENT)) {
 			over(s, EXIT_SIGNAL + sig);
@@ -605,7 +620,26 @@ int attach_leave(int result, int died, const struct err *err)
 	return result < 0 ? cli_fail(err, EXIT_OURS) : result;
 }
 
-int attach_run(const struct attach *a, int *died, struct err *err)
+int attach_find(struct attach *a, struct store *s, bool must, const struct keys *keys,
+		struct err *err)
+{
+	bool types = a->start.tty && isatty(STDIN_FILENO);
+
+	a->how = ATTACH_AGENT;
+	a->keys = (struct keys){0};
+	a->fd = must || types ? sandbox_reach_sessions(s, a->name, must, err) : -1;
+	if (a->fd >= 0) {
+		a->how = ATTACH_START;
+		a->keys = *keys;
+	}
+	if (a->fd >= 0 || must)
+		return a->fd;
+	err_clear(err);
+	a->fd = sandbox_reach(s, a->name, err);
+	return a->fd;
+}
+
+int attach_run(struct attach *a, int *died, struct err *err)
 {
 	struct session s = {.sb = a->sb, .a = a, .err = err, .tty = a->start.tty, .keys = a->keys};
 	cleanup_close int sigfd = -1, agent = a->sb ? -1 : a->fd;
@@ -627,6 +661,13 @@ int attach_run(const struct attach *a, int *died, struct err *err)
 			r = s.code;
 	}
 	term_restore();
+	/* A terminal that hung up is one that a session's command can do without. */
+	if (s.over)
+		a->end = ATTACH_ENDED;
+	else if (a->how != ATTACH_AGENT && r >= 0 && (s.detached || s.hung_up || a->detached))
+		a->end = ATTACH_LEFT;
+	else
+		a->end = ATTACH_CUT;
 	if (s.detached && r == 0 && !a->quiet)
 		fprintf(stderr, "\nleft session %s; `msb attach %s %s` comes back to it\n",
 			s.session, a->name, s.session);

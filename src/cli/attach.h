@@ -30,6 +30,7 @@
 #include "sandbox/agent_client.h"
 
 struct sandbox;
+struct store;
 
 struct attach {
 	struct agent_exec_start start; /* without the terminal's size and TERM */
@@ -48,6 +49,15 @@ struct attach {
 	bool no_replay;	     /* without what it has printed so far */
 	bool quiet;
 	struct keys keys; /* that take us off it */
+	/* That the sandbox has ended under us is an error; the caller can say why it has. */
+	bool holds;
+
+	/* By attach_run(): how it was. */
+	enum attach_end {
+		ATTACH_ENDED, /* with the command */
+		ATTACH_LEFT,  /* by the keys, or the terminal hung up: a session goes on */
+		ATTACH_CUT,   /* by a signal or a failure: nobody is to be left there */
+	} end;
 };
 
 /*
@@ -59,11 +69,19 @@ void attach_block_signals(void);
 int attach_pending_signal(void);
 
 /*
- * Run a command in a sandbox. Returns its exit code, or what stands for it (124, 126, 127,
- * 128 + N). Negative: our own failure. In *died the signal that we ought to die from once all is
- * cleaned up (a broken pipe), else 0.
+ * The way into a sandbox that runs: its sessions, if @must or if a person types and there are any
+ * (then the keys @keys work), else its agent. Sets @a's fd, how and keys; errors are those of
+ * sandbox/reach.h.
  */
-int attach_run(const struct attach *a, int *died, struct err *err);
+int attach_find(struct attach *a, struct store *s, bool must, const struct keys *keys,
+		struct err *err);
+/*
+ * Run a command in a sandbox. Returns its exit code, or what stands for it (124, 126, 127,
+ * 128 + N). Negative: our own failure; -EAGAIN when the sandbox has ended before anything was asked
+ * of it. In *died the signal that we ought to die from once all is cleaned up (a broken pipe), else
+ * 0.
+ */
+int attach_run(struct attach *a, int *died, struct err *err);
 
 /*
  * Leave with what attach_run() and friends returned: an exit code, or -- after a message -- ours

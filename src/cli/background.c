@@ -14,6 +14,7 @@
 #include "base/str.h"
 #include "cli/attach.h"
 #include "cli/cli.h"
+#include "sandbox/control_client.h"
 #include "sandbox/keeper.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
@@ -50,24 +51,62 @@ static int wait_word(const struct keeper *k)
 	return p[0].revents ? 0 : attach_pending_signal();
 }
 
-static int keeper_result(const struct cli *cli, struct keeper *k)
+int background_ready(const struct cli *cli, struct keeper *k, struct err *err)
 {
 	cleanup_buf struct buf logs = BUF_INIT;
-	struct err err = ERR_INIT;
 	int sig = wait_word(k), r;
 
 	if (sig) {
 		keeper_done(k);
 		return EXIT_SIGNAL + sig;
 	}
-	r = keeper_wait(k, &logs, &err);
-	if (r == 0)
-		return 0;
-	show(cli, &logs);
-	return cli_fail(&err, r > 0 ? r : cli->verb->usage_code ? cli->verb->usage_code : 1);
+	r = keeper_wait(k, &logs, err);
+	if (r) {
+		show(cli, &logs);
+		keeper_forget(k);
+	}
+	return r;
 }
 
-int background_start(const struct cli *cli, struct sandbox *sb, bool main)
+/* With nothing more to do with it: an exit code. */
+static int keeper_result(const struct cli *cli, struct keeper *k)
+{
+	struct err err = ERR_INIT;
+	int r = background_ready(cli, k, &err);
+
+	if (r == 0)
+		keeper_forget(k);
+	else if (err.code)
+		r = cli_fail(&err, r > 0 ? r : cli->verb->usage_code ? cli->verb->usage_code : 1);
+	return r;
+}
+
+int background_hold(struct sandbox *sb, enum keeper_until until, struct keeper *k, struct err *err)
+{
+	if (attach_pending_signal()) {
+		sandbox_free(sb);
+		return EXIT_SIGNAL + attach_pending_signal();
+	}
+	return keeper_start(k, sb, until, err);
+}
+
+int background_leave(const struct cli *cli, struct keeper *k, int r, enum attach_end end,
+		     struct err *err)
+{
+	cleanup_buf struct buf logs = BUF_INIT;
+	struct err why = ERR_INIT;
+
+	/* After a failure the machine may have something to say, and needs no help in ending. */
+	keeper_leave(k, end == ATTACH_CUT && r >= 0);
+	if (end != ATTACH_LEFT && !wait_word(k) && keeper_last(k, &logs, &why) < 0 && r < 0) {
+		show(cli, &logs);
+		*err = why;
+	}
+	keeper_forget(k);
+	return r;
+}
+
+int background_start(const struct cli *cli, struct sandbox *sb, enum keeper_until until)
 {
 	struct keeper k;
 	struct err err = ERR_INIT;
@@ -76,7 +115,7 @@ int background_start(const struct cli *cli, struct sandbox *sb, bool main)
 		sandbox_free(sb);
 		return EXIT_SIGNAL + attach_pending_signal();
 	}
-	if (keeper_start(&k, sb, main, &err) < 0)
+	if (keeper_start(&k, sb, until, &err) < 0)
 		return cli_fail(&err, cli->verb->usage_code ? cli->verb->usage_code : 1);
 	return keeper_result(cli, &k);
 }
@@ -97,9 +136,12 @@ static int open_stopped(struct store *s, const char *name, struct sandbox **ret,
 		r = sandbox_open_kept(ret, s, name, err);
 		if (r != -EBUSY || now_ns() >= end || attach_pending_signal())
 			return r;
+		/* One that was started for the time being is to stay from here on. */
 		if (sandbox_state_read(s, name, &now, NULL) == 0 &&
 		    (now.state == SANDBOX_RUNNING || now.state == SANDBOX_PAUSED ||
-		     now.state == SANDBOX_DRAINING))
+		     now.state == SANDBOX_DRAINING) &&
+		    control_request(s, name, &(struct control_request){.op = CONTROL_STAY}, NULL,
+				    NULL) == 0)
 			return 1;
 		(void)poll(NULL, 0, RETRY_MS);
 	}
@@ -123,7 +165,7 @@ int background_start_all(const struct cli *cli, struct store *s, char *const *na
 
 			begun[j] = false;
 			if (r == 0) {
-				r = keeper_start(&k[j], sb, true, &err);
+				r = keeper_start(&k[j], sb, KEEPER_MAIN, &err);
 				begun[j] = r == 0;
 			} else if (r > 0 && !quiet) {
 				puts(names[i + j]);

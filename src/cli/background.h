@@ -7,6 +7,8 @@
 #include <stddef.h>
 
 #include "base/err.h"
+#include "cli/attach.h"
+#include "sandbox/keeper.h"
 
 struct cli;
 struct sandbox;
@@ -16,7 +18,19 @@ struct store;
  * Put @sb, which is given up, into the background, and wait until it is ready: 0. Otherwise an exit
  * code, after a message. Signals that came meanwhile end it.
  */
-int background_start(const struct cli *cli, struct sandbox *sb, bool main);
+int background_start(const struct cli *cli, struct sandbox *sb, enum keeper_until until);
+/*
+ * The same for as long as we need it ourselves: started, and then waited for. 0, negative, or the
+ * exit code that stands for a signal that came meanwhile; unless 0, @k needs nothing more.
+ */
+int background_hold(struct sandbox *sb, enum keeper_until until, struct keeper *k, struct err *err);
+int background_ready(const struct cli *cli, struct keeper *k, struct err *err);
+/*
+ * Let go of it, with @r the result of what was done there and @end how that ended: waits until it
+ * has stopped, or goes on for others. @r, or what its machine says to have failed of.
+ */
+int background_leave(const struct cli *cli, struct keeper *k, int r, enum attach_end end,
+		     struct err *err);
 /*
  * Start kept sandboxes, some at once; those that run already are fine. Prints their names, unless
  * @quiet. 0, or EXIT_FAILURE if any failed.

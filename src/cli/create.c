@@ -51,7 +51,7 @@ static int create(struct cli *cli, int argc, char **argv)
 	}
 	if (r < 0)
 		return cli_fail(&err, EXIT_FAILURE);
-	code = background_start(cli, sb, false);
+	code = background_start(cli, sb, KEEPER_STOPPED);
 	if (code)
 		return code;
 	if (unnamed)

@@ -3,15 +3,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "cli/attach.h"
+#include "cli/background.h"
 #include "cli/cli.h"
 #include "image/image.h"
-#include "sandbox/reach.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
@@ -159,53 +157,20 @@ static int resolve(struct store *store, const struct exec_args *a, const struct 
 	return shell_command(shell, words, argv) < 0 ? err_set(err, ENOMEM, "out of memory") : 0;
 }
 
-/* The sandbox does not run: it does for as long as the command takes. */
-static int run_stopped(struct store *store, const char *name, struct attach *attach,
-		       const struct exec_args *a, int *died, struct err *err)
+/* The sandbox does not run: it does for as long as somebody is in it, to begin with us. */
+static int start_stopped(const struct cli *cli, struct store *store, const char *name,
+			 struct keeper *k, struct err *err)
 {
 	struct sandbox *sb = NULL;
-	struct err late = ERR_INIT;
 	int r = sandbox_open_kept(&sb, store, name, err);
 
-	if (r < 0)
-		return r;
-	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
-	r = attach_pending_signal() ? EXIT_SIGNAL + attach_pending_signal()
-				    : sandbox_start(sb, err);
-	if (r == 0) {
-		sandbox_note(sb);
-		attach->sb = sb;
-		r = attach_run(attach, died, err);
-	}
-	if (sandbox_end(sb, &late) < 0 && !a->quiet)
-		cli_warn("%s", late.msg);
-	sandbox_free(sb);
-	attach_reap();
-	return r;
+	if (r == 0)
+		r = background_hold(sb, KEEPER_LEFT, k, err);
+	return r ? r : background_ready(cli, k, err);
 }
 
-/*
- * Does the command go through the sandbox's sessions? It has to where it is to outlive us. On a
- * person's terminal it does where there are any; then the keys work.
- */
-static int find_way(struct store *store, const struct exec_args *a, const char *name,
-		    struct attach *attach, struct err *err)
-{
-	bool must = a->detach || a->session;
-
-	if (!must && !(attach->start.tty && isatty(STDIN_FILENO)))
-		return sandbox_reach(store, name, err);
-	attach->fd = sandbox_reach_sessions(store, name, must, err);
-	if (attach->fd >= 0)
-		attach->how = ATTACH_START;
-	if (attach->fd >= 0 || must)
-		return attach->fd;
-	err_clear(err);
-	return sandbox_reach(store, name, err);
-}
-
-static int exec_in(struct store *store, const struct exec_args *a, const struct opt_words *words,
-		   int *died, struct err *err)
+static int exec_in(const struct cli *cli, struct store *store, const struct exec_args *a,
+		   const struct opt_words *words, int *died, struct err *err)
 {
 	cleanup_strv struct strv argv = {0};
 	const char *name = words->words[0];
@@ -226,28 +191,43 @@ static int exec_in(struct store *store, const struct exec_args *a, const struct 
 		.detached = a->detach,
 		.quiet = a->quiet,
 	};
-	int r, first = 0;
+	/* Each is lost to a sandbox that has ended meanwhile, or was started by another. */
+	enum { TRIES = 20 };
+	struct keeper k;
+	bool held = false;
+	int r = -EAGAIN;
 
 	if (a->detach)
 		attach.start.tty = a->tty;
-	do {
+	for (int i = 0; i < TRIES && (r == -EAGAIN || r == -EBUSY); i++) {
 		err_clear(err);
-		attach.how = ATTACH_AGENT;
-		attach.fd = find_way(store, a, name, &attach, err);
-		if (attach.fd < 0 && (attach.fd != -ENOTCONN || a->detach || a->session))
-			return attach.fd;
-		/* The keys need somebody who keeps the session. */
-		attach.keys = attach.how == ATTACH_START ? a->keys : (struct keys){0};
-		if (!argv.n)
-			first = resolve(store, a, words, attach.start.tty, &argv, err);
-		if (first < 0) {
+		attach_find(&attach, store, a->detach || a->session, &a->keys, err);
+		r = attach.fd < 0 && attach.fd != -ENOTCONN ? attach.fd : 0;
+		if (r == 0 && !argv.n)
+			r = resolve(store, a, words, attach.start.tty, &argv, err);
+		if (r < 0) {
 			close_fd(attach.fd);
-			return first;
+			break;
 		}
-		r = attach.fd >= 0 ? attach_run(&attach, died, err)
-				   : run_stopped(store, name, &attach, a, died, err);
-		/* Busy: somebody else has started it meanwhile. */
-	} while (r == -EBUSY && !attach.sb);
+		attach.holds = held;
+		if (attach.fd >= 0) {
+			r = attach_run(&attach, died, err);
+		} else if (!held) {
+			r = start_stopped(cli, store, name, &k, err);
+			held = r == 0;
+			r = held ? -EAGAIN : r;
+			continue;
+		} else {
+			r = -EAGAIN;
+		}
+		if (held)
+			r = background_leave(cli, &k, r,
+					     attach.end == ATTACH_LEFT ? ATTACH_LEFT : ATTACH_ENDED,
+					     err);
+		held = false;
+	}
+	if (held)
+		background_leave(cli, &k, r, ATTACH_ENDED, err);
 	return r;
 }
 
@@ -275,7 +255,7 @@ static int exec(struct cli *cli, int argc, char **argv)
 		r = store_open(&store, NULL, &err);
 	attach_block_signals();
 	if (r == 0)
-		r = exec_in(store, &a, &words, &died, &err);
+		r = exec_in(cli, store, &a, &words, &died, &err);
 	sandbox_spec_done(&a.wishes);
 	return attach_leave(r, died, &err);
 }
@@ -290,7 +270,9 @@ const struct verb verb_exec = {
 		"image's\n"
 		"entrypoint and command are run, or a shell on a terminal. A sandbox that does not "
 		"run is\n"
-		"started for the command and stopped after it. Exit codes are those of `run`.",
+		"started for it, and stopped when the last command in it has ended, whoever came "
+		"first;\n"
+		"`msb start` makes it stay. Exit codes are those of `run`.",
 	.opts = exec_opts,
 	.nopts = ARRAY_SIZE(exec_opts),
 	.run = exec,

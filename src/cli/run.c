@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "cli/attach.h"
@@ -12,7 +13,6 @@
 #include "cli/pull.h"
 #include "cli/spec_opts.h"
 #include "image/image.h"
-#include "sandbox/reach.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/source.h"
@@ -23,6 +23,7 @@ struct run_args {
 	struct spec_args with; /* first: spec_opts sets it */
 	bool tty, no_tty, detach;
 	uint64_t timeout_ns;
+	struct keys keys;
 };
 
 #define ARGS(field) offsetof(struct run_args, field)
@@ -36,6 +37,8 @@ static const struct opt run_opts[] = {
 	{0, "timeout", "DURATION",
 	 "Kill the command after this time, as in 30s or 5m; exit code 124", opt_set_timeout,
 	 ARGS(timeout_ns), 0},
+	{0, "detach-keys", "KEYS", "Keys that leave a command on a terminal to itself [ctrl-]]",
+	 keys_set, ARGS(keys), 0},
 };
 
 static int resolve(struct sandbox *sb, const struct opt_words *words, bool tty, struct strv *argv,
@@ -153,11 +156,43 @@ static int run_detached(const struct cli *cli, struct store *store, struct run_a
 	}
 	warn_reused(a, sb, words->words[0]);
 	sandbox_dir_heal(store, false);
-	r = background_start(cli, sb, true);
+	r = background_start(cli, sb, KEEPER_MAIN);
 	if (r)
 		return r;
 	puts(name);
 	return cli_finish();
+}
+
+/*
+ * On a person's terminal: another process keeps the sandbox, so that the keys can leave it. The
+ * command is a session there, with which the sandbox ends.
+ */
+static int run_typed(const struct cli *cli, struct store *store, const struct run_args *a,
+		     struct sandbox *sb, struct attach *attach, int *died, struct err *err)
+{
+	cleanup_free char *name = strdup(sandbox_name(sb));
+	struct keeper k;
+	int r;
+
+	if (!name) {
+		sandbox_free(sb);
+		return err_set(err, ENOMEM, "out of memory");
+	}
+	r = background_hold(sb, KEEPER_SESSION, &k, err);
+	if (r)
+		return r;
+	sandbox_dir_heal(store, false);
+	r = background_ready(cli, &k, err);
+	if (r)
+		return r;
+	attach->name = name;
+	attach->session = MAIN_SESSION;
+	attach->holds = true;
+	attach->end = ATTACH_CUT;
+	r = attach_find(attach, store, true, &a->keys, err);
+	if (r >= 0)
+		r = attach_run(attach, died, err);
+	return background_leave(cli, &k, r, attach->end, err);
 }
 
 static int run_in(const struct cli *cli, struct store *store, struct run_args *a,
@@ -167,6 +202,7 @@ static int run_in(const struct cli *cli, struct store *store, struct run_args *a
 	struct attach attach = {
 		.start = {.argv = &argv, .tty = attach_want_tty(a->tty, a->no_tty)},
 		.timeout_ns = a->timeout_ns,
+		.quiet = a->with.quiet,
 	};
 	const struct sandbox_open how = {
 		.replace = a->with.replace,
@@ -183,17 +219,22 @@ static int run_in(const struct cli *cli, struct store *store, struct run_args *a
 		if (r != -EBUSY || !name)
 			break;
 		attach.name = name;
-		attach.fd = sandbox_reach(store, name, err);
-		if (attach.fd >= 0)
-			return run_joined(store, a, words, &attach, died, err);
+		r = attach_find(&attach, store, false, &a->keys, err);
+		if (r >= 0)
+			r = run_joined(store, a, words, &attach, died, err);
 		/* It has ended meanwhile. */
-		if (attach.fd != -ENOTCONN && attach.fd != -ERR_NOT_FOUND)
-			return attach.fd;
+		if (r != -EAGAIN && r != -ENOTCONN && r != -ERR_NOT_FOUND)
+			return r;
 		err_clear(err);
 	}
 	if (r < 0)
 		return r;
 	r = resolve(sb, words, attach.start.tty, &argv, err);
+	if (r == 0 && attach.start.tty && isatty(STDIN_FILENO)) {
+		warn_reused(a, sb, image);
+		return run_typed(cli, store, a, sb, &attach, died, err);
+	}
+	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (r == 0 && attach_pending_signal()) {
 		r = EXIT_SIGNAL + attach_pending_signal();
 	} else if (r == 0) {
@@ -214,12 +255,13 @@ static int run_in(const struct cli *cli, struct store *store, struct run_args *a
 	if (sandbox_end(sb, &late) < 0 && !a->with.quiet)
 		cli_warn("%s", late.msg);
 	sandbox_free(sb);
+	attach_reap();
 	return r;
 }
 
 static int run(struct cli *cli, int argc, char **argv)
 {
-	struct run_args a = {0};
+	struct run_args a = {.keys = KEYS_INIT};
 	cleanup_words struct opt_words words = {0};
 	cleanup_store struct store *store = NULL;
 	struct err err = ERR_INIT;
@@ -251,13 +293,11 @@ static int run(struct cli *cli, int argc, char **argv)
 		spec_args_done(&a.with);
 		return r;
 	}
-	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (r == 0)
 		store_leave_log(store);
 	if (r == 0)
 		r = run_in(cli, store, &a, &words, &died, &err);
 	spec_args_done(&a.with);
-	attach_reap();
 	return attach_leave(r, died, &err);
 }
 

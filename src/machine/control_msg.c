@@ -20,7 +20,8 @@ static const char *const op_names[] = {
 	[CONTROL_PING] = "ping",     [CONTROL_STATS] = "stats", [CONTROL_PAUSE] = "pause",
 	[CONTROL_RESUME] = "resume", [CONTROL_DRAIN] = "drain", [CONTROL_TOUCH] = "touch",
 	[CONTROL_LIMITS] = "limits", [CONTROL_CPUS] = "cpus",	[CONTROL_MEMORY] = "memory",
-	[CONTROL_DEFAULTS] = "env",  [CONTROL_OPS] = NULL,
+	[CONTROL_DEFAULTS] = "env",  [CONTROL_LEAVE] = "leave", [CONTROL_STAY] = "stay",
+	[CONTROL_OPS] = NULL,
 };
 
 static const struct wire_field request_fields[] = {
@@ -72,6 +73,7 @@ static const struct wire_field answer_fields[] = {
 	F(control_answer, elapsed_ns, WIRE_U64, .flags = WIRE_DEFAULT),
 	F(control_answer, cpus, WIRE_U32, .flags = WIRE_DEFAULT),
 	F(control_answer, memory, WIRE_U64, .flags = WIRE_DEFAULT),
+	F(control_answer, clients, WIRE_U32, .flags = WIRE_DEFAULT),
 	F(control_answer, stats, WIRE_STRUCT, .flags = WIRE_OPTIONAL | WIRE_SKIP,
 	  .has = offsetof(struct control_answer, has_stats), .table = &stats_table),
 };

@@ -25,6 +25,8 @@ enum control_op {
 	CONTROL_CPUS,	  /* so many, up to the machine's most; an answer with cpus_online */
 	CONTROL_MEMORY,	  /* so many bytes, up to the machine's most */
 	CONTROL_DEFAULTS, /* what new sessions get: env and workdir */
+	CONTROL_LEAVE,	  /* stop once no client is left; an answer with those there are */
+	CONTROL_STAY,	  /* do not, whatever was or will be said about that */
 	CONTROL_OPS,
 };
 
@@ -62,8 +64,9 @@ struct control_answer {
 	uint32_t code; /* 0, or an errno-like code of base/err.h with its message and hint */
 	char *message, *hint;
 	uint64_t elapsed_ns;
-	uint32_t cpus;	 /* on, afterwards */
-	uint64_t memory; /* there, afterwards */
+	uint32_t cpus;	  /* on, afterwards */
+	uint64_t memory;  /* there, afterwards */
+	uint32_t clients; /* for whom it goes on; 0: it stops */
 	bool has_stats;
 	struct control_stats stats;
 };

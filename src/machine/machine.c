@@ -181,12 +181,21 @@ static void on_agent(void *arg, const struct envelope *e)
 	manage_agent(r->manager, e);
 }
 
+static void on_gone(void *arg)
+{
+	struct run *r = arg;
+
+	if (r->manager)
+		manage_gone(r->manager);
+}
+
 static const struct relay_ops relay_ops = {
 	.dial = dial,
 	.ready = on_ready,
 	.failed = on_agent_failed,
 	.active = on_active,
 	.agent = on_agent,
+	.gone = on_gone,
 };
 
 /* On the vsock worker. The agent connects once; nobody else in the guest may take its place. */

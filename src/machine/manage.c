@@ -39,6 +39,7 @@ struct manager {
 	manage_stop_fn *stop;
 	void *arg;
 	bool ready, paused, pausing, draining, stopping;
+	bool left, stays;  /* CONTROL_LEAVE, CONTROL_STAY */
 	uint64_t ready_at; /* now_ns() */
 	uint64_t began;	   /* CLOCK_BOOTTIME of the same moment */
 	uint64_t active;   /* now_ns() of the last activity */
@@ -130,6 +131,18 @@ void manage_active(struct manager *g)
 	/* The tick finds out how much later it has to come back. */
 	g->active = now_ns();
 	check_drained(g);
+}
+
+/* Whoever comes too late finds nobody there: nothing is begun that this would end. */
+static void check_left(struct manager *g)
+{
+	if (g->left && !g->stays && !g->stopping && relay_shut_if_empty(g->m->relay))
+		end(g, END_LEFT);
+}
+
+void manage_gone(struct manager *g)
+{
+	check_left(g);
 }
 
 /* ---- calls that wait ---- */
@@ -267,6 +280,7 @@ static void let_go(struct manager *g)
 void manage_stopping(struct manager *g)
 {
 	g->stopping = true;
+	relay_shut(g->m->relay);
 	loop_timer_stop(&g->tick);
 	loop_timer_stop(&g->drain);
 	let_go(g);
@@ -546,6 +560,17 @@ static void set_limits(struct manager *g, struct control_call *call,
 	check_limits(g);
 }
 
+static void begin_leave(struct manager *g, struct control_call *call)
+{
+	struct control_answer a = {0};
+
+	g->left = true;
+	check_left(g);
+	if (!g->stopping)
+		a.clients = MAX(relay_clients(g->m->relay), 1u);
+	control_answer(call, &a);
+}
+
 static int check_state(struct manager *g, int32_t op, struct err *err)
 {
 	if (g->stopping)
@@ -590,6 +615,13 @@ static void on_call(void *arg, struct control_call *call, const struct control_r
 		return;
 	case CONTROL_DEFAULTS:
 		set_defaults(g, call, q);
+		return;
+	case CONTROL_LEAVE:
+		begin_leave(g, call);
+		return;
+	case CONTROL_STAY:
+		g->stays = true;
+		control_ok(call);
 		return;
 	default:
 		err_set(&err, ERR_UNSUPPORTED, "this machine cannot do \"%s\"",

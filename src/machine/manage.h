@@ -27,6 +27,7 @@ struct manager;
 #define END_DRAIN_TIMEOUT "drain-timeout"
 #define END_MAX_DURATION  "max-duration"
 #define END_IDLE	  "idle"
+#define END_LEFT	  "left"     /* the last client has gone, as CONTROL_LEAVE wants it */
 #define END_GUEST	  "shutdown" /* the guest switched itself off */
 
 /* End the machine in order, for @reason. */
@@ -40,6 +41,7 @@ void manage_ready(struct manager *g);
 void manage_paused(struct manager *g, bool paused);
 /* From the relay. */
 void manage_active(struct manager *g);
+void manage_gone(struct manager *g);
 void manage_agent(struct manager *g, const struct envelope *e);
 /* The machine is about to shut down: let the guest go on if it is paused. */
 void manage_stopping(struct manager *g);

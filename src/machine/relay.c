@@ -120,6 +120,8 @@ static void client_free(struct client *c)
 	free(c);
 	if (active)
 		r->ops->active(r->arg);
+	if (r->ops->gone)
+		r->ops->gone(r->arg);
 }
 
 /*
@@ -331,22 +333,23 @@ static int client_begin(struct client *c)
 	return 0;
 }
 
-static void on_listener(struct loop_source *s, uint32_t events)
+/* Let in who is at the door: true when there was somebody. */
+static bool admit(struct relay *r)
 {
-	struct relay *r = container_of(s, struct relay, listener);
 	struct client *c;
 	unsigned slot = 0;
-	int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = r->nclients == RELAY_CLIENTS_MAX
+			 ? -1
+			 : accept4(r->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	(void)events;
 	if (fd < 0)
-		return;
+		return false;
 	while (r->clients[slot])
 		slot++;
 	c = calloc(1, sizeof(*c));
 	if (!c) {
 		close(fd);
-		return;
+		return true;
 	}
 	c->relay = r;
 	c->tap = exec_tap_new(r->log);
@@ -361,6 +364,36 @@ static void on_listener(struct loop_source *s, uint32_t events)
 		loop_mod(&r->listener, 0);
 	if (loop_add(r->loop, &c->peer, 0) < 0 || (buf_size(&r->ready) && client_begin(c) < 0))
 		client_free(c);
+	return true;
+}
+
+static void on_listener(struct loop_source *s, uint32_t events)
+{
+	(void)events;
+	(void)admit(container_of(s, struct relay, listener));
+}
+
+void relay_shut(struct relay *r)
+{
+	loop_del(&r->listener);
+	r->listener.fd = close_fd(r->listener.fd);
+}
+
+bool relay_shut_if_empty(struct relay *r)
+{
+	/* Who has hung up by now is no longer in, whether that was read already or not. */
+	for (unsigned i = 0; i < RELAY_CLIENTS_MAX; i++) {
+		char c;
+
+		if (r->clients[i] &&
+		    recv(r->clients[i]->peer.fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+			client_free(r->clients[i]);
+	}
+	while (admit(r))
+		;
+	if (!r->nclients)
+		relay_shut(r);
+	return !r->nclients;
 }
 
 static void control_failed(struct relay *r, const char *why)

@@ -23,6 +23,7 @@
 #ifndef MACHINE_RELAY_H
 #define MACHINE_RELAY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -46,6 +47,8 @@ struct relay_ops {
 	void (*active)(void *arg);
 	/* The agent said something on the control connection, after it was ready. */
 	void (*agent)(void *arg, const struct envelope *e);
+	/* A client has gone; may be NULL. */
+	void (*gone)(void *arg);
 };
 
 /*
@@ -65,6 +68,10 @@ int relay_tell(struct relay *r, enum msg_kind kind, const void *msg);
 void relay_sync_clock(struct relay *r);
 unsigned relay_sessions(const struct relay *r);
 unsigned relay_clients(const struct relay *r);
+/* Nobody comes in any more: who tries is refused, and can tell that nothing was done for it. */
+void relay_shut(struct relay *r);
+/* The same if nobody is in or at the door, which it says. */
+bool relay_shut_if_empty(struct relay *r);
 /* Deliver what clients have not yet read, for at most @timeout_ms, then drop them. */
 void relay_finish(struct relay *r, int timeout_ms);
 struct relay *relay_free(struct relay *r);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,21 +19,24 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "sandbox/agent_client.h"
+#include "sandbox/control_client.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
 #include "sandbox/session.h"
 #include "sandbox/session_msg.h"
 #include "store/store.h"
-#include "wire/codec.h"
+#include "wire/packet.h"
 
 extern char **environ;
 
 #define KEEPER_LOG "logs/keeper.log"
 /* A few lines for each life of the sandbox: this much is years of them. */
 #define KEEPER_LOG_MAX ((off_t)1 << 20)
-/* Exit codes: of a command whose time was over, and of one that went with its agent. */
-enum { CODE_TIMEOUT = 124, CODE_LOST = 125 };
+/* Exit code of a command that went with its agent. */
+enum { CODE_LOST = 125 };
+/* For the machine to say who is in it. */
+enum { LEAVE_TIMEOUT_MS = 10000 };
 /* Between the loss of the agent and the machine's word on why; a guest may be shutting down. */
 #define LOST_GRACE_NS ((uint64_t)15000000000)
 
@@ -77,31 +81,38 @@ static int make_env(struct store *s, struct strv *env)
 	return r;
 }
 
-int keeper_start(struct keeper *k, struct sandbox *sb, bool main, struct err *err)
+int keeper_start(struct keeper *k, struct sandbox *sb, enum keeper_until until, struct err *err)
 {
 	cleanup_strv struct strv env = {0};
-	cleanup_close int rd = -1, wr = -1;
-	int lock, pipes[2], r;
+	cleanup_close int ours = -1, its = -1;
+	int lock, pair[2], r;
 
 	*k = (struct keeper)KEEPER_INIT;
 	k->sb = sb;
 	lock = sandbox_hand_over(sb, err);
 	if (lock < 0)
 		goto failed;
-	if (make_env(sandbox_store(sb), &env) < 0 || pipe2(pipes, O_CLOEXEC) < 0) {
+	if (make_env(sandbox_store(sb), &env) < 0 ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
 		lock = err_set(err, ENOMEM, "cannot start a keeper: %s", err_name(ENOMEM));
 		goto failed;
 	}
-	rd = pipes[0];
-	wr = pipes[1];
+	ours = pair[0];
+	its = pair[1];
 	const char *argv[6] = {"msb", KEEPER_VERB};
-	const struct proc_fd fds[] = {{lock, KEEPER_FD_LOCK}, {wr, KEEPER_FD_REPORT}};
+	const struct proc_fd fds[] = {{lock, KEEPER_FD_LOCK}, {its, KEEPER_FD_REPORT}};
+	static const char *const flags[] = {
+		[KEEPER_STOPPED] = NULL,
+		[KEEPER_MAIN] = "--main",
+		[KEEPER_LEFT] = "--left",
+		[KEEPER_SESSION] = "--session",
+	};
 	unsigned n = 2;
 
 	if (!sandbox_reused(sb))
 		argv[n++] = "--fresh";
-	if (main)
-		argv[n++] = "--main";
+	if (flags[until])
+		argv[n++] = flags[until];
 	argv[n++] = sandbox_name(sb);
 	r = proc_spawn(&k->proc,
 		       &(struct proc_spec){
@@ -114,7 +125,7 @@ int keeper_start(struct keeper *k, struct sandbox *sb, bool main, struct err *er
 		       },
 		       err);
 	if (r == 0) {
-		k->report = take_fd(&rd);
+		k->report = take_fd(&ours);
 		return 0;
 	}
 	lock = r;
@@ -126,6 +137,7 @@ failed:
 void keeper_done(struct keeper *k)
 {
 	k->report = close_fd(k->report);
+	buf_done(&k->in);
 	/* Seeing nobody there, it ends its sandbox. */
 	if (k->proc.pidfd >= 0)
 		(void)proc_wait(&k->proc, -1);
@@ -149,32 +161,82 @@ static int keeper_lost(struct keeper *k, struct err *err)
 	return -ERR_GUEST;
 }
 
+/* Its next word: 1, 0 at the end of them, negative when that cannot be read. */
+static int read_report(struct keeper *k, struct report *ret)
+{
+	enum { CHUNK = 4096 };
+
+	for (;;) {
+		int r = packet_take(&report_table, REPORT_MAX, &k->in, ret, NULL);
+		void *to = r == 0 ? buf_reserve(&k->in, CHUNK) : NULL;
+		ssize_t n = to ? read(k->report, to, CHUNK) : -1;
+
+		if (r != 0)
+			return r;
+		if (n < 0 && to && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 || buf_size(&k->in) ? -EIO : 0;
+		buf_commit(&k->in, (size_t)n);
+	}
+}
+
+/* How the sandbox failed, as @m says. */
+static int failure(const struct report *m, struct buf *logs, struct err *err)
+{
+	err_set(err, (int)m->code, "%s", m->message ? m->message : "");
+	if (m->hint && *m->hint)
+		err_hint(err, "%s", m->hint);
+	if (logs && m->logs)
+		buf_add(logs, m->logs, strlen(m->logs));
+	return m->code ? -(int)m->code : -ERR_GUEST;
+}
+
 int keeper_wait(struct keeper *k, struct buf *logs, struct err *err)
 {
-	cleanup_buf struct buf b = BUF_INIT;
 	struct report m = {0};
-	int r = io_read_fd(k->report, REPORT_MAX, &b);
+	int r = read_report(k, &m);
 
-	k->report = close_fd(k->report);
-	if (r < 0 || wire_decode(&report_table, buf_ptr(&b), buf_size(&b), &m, NULL) < 0)
+	if (r <= 0)
 		return keeper_lost(k, err);
+	r = 0;
 	if (!m.ready) {
-		err_set(err, (int)m.code, "%s", m.message ? m.message : "");
-		if (m.hint && *m.hint)
-			err_hint(err, "%s", m.hint);
-		if (logs && m.logs)
-			buf_add(logs, m.logs, strlen(m.logs));
+		r = failure(&m, logs, err);
+		if (m.exit)
+			r = (int)m.exit;
 		/* By now it has cleaned up. */
 		(void)proc_wait(&k->proc, -1);
-		r = m.exit ? (int)m.exit : m.code ? -(int)m.code : -ERR_GUEST;
-	} else {
-		close_fd(k->proc.pidfd);
-		k->proc = (struct proc)PROC_INIT;
-		r = 0;
 	}
 	wire_free(&report_table, &m);
 	k->sb = sandbox_release(k->sb);
 	return r;
+}
+
+void keeper_forget(struct keeper *k)
+{
+	k->report = close_fd(k->report);
+	buf_done(&k->in);
+	close_fd(k->proc.pidfd);
+	k->proc = (struct proc)PROC_INIT;
+}
+
+void keeper_leave(struct keeper *k, bool end)
+{
+	if (end)
+		(void)proc_kill(&k->proc, SIGTERM);
+	(void)shutdown(k->report, SHUT_WR);
+}
+
+int keeper_last(struct keeper *k, struct buf *logs, struct err *err)
+{
+	struct report m = {0};
+	int r = read_report(k, &m);
+
+	if (r > 0)
+		r = failure(&m, logs, err);
+	wire_free(&report_table, &m);
+	/* What cannot be read is nothing to tell; the end of it is waited for all the same. */
+	return r < 0 && err->code ? r : 0;
 }
 
 /* ---- the keeper ---- */
@@ -185,43 +247,54 @@ struct keep {
 	struct loop *loop;
 	struct session_host *sessions;
 	struct loop_source report, vm, signals, caller;
-	struct loop_timer lost;
-	bool main; /* its command is to be run */
-	bool told; /* the caller knows */
-	int exit;  /* of the command that could not be run */
+	struct loop_timer lost, leave;
+	enum keeper_until until;
+	bool main;	   /* its command is to be run, or runs */
+	bool started;	   /* it does */
+	bool told;	   /* the caller knows */
+	bool caller_waits; /* for what comes after that */
+	int exit;	   /* of the command that could not be run */
 	struct err why;
 };
 
-static void say(struct keep *k, const struct report *m)
+static void say(const struct report *m)
 {
 	cleanup_buf struct buf b = BUF_INIT;
 
-	if (k->told)
-		return;
-	k->told = true;
-	loop_del(&k->caller);
-	wire_encode(&report_table, m, &b);
+	packet_put(&report_table, m, &b);
 	if (!buf_failed(&b))
 		(void)io_write_full(KEEPER_FD_REPORT, buf_ptr(&b), buf_size(&b));
+}
+
+static void let_caller_go(struct keep *k)
+{
+	loop_del(&k->caller);
 	close(KEEPER_FD_REPORT);
+	k->caller_waits = false;
 }
 
 static void say_ready(struct keep *k)
 {
 	log_info("ready");
 	sandbox_note_machine(k->sb);
-	say(k, &(struct report){.ready = true});
+	say(&(struct report){.ready = true});
+	k->told = true;
+	k->caller_waits = k->until >= KEEPER_LEFT;
+	if (k->caller_waits)
+		loop_mod(&k->caller, EPOLLRDHUP);
+	else
+		let_caller_go(k);
 }
 
-static void say_failed(struct keep *k, const char *logs)
+static void say_failed(const struct keep *k, const char *logs)
 {
-	say(k, &(struct report){
-		       .code = (uint32_t)(k->why.code ? k->why.code : ERR_GUEST),
-		       .exit = (uint32_t)k->exit,
-		       .message = k->why.msg,
-		       .hint = k->why.hint,
-		       .logs = (char *)(uintptr_t)logs,
-	       });
+	say(&(struct report){
+		.code = (uint32_t)(k->why.code ? k->why.code : ERR_GUEST),
+		.exit = (uint32_t)k->exit,
+		.message = (char *)(uintptr_t)k->why.msg,
+		.hint = (char *)(uintptr_t)k->why.hint,
+		.logs = (char *)(uintptr_t)logs,
+	});
 }
 
 static void over(struct keep *k)
@@ -240,32 +313,38 @@ static void on_started(void *arg, const char *name)
 {
 	struct keep *k = arg;
 
-	if (str_eq(name, MAIN_SESSION) && k->main && !k->told)
+	if (!str_eq(name, MAIN_SESSION) || !k->main)
+		return;
+	k->started = true;
+	if (!k->told)
 		say_ready(k);
 }
 
-static void on_ended(void *arg, const char *name, int code, const struct msg_exec_failed *why)
+static void on_ended(void *arg, const char *name, const struct session_end *end)
 {
 	struct keep *k = arg;
+	const struct sandbox_main *m = sandbox_get_main(k->sb);
 
 	if (!str_eq(name, MAIN_SESSION) || !k->main)
 		return;
 	k->main = false;
-	if (why && k->told) {
+	if (end->why && k->started) {
 		/* It ran, and was lost: most likely with the machine, which knows more. */
 		if (loop_timer_in(k->loop, &k->lost, LOST_GRACE_NS) < 0)
 			over(k);
 		return;
 	}
-	if (why) {
-		k->exit = agent_exec_why(why, sandbox_get_main(k->sb)->argv.v[0], &k->why);
-		sandbox_set_end(k->sb, "its command could not be run", k->exit);
-	} else if (code == CODE_TIMEOUT && sandbox_get_main(k->sb)->timeout_ms) {
-		sandbox_set_end(k->sb, "its command took too long", code);
+	if (end->why) {
+		/* Who began it knows why, and its name. */
+		if (!k->told)
+			k->exit = agent_exec_why(end->why, m->argv.v[0], &k->why);
+		sandbox_set_end(k->sb, "its command could not be run", end->code);
+	} else if (end->timed_out) {
+		sandbox_set_end(k->sb, "its command took too long", end->code);
 	} else {
-		sandbox_set_end(k->sb, "completed", code);
+		sandbox_set_end(k->sb, "completed", end->code);
 	}
-	log_info("the command has ended: %d", code);
+	log_info("the command has ended: %d", end->code);
 	over(k);
 }
 
@@ -293,8 +372,9 @@ static void on_ready(struct keep *k)
 		.cols = 80,
 	};
 
-	k->main = k->main && m->argv.n;
-	if (!k->main) {
+	if (k->until == KEEPER_MAIN)
+		k->main = m->argv.n > 0;
+	if (k->until != KEEPER_MAIN || !k->main) {
 		say_ready(k);
 		return;
 	}
@@ -306,6 +386,7 @@ static void on_ready(struct keep *k)
 
 static void read_reports(struct keep *k, bool last)
 {
+	const char *reason;
 	int r;
 
 	do {
@@ -316,8 +397,11 @@ static void read_reports(struct keep *k, bool last)
 	if (r >= 0)
 		return;
 	log_info("the machine has ended: %s", k->why.msg);
+	reason = sandbox_end_reason(k->sb);
 	if (k->why.code == ESHUTDOWN && !k->told)
 		err_set(&k->why, ERR_GUEST, "the sandbox was stopped while it started");
+	else if (k->why.code == ESHUTDOWN && (!reason || str_eq(reason, "stopped")))
+		err_set(&k->why, ERR_GUEST, "the sandbox was stopped while the command ran");
 	loop_del(&k->report);
 	loop_del(&k->vm);
 	over(k);
@@ -341,11 +425,39 @@ static void on_caller(struct loop_source *s, uint32_t events)
 	struct keep *k = container_of(s, struct keep, caller);
 
 	(void)events;
+	loop_del(s);
+	if (k->told) {
+		/* After what there is to do at once: the connection of a session that has ended. */
+		if (loop_timer_in(k->loop, &k->leave, 0) < 0)
+			over(k);
+		return;
+	}
 	err_set(&k->why, ECANCELED, "the command that started the sandbox has gone");
 	log_info("%s", k->why.msg);
-	k->told = true;
-	loop_del(s);
 	over(k);
+}
+
+/* The caller has left: the machine is to stop with its last client. */
+static void on_leave(struct loop_timer *t)
+{
+	struct keep *k = container_of(t, struct keep, leave);
+	const struct control_request q = {.op = CONTROL_LEAVE};
+	cleanup_answer struct control_answer a = {0};
+	cleanup_close int dir = -1, fd = -1;
+	struct err err = ERR_INIT;
+	int r;
+
+	dir = sandbox_dir_open(k->store, sandbox_name(k->sb), NULL);
+	if (dir >= 0)
+		fd = sandbox_socket_connect(dir, SANDBOX_CONTROL_SOCKET, NULL);
+	r = fd < 0 ? fd : control_ask(fd, &q, LEAVE_TIMEOUT_MS, &a, &err);
+	if (r == -ETIMEDOUT)
+		log_warn("%s", err.msg);
+	if (r == 0)
+		log_info("its caller has left, and %u others are in", a.clients);
+	/* Otherwise it ends, which is worth waiting for. */
+	if (r == -ETIMEDOUT || (r == 0 && a.clients))
+		let_caller_go(k);
 }
 
 static void on_signal(struct loop_source *s, uint32_t events)
@@ -424,12 +536,13 @@ static int keep(struct keep *k, int sigfd)
 		return r;
 	sandbox_note(k->sb);
 	k->lost.fn = on_lost;
+	k->leave.fn = on_leave;
 	r = watch(k, &k->signals, sigfd, on_signal, EPOLLIN);
 	if (r == 0)
 		r = watch(k, &k->report, sandbox_report_fd(k->sb), on_report, EPOLLIN);
 	if (r == 0)
 		r = watch(k, &k->vm, sandbox_pidfd(k->sb), on_vm_end, EPOLLIN);
-	/* A pipe's end without a reader is in error. */
+	/* The other end of a socket has gone: it hangs up. */
 	if (r == 0)
 		r = watch(k, &k->caller, KEEPER_FD_REPORT, on_caller, 0);
 	if (r == 0)
@@ -437,9 +550,23 @@ static int keep(struct keep *k, int sigfd)
 	return r < 0 ? err_set(&k->why, r, "cannot watch the machine: %s", err_name(r)) : 0;
 }
 
-int keeper_run(struct store *s, const char *name, bool fresh, bool main)
+/* Nothing is left but what some client is slow to take; who ends us now ends only that. */
+static void finish(struct keep *k)
 {
-	struct keep k = {.store = s, .main = main};
+	struct signalfd_siginfo si;
+	sigset_t all;
+
+	loop_del(&k->signals);
+	while (read(k->signals.fd, &si, sizeof(si)) > 0)
+		;
+	sigfillset(&all);
+	sigprocmask(SIG_UNBLOCK, &all, NULL);
+	session_host_finish(k->sessions);
+}
+
+int keeper_run(struct store *s, const char *name, bool fresh, enum keeper_until until)
+{
+	struct keep k = {.store = s, .until = until, .main = until == KEEPER_SESSION};
 	cleanup_buf struct buf logs = BUF_INIT;
 	cleanup_close int sigfd = -1;
 	struct err late = ERR_INIT;
@@ -456,10 +583,16 @@ int keeper_run(struct store *s, const char *name, bool fresh, bool main)
 		r = loop_new(&k.loop, &k.why);
 	if (r == 0)
 		r = keep(&k, sigfd);
-	if (k.sb && !k.told)
+	if (k.sb && (!k.told || k.caller_waits))
 		sandbox_logs(k.sb, &logs);
-	/* While the machine is there, so that clients get what is left for them. */
-	session_host_free(k.sessions);
+	/* Whatever its command does from here on is of its end. */
+	k.main = false;
+	loop_del(&k.report);
+	loop_del(&k.vm);
+	loop_timer_stop(&k.lost);
+	loop_timer_stop(&k.leave);
+	if (k.sessions)
+		session_host_close(k.sessions, "the sandbox has ended");
 	if (k.sb && sandbox_end(k.sb, &late) < 0)
 		log_warn("%s", late.msg);
 	sandbox_free(k.sb);
@@ -467,7 +600,13 @@ int keeper_run(struct store *s, const char *name, bool fresh, bool main)
 		;
 	/* Last: whoever hears of a failure finds everything cleaned up. */
 	buf_add_u8(&logs, 0);
-	say_failed(&k, buf_failed(&logs) ? "" : (const char *)buf_ptr(&logs));
+	if (!k.told || (k.caller_waits && k.why.code))
+		say_failed(&k, buf_failed(&logs) ? "" : (const char *)buf_ptr(&logs));
+	if (!k.told || k.caller_waits)
+		let_caller_go(&k);
+	if (k.sessions)
+		finish(&k);
+	session_host_free(k.sessions);
 	loop_free(k.loop);
 	return r;
 }

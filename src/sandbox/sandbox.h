@@ -103,8 +103,9 @@ int sandbox_report_fd(const struct sandbox *sb);
  */
 int sandbox_report(struct sandbox *sb, struct err *err);
 /*
- * How its machine ended: "stopped", "drained", "drain-timeout", "max-duration", "idle", "shutdown"
- * (the guest switched itself off), or a sentence about a failure. NULL before that. Borrowed.
+ * How its machine ended: "stopped", "drained", "drain-timeout", "max-duration", "idle", "left",
+ * "shutdown" (the guest switched itself off), or a sentence about a failure. NULL before that.
+ * Borrowed.
  */
 const char *sandbox_end_reason(const struct sandbox *sb);
 /* The same as a sentence; @reason may be NULL. */

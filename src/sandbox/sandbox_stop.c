@@ -29,6 +29,7 @@ const char *sandbox_end_words(const char *reason)
 			 "timeout"},
 		{"drained", "the sandbox was drained and stopped"},
 		{"drain-timeout", "the sandbox was stopped: the time to drain it was over"},
+		{"left", "nobody was left in the sandbox, and it was stopped"},
 		{"shutdown", "the guest switched itself off"},
 	};
 

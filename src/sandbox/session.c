@@ -55,6 +55,7 @@ struct session {
 	uint64_t timeout_ns; /* 0: it may take as long as it likes */
 	struct loop_timer timeout;
 	bool timed_out;
+	bool sent; /* the agent was asked for it */
 };
 
 struct client {
@@ -277,8 +278,12 @@ static void session_ended(struct session *s, int code)
 	pump_all(s);
 	(void)loop_timer_in(s->host->loop, &s->host->sweep, 0);
 	if (s->host->ops->ended)
-		s->host->ops->ended(s->host->arg, s->name, s->code,
-				    s->has_failed ? &s->failed : NULL);
+		s->host->ops->ended(s->host->arg, s->name,
+				    &(struct session_end){
+					    .code = s->code,
+					    .timed_out = s->timed_out,
+					    .why = s->has_failed ? &s->failed : NULL,
+				    });
 }
 
 static char *copy_text(const char *text)
@@ -387,6 +392,7 @@ static void on_ready(void *arg, const struct msg_ready *ready)
 	struct err err = ERR_INIT;
 
 	(void)ready;
+	s->sent = true;
 	if (agent_exec_open(&s->exec, s->agent, &msg_types[MSG_EXEC_REQUEST], &s->request,
 			    &exec_ops, s, &err) < 0)
 		session_lost(s, err.msg);
@@ -400,8 +406,14 @@ static void on_ready(void *arg, const struct msg_ready *ready)
 
 static void on_closed(void *arg, const struct err *why)
 {
-	log_debug("session %s: %s", ((struct session *)arg)->name, why->msg);
-	session_lost(arg, "the sandbox has ended");
+	struct session *s = arg;
+
+	log_debug("session %s: %s", s->name, why->msg);
+	for (struct client *c = s->host->clients; c && !s->sent; c = c->next) {
+		if (c->session == s)
+			client_gone(c);
+	}
+	session_lost(s, "the sandbox has ended");
 }
 
 static const struct agent_client_ops client_ops = {.ready = on_ready, .closed = on_closed};
@@ -508,7 +520,7 @@ static int on_start(struct client *c, uint32_t id, const struct envelope *env, s
 	struct msg_exec_request request = {0};
 	struct err why = ERR_INIT;
 	struct session *s;
-	int r = wire_decode(table, env->payload, env->payload_len, &m, err);
+	int r = wire_decode(table, env->payload, env->payload_len, &m, err), started;
 
 	if (r == 0)
 		r = wire_decode(msg_types[MSG_EXEC_REQUEST].table, m.request.p, m.request.n,
@@ -516,7 +528,10 @@ static int on_start(struct client *c, uint32_t id, const struct envelope *env, s
 	if (r == 0) {
 		c->asked = !m.detached;
 		c->stay_away = m.detached;
-		if (session_new(c->host, m.name, &request, m.timeout_ms, &s, &why) < 0)
+		started = session_new(c->host, m.name, &request, m.timeout_ms, &s, &why);
+		if (started == -ECONNREFUSED || started == -ENOENT)
+			client_gone(c);
+		else if (started < 0)
 			refuse(c, id, why.msg);
 		else
 			attach(c, id, s, 0);
@@ -834,6 +849,28 @@ int session_host_new(struct session_host **ret, struct loop *loop, int listenfd,
 	}
 	*ret = h;
 	return 0;
+}
+
+void session_host_close(struct session_host *h, const char *why)
+{
+	loop_del(&h->listener);
+	h->listener.fd = close_fd(h->listener.fd);
+	for (struct session *s = h->sessions; s; s = s->next) {
+		if (s->phase != ENDED)
+			session_lost(s, why);
+	}
+}
+
+void session_host_finish(struct session_host *h)
+{
+	const struct client *c;
+
+	do {
+		for (c = h->clients; c; c = c->next) {
+			if (!c->dead && (c->session || buf_size(&c->out)))
+				break;
+		}
+	} while (c && loop_turn(h->loop, -1) >= 0);
 }
 
 struct session_host *session_host_free(struct session_host *h)

@@ -19,6 +19,9 @@
  * have. A client that asked for a session and goes without saying so takes it along, as a terminal
  * that hangs up does: the command gets SIGHUP.
  *
+ * A client whose session could not even be asked for, because the sandbox was ending, is told by
+ * having its connection closed without a word: it may start the sandbox anew, and try again.
+ *
  * Everything a client sends is checked; what is wrong ends its connection or gets core.error.
  *
  * All calls belong to the loop's thread. The callbacks may call anything but session_host_free().
@@ -39,21 +42,29 @@
 
 struct session_host;
 
+struct session_end {
+	int code; /* what `msb run` would end with */
+	bool timed_out;
+	const struct msg_exec_failed *why; /* unless NULL: it could not be run, or was lost */
+};
+
 struct session_host_ops {
 	/* A connection to the sandbox's agent. */
 	int (*connect)(void *arg, struct err *err);
 	/* Both may be NULL. A session's command runs. */
 	void (*started)(void *arg, const char *name);
-	/*
-	 * A session has ended, with what `msb run` would end with; @why unless NULL: its command
-	 * could not be run.
-	 */
-	void (*ended)(void *arg, const char *name, int code, const struct msg_exec_failed *why);
+	void (*ended)(void *arg, const char *name, const struct session_end *end);
 };
 
 /* @listenfd, a listening unix stream socket, becomes the host's (also on failure). */
 int session_host_new(struct session_host **ret, struct loop *loop, int listenfd,
 		     const struct session_host_ops *ops, void *arg, struct err *err);
+/*
+ * The sandbox ends: nobody comes in any more, and sessions that are not over are lost, for the
+ * reason @why. Then, for as long as it takes, let those who are there have what is left for them.
+ */
+void session_host_close(struct session_host *h, const char *why);
+void session_host_finish(struct session_host *h);
 /* Ends all sessions. NULL is fine; returns NULL. */
 struct session_host *session_host_free(struct session_host *h);
 

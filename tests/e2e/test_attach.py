@@ -4,7 +4,7 @@ import json
 import os
 import signal
 
-from harness import Case, Terminal, until
+from harness import Case, Terminal, machines_of, tree, until
 
 
 class Attach(Case):
@@ -178,3 +178,97 @@ class Attach(Case):
         t.expect(b"int\r\n")
         self.assertEqual(t.wait(), 5)
         self.assertEqual(t.stty(), t.modes)
+
+
+class Run(Case):
+    """`msb run` on a terminal: what the keys leave is a session, and goes on."""
+
+    def shell(self, *words):
+        t = Terminal(self, *words)
+        t.expect(b"# ")
+        return t
+
+    def state(self, name="box"):
+        rows = json.loads(self.ok(self.msb("ls", "--format", "json")).out)
+        return {r["name"]: r["status"] for r in rows}.get(name)
+
+    def test_a_sandbox_with_a_name(self):
+        self.own_home()
+        t = self.shell("run", "-n", "box", "busybox")
+        t.write(b"echo $((6*7)) >/work/kept; echo is $TERM $(stty size)\r")
+        t.expect(os.environ.get("TERM", "").encode() + b" 24 80")
+        t.write(b"\x1d")
+        t.expect(b"left session main; `msb attach box main` comes back to it")
+        self.assertEqual(t.wait(), 0)
+        self.assertEqual(t.stty(), t.modes)
+        self.assertEqual(self.state(), "running")
+        # Others come and go; who comes back sees what there was, and gets the code.
+        self.assertEqual(self.ok(self.msb("exec", "box", "cat", "/work/kept")).text, "42\n")
+        t = Terminal(self, "attach", "box")
+        t.expect(b"24 80")
+        t.write(b"exit 6\r")
+        self.assertEqual(t.wait(), 6)
+        until(lambda: self.state() == "stopped", "the sandbox goes on", 30)
+        self.assertRegex(self.ok(self.msb("inspect", "box")).text, r"Exit code +6\n")
+        # Once more, with other keys, now in the sandbox that is there; it has stopped when that is back.
+        t = self.shell("run", "-n", "box", "--detach-keys", "ctrl-p,ctrl-q", "busybox")
+        t.write(b"cat /work/kept; exit 7\r")
+        t.expect(b"42")
+        self.assertEqual(t.wait(), 7)
+        self.assertEqual(self.state(), "stopped")
+        self.assertFalse(machines_of(self.home))
+        # Who runs something in it joins, can leave, and ends nothing.
+        self.ok(self.msb("start", "box"))
+        t = self.shell("run", "-n", "box", "busybox")
+        t.write(b"\x1d")
+        t.expect(b"left session 1")
+        self.assertEqual(t.wait(), 0)
+        self.assertEqual(self.state(), "running")
+        # What cannot be run, and what is stopped.
+        self.ok(self.msb("stop", "box"))
+        t = Terminal(self, "run", "-n", "box", "busybox", "--", "not-there")
+        t.expect(b"not-there")
+        self.assertEqual(t.wait(), 127)
+        self.assertEqual(self.state(), "stopped")
+        t = self.shell("run", "-n", "box", "busybox")
+        self.ok(self.msb("stop", "box"))
+        t.expect(b"stopped while the command ran")
+        self.assertEqual(t.wait(), 125)
+
+    def test_a_sandbox_without_one(self):
+        self.own_home()
+        before = tree(self.home)
+        t = self.shell("run", "busybox")
+        t.write(b"\x1d")
+        t.expect(b"left session main; `msb attach ")
+        name = t.expect(b" main`").decode()
+        self.assertEqual(t.wait(), 0)
+        self.assertEqual(self.state(name), "running")
+        t = Terminal(self, "attach", name)
+        t.write(b"exit 3\r")
+        self.assertEqual(t.wait(), 3)
+        self.nothing_left(before=before)
+        # Not left by the keys it is gone when its command is, also with a client that is killed.
+        t = self.shell("run", "busybox")
+        t.write(b"exit 4\r")
+        self.assertEqual(t.wait(), 4)
+        self.assertEqual(os.listdir(os.path.join(self.home, "sandboxes")), [])
+        t = self.shell("run", "busybox")
+        t.child.kill()
+        self.nothing_left(before=before)
+        # And the second of two signals ends a command that does not care.
+        t = Terminal(self, "run", "busybox", "--", "sh", "-c", "trap 'echo o''ne' TERM; echo ready; while :; do sleep 0.1; done")
+        t.expect(b"ready")
+        t.child.send_signal(signal.SIGTERM)
+        t.expect(b"one")
+        t.child.send_signal(signal.SIGTERM)
+        self.assertEqual(t.wait(), 143)
+        self.nothing_left(before=before)
+
+    def test_every_byte_arrives(self):
+        self.own_home()
+        t = Terminal(self, "run", "busybox", "--", "sh", "-c", "seq 200000; exit 5")
+        self.assertEqual(t.wait(), 5)
+        while b"\n200000\r" not in t.seen:
+            t.seen += os.read(t.master, 65536)
+        self.assertEqual(t.seen.split(), [str(i).encode() for i in range(1, 200001)])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`msb exec` and `shell`: commands in a sandbox that is there. A boot takes a second or two, so that
 one machine serves many questions."""
+import json
 import os
 import signal
 import subprocess
@@ -104,6 +105,66 @@ class Exec(Case):
             child.stdin.close()
             self.assertEqual(child.wait(60), 125)
             self.assertIn(b"while the command ran", child.stderr.read())
+
+    def stopped(self):
+        self.own_home()
+        self.ok(self.msb("create", "--name", "box", "busybox"))
+        self.ok(self.msb("stop", "box"))
+
+    def status(self):
+        return json.loads(self.ok(self.msb("inspect", "--format", "json", "box")).out)["status"]
+
+    def test_the_last_one_out(self):
+        self.stopped()
+
+        def enter(what):
+            child = self.start("exec", "box", "--", "sh", "-c", f"echo {what}; read x; exit 5")
+            self.assertEqual(child.stdout.readline(), what.encode() + b"\n")
+            return child
+        # Who started it goes, by itself or killed: the others go on, and the last one ends it.
+        for kill in (False, True):
+            first, second, third = enter("first"), enter("second"), enter("third")
+            if kill:
+                first.kill()
+            else:
+                first.stdin.close()
+                self.assertEqual(first.wait(60), 5)
+            second.stdin.close()
+            self.assertEqual(second.wait(60), 5)
+            self.assertEqual(self.status(), "running")
+            third.stdin.close()
+            self.assertEqual(third.wait(60), 5)
+            until(lambda: self.status() == "stopped", "it goes on", 30)
+        self.assertRegex(self.ok(self.msb("inspect", "box")).text, r"End +left\n")
+        # A session is somebody, too.
+        self.ok(self.msb("exec", "-d", "--session", "s", "box", "--", "sh", "-c", "until [ -e /tmp/go ]; do sleep 0.1; done"))
+        self.ok(self.msb("exec", "box", "true"))
+        self.assertEqual(self.status(), "running")
+        self.ok(self.msb("exec", "box", "touch", "/tmp/go"))
+        until(lambda: self.status() == "stopped", "it goes on", 30)
+        # `start` makes it stay.
+        first = enter("first")
+        self.ok(self.msb("start", "box"))
+        first.stdin.close()
+        self.assertEqual(first.wait(60), 5)
+        self.ok(self.msb("exec", "box", "true"))
+        self.assertEqual(self.status(), "running")
+
+    def test_many_want_a_stopped_one(self):
+        self.stopped()
+        # Each finds it running, starting, stopping or stopped, and gets its command run, once.
+        waiting = [self.start("exec", "box", "--", "sh", "-c", "echo x >>/work/f") for _ in range(6)]
+        for i in range(24):
+            child = waiting.pop(0)
+            out, err = child.communicate(timeout=240)
+            self.assertEqual(child.returncode, 0, err)
+            if i < 18:
+                waiting.append(self.start("exec", "box", "--", "sh", "-c", "echo x >>/work/f"))
+        self.assertEqual(self.said("wc", "-l", "/work/f").split()[0], "24")
+        # One after the other, each at the moment in which the one before it lets go.
+        for _ in range(5):
+            self.ok(self.ex("true"))
+        until(lambda: not machines_of(self.home), "it goes on", 30)
 
     def test_a_reader_that_stops_delays_nobody(self):
         self.own_home()

@@ -101,7 +101,15 @@ static void on_agent(void *arg, const struct envelope *e)
 	manage_agent(((struct world *)arg)->manager, e);
 }
 
-static const struct relay_ops relay_ops = {dial, on_ready, on_failed, on_active, on_agent};
+static void on_gone(void *arg)
+{
+	struct world *w = arg;
+
+	if (w->manager)
+		manage_gone(w->manager);
+}
+
+static const struct relay_ops relay_ops = {dial, on_ready, on_failed, on_active, on_agent, on_gone};
 
 static void on_stop(void *arg, const char *reason)
 {
@@ -405,6 +413,82 @@ static void test_drain(void **state)
 	close(fd);
 }
 
+static uint32_t leave(struct world *w, int fd)
+{
+	cleanup_answer struct control_answer a = {0};
+
+	ask(w, fd, &(struct control_request){.op = CONTROL_LEAVE});
+	assert_true(answered(w, fd, &a));
+	assert_int_equal(a.code, 0);
+	return a.clients;
+}
+
+static void test_the_last_one_out(void **state)
+{
+	struct world *w = *state;
+	int fd, one, two;
+	char c;
+
+	boot(w);
+	one = connect_to(w, "agent");
+	fd = connect_to(w, "control");
+	turn(w);
+	assert_int_equal(leave(w, fd), 1);
+	/* One who comes meanwhile counts, though nobody has let it in yet. */
+	two = connect_to(w, "agent");
+	close(one);
+	turn(w);
+	assert_string_equal(w->reason, "");
+	assert_int_equal(relay_clients(w->m.relay), 1);
+	close(two);
+	turn(w);
+	assert_string_equal(w->reason, END_LEFT);
+	/* Who comes after that is told by there being nobody. */
+	one = socket(AF_UNIX, SOCK_STREAM, 0);
+	struct sockaddr_un sun = {.sun_family = AF_UNIX};
+
+	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/agent", w->dir);
+	assert_int_equal(connect(one, (struct sockaddr *)&sun, sizeof(sun)), -1);
+	assert_int_equal(errno, ECONNREFUSED);
+	assert_int_equal(recv(fd, &c, 1, MSG_DONTWAIT), -1);
+	close(one);
+	close(fd);
+}
+
+static void test_nobody_in(void **state)
+{
+	struct world *w = *state;
+	int fd, one;
+
+	boot(w);
+	one = connect_to(w, "agent");
+	fd = connect_to(w, "control");
+	turn(w);
+	/* It has hung up before this is asked, which is enough. */
+	close(one);
+	assert_int_equal(leave(w, fd), 0);
+	assert_string_equal(w->reason, END_LEFT);
+	close(fd);
+}
+
+static void test_one_that_is_to_stay(void **state)
+{
+	struct world *w = *state;
+	int fd, one;
+
+	boot(w);
+	one = connect_to(w, "agent");
+	fd = connect_to(w, "control");
+	turn(w);
+	assert_int_equal(leave(w, fd), 1);
+	assert_int_equal(code_of(w, fd, CONTROL_STAY), 0);
+	close(one);
+	turn(w);
+	assert_true(leave(w, fd) > 0);
+	assert_string_equal(w->reason, "");
+	close(fd);
+}
+
 static void test_drain_in_time(void **state)
 {
 	struct world *w = *state;
@@ -630,6 +714,9 @@ int main(void)
 		TEST(test_ping_and_stats),
 		TEST(test_drain),
 		TEST(test_drain_in_time),
+		TEST(test_the_last_one_out),
+		TEST(test_nobody_in),
+		TEST(test_one_that_is_to_stay),
 		TEST(test_max_duration),
 		TEST(test_idle),
 		TEST(test_what_is_activity),

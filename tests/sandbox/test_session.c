@@ -28,7 +28,8 @@ struct world {
 	struct session_host *host;
 	struct end agent[AGENTS]; /* by order of sessions */
 	unsigned nagents, ended;
-	bool refuse;
+	int refuse; /* an errno */
+	bool mute;  /* agents do not become ready */
 	int code;
 };
 
@@ -40,26 +41,28 @@ static int do_connect(void *arg, struct err *err)
 	int p[2];
 
 	if (w->refuse)
-		return err_set(err, ECONNREFUSED, "there is no agent today");
+		return err_set(err, w->refuse, "there is no agent today");
 	assert_true(w->nagents < AGENTS);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, p), 0);
 	w->agent[w->nagents++] = (struct end){.fd = p[0]};
 	buf_add_be32(&b, AGENT_START);
 	buf_add_be32(&b, AGENT_START + 1000);
-	frame_put_msg(&b, 0, MSG_READY, &ready);
+	if (!w->mute)
+		frame_put_msg(&b, 0, MSG_READY, &ready);
 	assert_int_equal(write(p[0], buf_ptr(&b), buf_size(&b)), buf_size(&b));
 	buf_done(&b);
 	return p[1];
 }
 
-static void on_ended(void *arg, const char *name, int code, const struct msg_exec_failed *why)
+static void on_ended(void *arg, const char *name, const struct session_end *end)
 {
 	struct world *w = arg;
 
-	assert_true(!why || (code >= 125 && code <= 127));
+	assert_true(!end->why || (end->code >= 125 && end->code <= 127));
+	assert_int_equal(end->timed_out, end->code == 124);
 	assert_non_null(name);
 	w->ended++;
-	w->code = code;
+	w->code = end->code;
 }
 
 static const struct session_host_ops ops = {.connect = do_connect, .ended = on_ended};
@@ -395,10 +398,10 @@ static void test_what_cannot_be_run(void **state)
 	expect(w, &a, "core.exec.failed", "has ended");
 	assert_int_equal(w->code, 125);
 	/* It is not even there. */
-	w->refuse = true;
+	w->refuse = EMFILE;
 	start(w, &a, 7, NULL, false, false);
 	expect(w, &a, "core.error", "no agent today");
-	w->refuse = false;
+	w->refuse = 0;
 	start(w, &a, 8, "no good", false, false);
 	expect(w, &a, "core.error", "no good");
 	start(w, &a, 9, "twice", false, true);
@@ -526,6 +529,41 @@ static void test_a_command_waits_for_its_only_client(void **state)
 	buf_done(&b);
 	free(text);
 	end_done(&c);
+}
+
+static void test_the_sandbox_ends(void **state)
+{
+	struct world *w = *state;
+	struct end a = client(w), b = client(w), c = client(w), d = client(w);
+
+	start(w, &a, 5, NULL, false, false);
+	started(w, 0);
+	prints(w, 0, "said");
+	expect(w, &a, "session.started", NULL);
+	expect(w, &a, "core.exec.started", NULL);
+	start(w, &b, 5, NULL, false, false);
+	expect(w, &w->agent[1], "core.exec.request", "cmd");
+	/* Not asked for: the agent has gone before it said that it was ready. Then not even that.
+	 */
+	w->mute = true;
+	start(w, &c, 5, NULL, false, false);
+	shutdown(w->agent[2].fd, SHUT_RDWR);
+	expect_end(w, &c);
+	w->refuse = ECONNREFUSED;
+	start(w, &d, 5, NULL, false, false);
+	expect_end(w, &d);
+	/* What the others have still to hear is said when nobody else can come any more. */
+	session_host_close(w->host, "it is over");
+	assert_int_equal(sandbox_socket_connect(w->dirfd, SESSION_SOCKET, NULL), -ECONNREFUSED);
+	assert_int_equal(session_host_running(w->host), 0);
+	session_host_finish(w->host);
+	expect(w, &a, "core.exec.stdout", "said");
+	expect(w, &a, "core.exec.failed", "it is over");
+	expect(w, &b, "core.exec.failed", "it is over");
+	end_done(&a);
+	end_done(&b);
+	end_done(&c);
+	end_done(&d);
 }
 
 static void test_a_deadline(void **state)
@@ -699,6 +737,7 @@ int main(void)
 		TEST(test_what_cannot_be_run),
 		TEST(test_a_slow_client_delays_nobody),
 		TEST(test_a_command_waits_for_its_only_client),
+		TEST(test_the_sandbox_ends),
 		TEST(test_a_deadline),
 		TEST(test_what_is_not_kept),
 		TEST(test_limits),
