@@ -174,7 +174,7 @@ static void handle_reply(struct conn *c, uint32_t id, const char *what, struct f
 }
 
 /*
- * Acting as a user: only our file system identity changes, and only until as_root().
+ * Acting as a user: only our file system identity and directory change, and only until as_root().
  * -EIO when it did not take; an error was sent then.
  */
 static int as_user(struct conn *c, uint32_t id, const char *what, const char *spec)
@@ -191,6 +191,8 @@ static int as_user(struct conn *c, uint32_t id, const char *what, const char *sp
 	syscall(SYS_setgroups, u.ngroups, u.groups);
 	setfsgid(u.gid);
 	setfsuid(u.uid);
+	/* As a login does: where there is none, it is the root. */
+	(void)!chdir(u.home);
 	return 0;
 }
 
@@ -199,6 +201,7 @@ static void as_root(const char *spec)
 	int saved = errno;
 
 	if (spec) {
+		(void)!chdir("/");
 		setfsuid(geteuid());
 		setfsgid(getegid());
 		syscall(SYS_setgroups, 0, NULL);
@@ -571,6 +574,13 @@ static void (*const ops[FS_OPS])(struct conn *c, uint32_t id, const struct fs_op
 
 void fs_request(struct conn *c, uint32_t id, const struct msg_fs_request *req)
 {
+	const char *user = req->user;
+
 	c->sv->activity_seq++;
+	if (user && !*user)
+		user = c->sv->defaults.boot->user ? c->sv->defaults.boot->user : "";
+	if (as_user(c, id, "user", user) < 0)
+		return;
 	ops[req->op.kind](c, id, &req->op);
+	as_root(user);
 }

@@ -41,6 +41,9 @@ static const struct opt serve_opts[] = {
 	 offsetof(struct ssh_args, host), 0, NULL},
 	{0, "port", "PORT", "Listen on this port [2222]", opt_set_text,
 	 offsetof(struct ssh_args, port), 0, NULL},
+	{'u', "user", "USER",
+	 "Let everybody in as this user; '': the sandbox's [whom they ask for]", opt_set_text,
+	 offsetof(struct ssh_args, user), 0, NULL},
 	{0, "stdio", NULL, "Serve one connection on standard input and output: a ProxyCommand",
 	 opt_set_flag, offsetof(struct ssh_args, stdio), 0, NULL},
 	{0, "inactivity-timeout", "TIME", "End a connection without traffic after this long [10m]",
@@ -52,7 +55,7 @@ static const struct opt serve_opts[] = {
 static const struct opt connect_opts[] = {
 	{'n', "name", "NAME", "The sandbox, instead of the first word", opt_set_text,
 	 offsetof(struct ssh_args, name), 0, NULL},
-	{'u', "user", "USER", "Log in as this user [root]", opt_set_text,
+	{'u', "user", "USER", "Log in as this user [the sandbox's]", opt_set_text,
 	 offsetof(struct ssh_args, user), 0, NULL},
 	{0, "inactivity-timeout", "TIME", "End a connection without traffic after this long [10m]",
 	 opt_set_timeout, offsetof(struct ssh_args, idle_ns), 0, NULL},
@@ -272,15 +275,10 @@ static int become_server(const struct store *store, const struct ssh_args *a, in
 {
 	cleanup_free char *program = NULL, *keys = NULL, *shell = shell_of(dir);
 	char idle[24];
-	const char *argv[] = {"msb-ssh",
-			      "--keys",
-			      NULL,
-			      "--idle",
-			      idle,
-			      "--shell",
-			      shell ? shell : "/bin/sh",
-			      a->stdio ? "--stdio" : NULL,
-			      NULL};
+	const char *argv[] = {
+		"msb-ssh", "--keys", NULL, "--idle", idle, "--shell", shell ? shell : "/bin/sh",
+		NULL,	   NULL,     NULL, NULL};
+	size_t n = 7;
 	int r = install_find("msb-ssh", X_OK, INSTALL_HINT, &program, err);
 
 	if (r == 0)
@@ -288,6 +286,12 @@ static int become_server(const struct store *store, const struct ssh_args *a, in
 	if (r < 0)
 		return r;
 	argv[2] = keys;
+	if (a->user) {
+		argv[n++] = "--user";
+		argv[n++] = a->user;
+	}
+	if (a->stdio)
+		argv[n++] = "--stdio";
 	snprintf(idle, sizeof(idle), "%llu",
 		 a->forever   ? 0ull
 		 : a->idle_ns ? (unsigned long long)(a->idle_ns + 999999999) / 1000000000
@@ -367,7 +371,7 @@ static int own_key(const struct store *store, char **ret, struct err *err)
 
 static int connect_to(struct cli *cli, int argc, char **argv)
 {
-	struct ssh_args a = {.user = "root"};
+	struct ssh_args a = {0};
 	cleanup_words struct opt_words words = {0};
 	cleanup_store struct store *store = NULL;
 	cleanup_free char *key = NULL, *self = NULL, *proxy = NULL, *ssh = NULL, *idle = NULL;
@@ -405,7 +409,8 @@ static int connect_to(struct cli *cli, int argc, char **argv)
 			   : strdup("");
 	/* Names hold nothing that a shell understands; the path of the program may. */
 	proxy = self && idle && !strpbrk(self, "'%")
-			? str_fmt("ProxyCommand='%s' ssh serve %s --stdio %s", self, idle, name)
+			? str_fmt("ProxyCommand='%s' ssh serve %s --stdio %s %s", self, idle,
+				  a.user ? "" : "--user=''", name)
 			: NULL;
 	/* Both ends of the line are ours: there is nobody whose key could be another's. */
 	const char *const fixed[] = {"ssh",
@@ -424,7 +429,7 @@ static int connect_to(struct cli *cli, int argc, char **argv)
 				     "-i",
 				     key,
 				     "-l",
-				     a.user,
+				     a.user ? a.user : "sandbox",
 				     name,
 				     "--"};
 
@@ -452,9 +457,9 @@ static const struct verb subs[] = {
 	{.name = "serve",
 	 .args = "[OPTIONS] NAME",
 	 .summary = "Let SSH clients into a sandbox",
-	 .details = "Keys that `msb ssh authorize` was told get in, as the user they ask for. "
-		    "Shells, commands,\n"
-		    "sftp, scp, -L and -D work. Nothing runs in the sandbox for it.",
+	 .details = "Keys that `msb ssh authorize` was told get in, as the user they ask for, "
+		    "or --user. Shells,\n"
+		    "commands, sftp, scp, -L and -D work. Nothing runs in the sandbox for it.",
 	 .opts = serve_opts,
 	 .nopts = ARRAY_SIZE(serve_opts),
 	 .run = serve},

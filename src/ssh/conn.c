@@ -37,7 +37,7 @@ struct chan {
 	enum chan_kind kind;
 	struct agent_client *agent;
 	struct agent_exec *exec;
-	struct agent_stream *tcp;
+	struct agent_stream *tcp, *home; /* home: asked for */
 	struct sftp *sftp;
 	struct buf out[2]; /* to the client: output, error output */
 	struct strv argv, env;
@@ -152,15 +152,21 @@ static void exec_exited(void *arg, int code)
 	end(h, true, code);
 }
 
+static void refuse(struct chan *h, const char *why)
+{
+	char text[400];
+	int n = snprintf(text, sizeof(text), "cannot run it: %s%s", why ? why : "no reason given",
+			 h->tty ? "\r\n" : "\n");
+
+	to_client(h, 2, text, MIN((size_t)n, sizeof(text) - 1));
+}
+
 static void exec_failed(void *arg, const struct msg_exec_failed *why)
 {
 	struct chan *h = arg;
-	char text[400];
-	int n = snprintf(text, sizeof(text), "cannot run it: %s%s",
-			 why->message ? why->message : "no reason given", h->tty ? "\r\n" : "\n");
 
 	h->exec = NULL;
-	to_client(h, 2, text, MIN((size_t)n, sizeof(text) - 1));
+	refuse(h, why->message);
 	end(h, true, why->kind == EXEC_NOT_FOUND ? 127 : 126);
 }
 
@@ -311,15 +317,22 @@ static void on_close(ssh_session s, ssh_channel ch, void *arg)
 
 /* ---- channels ---- */
 
-static void start_sftp(struct chan *h);
+static int ask_home(struct chan *h);
+
+/* Who they are in the guest; empty: its default user. */
+static const char *guest_user(const struct conn *c)
+{
+	return c->o->user ? c->o->user : c->user;
+}
 
 static void agent_ready(void *arg, const struct msg_ready *ready)
 {
 	struct chan *h = arg;
+	const char *user = guest_user(h->conn);
 	struct agent_exec_start start = {
 		.argv = &h->argv,
 		.env = &h->env,
-		.user = h->conn->user,
+		.user = *user ? user : NULL,
 		.tty = h->tty,
 		.rows = h->rows,
 		.cols = h->cols,
@@ -335,7 +348,7 @@ static void agent_ready(void *arg, const struct msg_ready *ready)
 		r = agent_stream_new(&h->tcp, h->agent, MSG_TCP_CONNECT, &connect, &tcp_ops, h,
 				     &err);
 	else
-		start_sftp(h);
+		r = ask_home(h);
 	if (r < 0)
 		end(h, true, 255);
 }
@@ -346,7 +359,7 @@ static void agent_closed(void *arg, const struct err *why)
 
 	(void)why;
 	h->exec = NULL;
-	h->tcp = NULL;
+	h->tcp = h->home = NULL;
 	end(h, h->kind != CHAN_TCP, 255);
 }
 
@@ -371,18 +384,38 @@ static void sftp_send(void *arg, const void *p, size_t n)
 	to_client(arg, 1, p, n);
 }
 
-static void start_sftp(struct chan *h)
+/* Files are the business of a user, who may not be there. */
+static void home_message(void *arg, const struct envelope *env, bool last)
 {
-	const struct sftp_out out = {.send = sftp_send, .arg = h};
-	char home[80];
+	const struct sftp_out out = {.send = sftp_send, .arg = arg};
+	struct chan *h = arg;
+	struct msg_fs_response m = {0};
 
-	snprintf(home, sizeof(home), "%s%s", strcmp(h->conn->user, "root") ? "/home/" : "/",
-		 h->conn->user);
-	h->sftp = sftp_new(h->agent, home, &out);
-	if (h->sftp)
+	if (!last)
+		return;
+	h->home = NULL;
+	if (msg_kind_of(env->type) == MSG_FS_RESPONSE && frame_payload(env, &m, NULL) == 0 &&
+	    m.ok && m.has_data && m.data.kind == FS_RESULT_PATH)
+		h->sftp = sftp_new(h->agent, guest_user(h->conn), m.data.path, &out);
+	if (h->sftp) {
 		more_input(h);
-	else
+	} else {
+		refuse(h, m.error);
 		end(h, true, 255);
+	}
+	msg_free(MSG_FS_RESPONSE, &m);
+}
+
+static const struct agent_stream_ops home_ops = {.message = home_message, .room = more_input};
+
+static int ask_home(struct chan *h)
+{
+	struct msg_fs_request m = {
+		.op = {.kind = FS_REAL_PATH, .path = (char *)(uintptr_t) "."},
+		.user = (char *)(uintptr_t)guest_user(h->conn),
+	};
+
+	return agent_stream_new(&h->home, h->agent, MSG_FS_REQUEST, &m, &home_ops, h, NULL);
 }
 
 static int on_pty(ssh_session s, ssh_channel ch, const char *term, int width, int height, int px,
@@ -508,6 +541,8 @@ static void free_channel(struct chan *h)
 	*p = h->next;
 	h->conn->nchans--;
 	sftp_free(h->sftp);
+	if (h->home)
+		agent_stream_drop(h->home);
 	agent_client_free(h->agent);
 	ssh_remove_channel_callbacks(h->ch, &h->cb);
 	ssh_channel_free(h->ch);
@@ -678,6 +713,8 @@ int conn_serve(int fd, const struct ssh_options *o)
 	c.event = ssh_event_new();
 	if (!bind || !c.session || !c.event || r < 0 || greet(&c, bind, fd) < 0)
 		return 1;
+	/* Else libssh would wait for a client in the middle of a write, which waits for us. */
+	(void)io_set_nonblock(fd, true);
 	c.idle.fn = on_idle;
 	c.sock.fn = on_socket;
 	c.sock.fd = ssh_get_fd(c.session);

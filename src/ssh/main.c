@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* msb-ssh --keys FILE [--shell PATH] [--idle SECONDS] [--stdio]: started by msb; see ssh.h. */
+/* msb-ssh --keys FILE [--shell PATH] [--user USER] [--idle SECONDS] [--stdio]: see ssh.h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <libssh/libssh.h>
@@ -142,6 +142,8 @@ int main(int argc, char **argv)
 			o.authorized = value;
 		else if (value && str_eq(argv[i], "--shell"))
 			o.shell = value;
+		else if (value && str_eq(argv[i], "--user"))
+			o.user = value;
 		else if (value && str_eq(argv[i], "--idle") &&
 			 str_to_u64(value, UINT32_MAX, &n) == 0)
 			o.idle_ns = n * 1000000000ull;

@@ -56,6 +56,8 @@ enum {
 
 enum { FX_OK, FX_EOF, FX_NO_SUCH_FILE, FX_PERMISSION_DENIED, FX_FAILURE, FX_BAD_MESSAGE };
 #define FX_OP_UNSUPPORTED 8
+/* As sshd's. */
+#define UMASK 022u
 
 enum { ATTR_SIZE = 1, ATTR_UIDGID = 2, ATTR_PERMISSIONS = 4, ATTR_ACMODTIME = 8 };
 enum {
@@ -83,7 +85,7 @@ struct sftp {
 	struct buf in;
 	struct request *requests;
 	unsigned pending;
-	char home[80];
+	char *user, *home;
 	bool greeted;
 };
 
@@ -323,7 +325,7 @@ static const struct agent_stream_ops stream_ops = {.message = on_message, .room 
 
 static struct request *ask(struct sftp *s, uint32_t id, uint8_t type, const struct fs_op *op)
 {
-	struct msg_fs_request m = {.op = *op};
+	struct msg_fs_request m = {.op = *op, .user = s->user};
 	struct request *r = calloc(1, sizeof(*r));
 
 	if (!r) {
@@ -357,7 +359,7 @@ static char *get_path(struct sftp *s, struct cur *c, char to[PATH_SIZE])
 	const uint8_t *p;
 	size_t n, at = 0;
 
-	if (!get_string(c, &p, &n) || n + sizeof(s->home) + 2 > PATH_SIZE || memchr(p, 0, n) ||
+	if (!get_string(c, &p, &n) || n + strlen(s->home) + 2 > PATH_SIZE || memchr(p, 0, n) ||
 	    !cbor_utf8_valid(p, n)) {
 		c->bad = true;
 		return NULL;
@@ -502,7 +504,8 @@ static void do_request(struct sftp *s, uint8_t type, uint32_t id, struct cur *c)
 		op.path = get_path(s, c, one);
 		get_attrs(c, &op.attrs);
 		op.has_mode = op.attrs.has_mode;
-		op.mode = op.attrs.mode;
+		/* The agent takes it as it is, and clients ask for 0777. */
+		op.mode = op.attrs.mode & ~UMASK;
 		break;
 	case FXP_LSTAT:
 	case FXP_STAT:
@@ -603,16 +606,20 @@ unsigned sftp_pending(const struct sftp *s)
 	return s->pending;
 }
 
-struct sftp *sftp_new(struct agent_client *agent, const char *home, const struct sftp_out *out)
+struct sftp *sftp_new(struct agent_client *agent, const char *user, const char *home,
+		      const struct sftp_out *out)
 {
 	struct sftp *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return NULL;
+	s->user = strdup(user);
+	s->home = strdup(home);
+	if (!s->user || !s->home)
+		return sftp_free(s);
 	s->agent = agent;
 	s->out = *out;
 	s->in.max = 4u << 20;
-	snprintf(s->home, sizeof(s->home), "%s", home);
 	return s;
 }
 
@@ -625,6 +632,8 @@ struct sftp *sftp_free(struct sftp *s)
 		drop(s->requests);
 	}
 	buf_done(&s->in);
+	free(s->user);
+	free(s->home);
 	free(s);
 	return NULL;
 }

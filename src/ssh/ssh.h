@@ -31,6 +31,7 @@ enum {
 struct ssh_options {
 	const char *authorized; /* path of the authorized_keys file */
 	const char *shell;
+	const char *user; /* everybody's; NULL: the one they ask for; empty: the sandbox's */
 	uint64_t idle_ns; /* 0: for ever */
 	bool stdio;
 };
@@ -45,8 +46,9 @@ struct sftp_out {
 	void (*send)(void *arg, const void *p, size_t n);
 	void *arg;
 };
-/* @home is where relative paths begin. */
-struct sftp *sftp_new(struct agent_client *agent, const char *home, const struct sftp_out *out);
+/* @user as above, but for NULL; @home, which is where relative paths begin, is its. */
+struct sftp *sftp_new(struct agent_client *agent, const char *user, const char *home,
+		      const struct sftp_out *out);
 struct sftp *sftp_free(struct sftp *s);
 /* Bytes from the client. False: it broke the protocol. */
 bool sftp_input(struct sftp *s, const void *p, size_t n);

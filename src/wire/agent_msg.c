@@ -325,7 +325,10 @@ static const struct wire_table fs_op = {
 	.nvariants = FS_OPS,
 };
 
-static const struct wire_field fs_request_fields[] = {FN(struct msg_fs_request, op, fs_op)};
+static const struct wire_field fs_request_fields[] = {
+	FN(struct msg_fs_request, op, fs_op),
+	TS(struct msg_fs_request, user),
+};
 TABLE(fs_request, struct msg_fs_request, "fs.request");
 
 static const struct wire_field fs_entry_fields[] = {

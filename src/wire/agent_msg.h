@@ -248,6 +248,11 @@ struct fs_op {
 
 struct msg_fs_request {
 	struct fs_op op;
+	/*
+	 * NULL: root, as all clients before have it. Else this user's rights are what counts, and
+	 * relative paths are from its home; empty: the sandbox's user.
+	 */
+	char *user;
 };
 
 struct fs_entry {

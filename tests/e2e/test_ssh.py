@@ -42,6 +42,49 @@ class Ssh(Case):
         child = self.start("ssh", "serve", "box", "--port", "0", *options)
         return child, int(child.stderr.readline().split(b" -p ")[1].split()[0])
 
+    def test_who_they_are(self):
+        """Commands and files are of one user: the sandbox's, unless somebody says otherwise."""
+        key = self.key()
+        self.running("of-user", "-u", "user")
+        said = "id -un; echo $HOME; pwd"
+        self.assertEqual(self.ok(self.msb("ssh", "of-user", "--", said)).text, "user\n/home/user\n/work\n")
+        self.assertEqual(self.ok(self.msb("ssh", "-u", "root", "of-user", "--", said)).text, "root\n/root\n/work\n")
+
+        def options(*serve):
+            words = self.options(key)
+            words[-1] = f"ProxyCommand={MSB} ssh serve of-user --stdio " + " ".join(serve)
+            return words
+
+        def batch(script, *serve, user="user"):
+            return self.call("sftp", *options(*serve), "-b", "-", user + "@box", input=script.encode())
+        with open(self.path("file"), "w") as f:
+            f.write("of user\n")
+        # As the one they ask for, in its home, with its rights.
+        self.assertIn("/home/user", self.ok(batch("pwd\nput %s mine\nmkdir dir\nput %s dir/too" % ((self.path("file"),) * 2))).text)
+        owners = self.ok(self.msb("exec", "-u", "root", "of-user", "--", "stat", "-c", "%U %a %n", "/home/user/mine",
+                                  "/home/user/dir", "/home/user/dir/too")).text
+        self.assertEqual(owners, "user 644 /home/user/mine\nuser 755 /home/user/dir\nuser 644 /home/user/dir/too\n")
+        self.ok(self.msb("exec", "-u", "root", "of-user", "--", "sh", "-c",
+                         "echo secret >/root/s; chmod 600 /root/s; chmod 700 /root; mkdir /root/d"))
+        for script in ("get /root/s %s" % self.path("s"), "put %s /etc/new" % self.path("file"), "rm /etc/passwd",
+                       "mkdir /root/x", "ls /root", "chmod 777 /etc/passwd", "rename /etc/passwd /etc/other",
+                       "chown 1000 /bin/busybox", "symlink a /etc/b"):
+            done = batch(script)
+            self.assertNotEqual(done.code, 0, script)
+            self.assertRegex(done.messages.lower(), "permission|not permitted|not found", script)
+        self.assertFalse(os.path.exists(self.path("s")))
+        # root is root, and may do that.
+        self.ok(batch("get /root/s %s\nmkdir /root/x" % self.path("s"), user="root"))
+        self.assertEqual(open(self.path("s")).read(), "secret\n")
+        # --user is everybody's, whatever they ask for; empty is the sandbox's.
+        self.assertIn("/home/user", self.ok(batch("pwd", "--user=user", user="root")).text)
+        self.assertIn("/home/user", self.ok(batch("pwd", "--user=''", user="root")).text)
+        self.assertIn("/root", self.ok(batch("pwd", "-u", "root")).text)
+        self.assertEqual(self.ok(self.call("ssh", *options("--user=user"), "root@box", "id -un")).text, "user\n")
+        done = batch("pwd", user="nosuch")
+        self.assertNotEqual(done.code, 0)
+        self.assertIn("nosuch", done.messages)
+
     def test_our_own_client(self):
         done = self.msb("ssh", "box", "--", "echo out; echo err >&2; id -un; exit 9")
         self.assertEqual((done.code, done.out, done.err), (9, b"out\nroot\n", b"err\n"))

@@ -40,7 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!agent && (loop_new(&loop, NULL) < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, p) < 0 ||
 		       agent_client_new(&agent, loop, p[0], &ops, NULL, NULL) < 0))
 		abort();
-	s = sftp_new(agent, "/root", &out);
+	s = sftp_new(agent, "", "/root", &out);
 	/* In two pieces, wherever the first byte says. */
 	if (s && size) {
 		size_t cut = data[0] % size;

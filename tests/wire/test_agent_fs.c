@@ -122,7 +122,7 @@ static void test_write_read(void **state)
 {
 	cleanup_free uint8_t *data = malloc(SIZE);
 	struct fs_op op = {.kind = FS_WRITE, .has_len = true, .len = SIZE};
-	struct msg_fs_request req;
+	struct msg_fs_request req = {0};
 	struct rng rng = {9};
 	size_t got_bytes = 0;
 	struct stat st;
