@@ -3,9 +3,9 @@
  * Filesystem operations: core.fs.*.
  *
  * They run as the guest's root, unless the request names a user, on the guest's paths as the guest
- * sees them: the client may do anything inside the sandbox, so links are followed where the protocol says so and nothing is
- * confined. Reads and writes are streams; what may take long (copying, removing trees) runs in a
- * helper process. Handles belong to their connection.
+ * sees them: the client may do anything inside the sandbox, so links are followed where the
+ * protocol says so and nothing is confined. Reads and writes are streams; what may take long
+ * (copying, removing trees) runs in a helper process. Handles belong to their connection.
  *
  * fs.c: the table and handles; fs_attr.c: metadata; fs_stream.c: reads and writes; fs_tree.c:
  * copying and removing; fs_archive.c: trees as tar streams.
