@@ -18,8 +18,10 @@
 #include "base/str.h"
 #include "cli/background.h"
 #include "cli/cli.h"
+#include "cli/modify_net.h"
 #include "image/image.h"
 #include "sandbox/control_client.h"
+#include "sandbox/net_change.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
@@ -35,17 +37,22 @@ enum field {
 	WORKDIR,
 	ENV,
 	LABELS,
+	NET,
+	NET_RULES,
+	NET_LIMITS,
+	PORTS,
 	FIELDS,
 };
 
 static const char *const field_names[FIELDS] = {
-	"cpus", "max_cpus", "memory", "max_duration", "idle_timeout", "workdir", "env", "labels",
+	"cpus", "max_cpus", "memory", "max_duration", "idle_timeout", "workdir",
+	"env",	"labels",   "net",    "net_rules",    "net_limits",   "ports",
 };
 
 struct modify_args {
 	struct sandbox_spec wishes; /* those that were named: */
 	bool named[FIELDS];
-	struct strv env_rm, label_rm;
+	struct strv env_rm, label_rm, net_rule_rm, port_rm;
 	const char *workdir;
 	bool dry_run, next_start, restart, json, quiet;
 };
@@ -55,6 +62,8 @@ static void args_done(struct modify_args *a)
 	sandbox_spec_done(&a->wishes);
 	strv_done(&a->env_rm);
 	strv_done(&a->label_rm);
+	strv_done(&a->net_rule_rm);
+	strv_done(&a->port_rm);
 }
 
 /* "none" takes a limit away. */
@@ -110,7 +119,30 @@ static int remove_key(const struct opt *o, void *target, const char *value, stru
 		       : 0;
 }
 
+/* Said as for a new sandbox. */
+static int set_net(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct modify_args *a = target;
+
+	a->named[o->number] = true;
+	return modify_net_set(&a->wishes, o->name, value, err);
+}
+
+static int remove_net(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct modify_args *a = target;
+
+	a->named[o->number] = true;
+	return strv_add(o->number == PORTS ? &a->port_rm : &a->net_rule_rm, value) < 0
+		       ? err_set(err, ENOMEM, "out of memory")
+		       : 0;
+}
+
 #define ARGS(f) offsetof(struct modify_args, f)
+#define LIMIT(opt, arg, help)                                                                      \
+	{                                                                                          \
+		0, opt, arg "|none", help, set_net, 0, NET_LIMITS                                  \
+	}
 
 static const struct opt modify_opts[] = {
 	{'c', "cpus", "N", "CPUs; at once up to --max-cpus of its start", set_field, 0, CPUS},
@@ -126,6 +158,30 @@ static const struct opt modify_opts[] = {
 	{0, "env-rm", "KEY", "No longer set a variable (repeatable)", remove_key, 0, ENV},
 	{0, "label", "KEY[=VALUE]", "Attach a label (repeatable)", set_field, 0, LABELS},
 	{0, "label-rm", "KEY", "Remove a label (repeatable)", remove_key, 0, LABELS},
+	{'p', "port", "[BIND:]HOST:GUEST[/udp]",
+	 "Publish a port of the guest, or a range (repeatable)", set_net, 0, PORTS},
+	{0, "port-rm", "[BIND:]HOST:GUEST[/udp]", "No longer publish it (repeatable)", remove_net,
+	 0, PORTS},
+	{0, "net", "PROFILE[,...]", "What the guest may reach, in place of what was said", set_net,
+	 0, NET},
+	{0, "net-default", "allow|deny", "What no rule decides, both ways, in place of profiles",
+	 set_net, 0, NET},
+	{0, "net-default-egress", "allow|deny", "The same, what the guest begins", set_net, 0, NET},
+	{0, "net-default-ingress", "allow|deny", "The same, what comes in", set_net, 0, NET},
+	{0, "net-rule", "RULE[,...]", "A rule before those that there are (repeatable)", set_net, 0,
+	 NET_RULES},
+	{0, "net-rule-rm", "RULE[,...]", "Remove a rule, as it was said (repeatable)", remove_net,
+	 0, NET_RULES},
+	LIMIT("max-connections", "N", "Connections at a time"),
+	LIMIT("max-connection-rate", "N[/TIME]", "New connections in a time"),
+	LIMIT("net-egress-bandwidth", "SIZE[/TIME]", "Bytes from the guest in a time"),
+	LIMIT("net-egress-bandwidth-burst", "SIZE", "Bytes above that, once"),
+	LIMIT("net-egress-ops", "N[/TIME]", "Frames from the guest in a time"),
+	LIMIT("net-egress-ops-burst", "N", "Frames above that, once"),
+	LIMIT("net-ingress-bandwidth", "SIZE[/TIME]", "Bytes to the guest in a time"),
+	LIMIT("net-ingress-bandwidth-burst", "SIZE", "Bytes above that, once"),
+	LIMIT("net-ingress-ops", "N[/TIME]", "Frames to the guest in a time"),
+	LIMIT("net-ingress-ops-burst", "N", "Frames above that, once"),
 	{0, "dry-run", NULL, "Only show what would be done, and when", opt_set_flag, ARGS(dry_run),
 	 0},
 	{0, "next-start", NULL, "Leave the machine as it is; its next one is as asked for",
@@ -233,7 +289,8 @@ static int apply(struct subject *s, const struct modify_args *a, struct err *err
 	r |= with(&to->labels, &w->labels);
 	if (r)
 		return err_set(err, ENOMEM, "out of memory");
-	return sandbox_spec_check(to, err);
+	r = modify_net_apply(to, w, &a->net_rule_rm, &a->port_rm, err);
+	return r < 0 ? r : sandbox_spec_check(to, err);
 }
 
 static void add_ms(struct buf *b, uint64_t ms)
@@ -277,6 +334,22 @@ static void describe(const struct sandbox_spec *s, enum field f, struct buf *b)
 		break;
 	case ENV:
 		add_list(b, &s->env);
+		break;
+	case NET:
+		buf_addf(b, "%s", s->net ? s->net : s->net_egress ? "" : "public");
+		if (s->net_egress)
+			buf_addf(b, "egress %s", s->net_egress);
+		if (s->net_ingress)
+			buf_addf(b, "%singress %s", buf_size(b) ? ", " : "", s->net_ingress);
+		break;
+	case NET_RULES:
+		add_list(b, &s->net_rules);
+		break;
+	case NET_LIMITS:
+		add_list(b, &s->net_limits);
+		break;
+	case PORTS:
+		add_list(b, &s->ports);
 		break;
 	default:
 		add_list(b, &s->labels);
@@ -418,6 +491,12 @@ static int ask_live(struct subject *s, enum field f, struct err *err)
 	case WORKDIR:
 	case ENV:
 		return ask_defaults(s, err);
+	case NET:
+	case NET_RULES:
+	case NET_LIMITS:
+		return sandbox_net_tell(s->control, to, err);
+	case PORTS:
+		return sandbox_net_ports(s->control, s->dir, &s->old.spec, to, err);
 	default:
 		return 0;
 	}
@@ -621,8 +700,10 @@ const struct verb verb_modify = {
 	.details =
 		"CPUs come and go while it runs, up to those that it was started with "
 		"(--max-cpus); those\n"
-		"beyond do not run, whatever the guest does. Limits and labels change at once, "
-		"environment and\n"
+		"beyond do not run, whatever the guest does. Limits, labels and the network change "
+		"at "
+		"once, and\n"
+		"connections that are denied now are cut; environment and\n"
 		"working directory for commands to come. Without --next-start, nothing is changed "
 		"at all where\n"
 		"something needs a restart.",

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,6 +20,8 @@ struct control_call {
 	struct loop_source source;
 	struct buf in, out;
 	bool pending, gone;
+	int fds[CONTROL_FDS_MAX]; /* that came, for the request that is coming */
+	unsigned nfds;
 	struct control_call *next;
 };
 
@@ -32,6 +35,12 @@ struct control {
 	unsigned nclients;
 };
 
+static void drop_fds(struct control_call *k)
+{
+	while (k->nfds)
+		close_fd(k->fds[--k->nfds]);
+}
+
 static void client_free(struct control_call *k)
 {
 	struct control *c = k->control;
@@ -42,6 +51,7 @@ static void client_free(struct control_call *k)
 	*at = k->next;
 	loop_del(&k->source);
 	close_fd(k->source.fd);
+	drop_fds(k);
 	buf_done(&k->in);
 	buf_done(&k->out);
 	free(k);
@@ -83,6 +93,7 @@ static bool next_call(struct control_call *k)
 	struct control *c = k->control;
 	struct control_request q = {0};
 	struct err err = ERR_INIT;
+	int fds[CONTROL_FDS_MAX];
 	int r = control_request_take(&k->in, &q, &err);
 
 	if (r < 0) {
@@ -98,9 +109,49 @@ static bool next_call(struct control_call *k)
 	k->pending = true;
 	watch(k);
 	/* It may be answered in there; then on_event() goes on when it was sent. */
+	q.fds = fds;
+	q.nfds = k->nfds;
+	memcpy(fds, k->fds, k->nfds * sizeof(*fds));
+	k->nfds = 0;
 	c->fn(c->arg, k, &q);
+	for (unsigned i = 0; i < q.nfds; i++)
+		close_fd(fds[i]);
 	control_request_done(&q);
 	return true;
+}
+
+/* Bytes, and descriptors with them. */
+static ssize_t receive(struct control_call *k, void *p, size_t n)
+{
+	union {
+		struct cmsghdr align;
+		char b[CMSG_SPACE(sizeof(k->fds))];
+	} control;
+	struct iovec iov = {p, n};
+	struct msghdr m = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+	ssize_t got = recvmsg(k->source.fd, &m, MSG_CMSG_CLOEXEC);
+
+	for (struct cmsghdr *c = got > 0 ? CMSG_FIRSTHDR(&m) : NULL; c; c = CMSG_NXTHDR(&m, c)) {
+		size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < count; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(fd), sizeof(fd));
+			if (k->nfds < CONTROL_FDS_MAX)
+				k->fds[k->nfds++] = fd;
+			else
+				close_fd(fd);
+		}
+	}
+	return got;
 }
 
 static void on_event(struct loop_source *s, uint32_t events)
@@ -122,7 +173,7 @@ static void on_event(struct loop_source *s, uint32_t events)
 	}
 	if ((events & EPOLLIN) && !k->pending) {
 		void *to = buf_reserve(&k->in, CHUNK);
-		ssize_t n = to ? recv(s->fd, to, CHUNK, 0) : 0;
+		ssize_t n = to ? receive(k, to, CHUNK) : 0;
 
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return;

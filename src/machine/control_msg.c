@@ -21,7 +21,7 @@ static const char *const op_names[] = {
 	[CONTROL_RESUME] = "resume", [CONTROL_DRAIN] = "drain", [CONTROL_TOUCH] = "touch",
 	[CONTROL_LIMITS] = "limits", [CONTROL_CPUS] = "cpus",	[CONTROL_MEMORY] = "memory",
 	[CONTROL_DEFAULTS] = "env",  [CONTROL_LEAVE] = "leave", [CONTROL_STAY] = "stay",
-	[CONTROL_OPS] = NULL,
+	[CONTROL_NET] = "net",	     [CONTROL_PORTS] = "ports", [CONTROL_OPS] = NULL,
 };
 
 static const struct wire_field request_fields[] = {
@@ -33,6 +33,10 @@ static const struct wire_field request_fields[] = {
 	F(control_request, memory, WIRE_U64, .flags = WIRE_DEFAULT),
 	F(control_request, env, WIRE_TEXTS, .flags = WIRE_DEFAULT | WIRE_SKIP | WIRE_SECRET),
 	TEXT(control_request, workdir),
+	F(control_request, net, WIRE_STRUCT, .flags = WIRE_OPTIONAL | WIRE_SKIP,
+	  .has = offsetof(struct control_request, has_net), .table = &vm_net_table),
+	F(control_request, ports_add, WIRE_TEXTS, .flags = WIRE_DEFAULT | WIRE_SKIP),
+	F(control_request, ports_rm, WIRE_TEXTS, .flags = WIRE_DEFAULT | WIRE_SKIP),
 };
 static const struct wire_table request_table = TABLE(control_request, request_fields);
 

@@ -12,6 +12,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "machine/vm_config.h"
 #include "wire/codec.h"
 
 enum control_op {
@@ -27,6 +28,8 @@ enum control_op {
 	CONTROL_DEFAULTS, /* what new sessions get: env and workdir */
 	CONTROL_LEAVE,	  /* stop once no client is left; an answer with those there are */
 	CONTROL_STAY,	  /* do not, whatever was or will be said about that */
+	CONTROL_NET,	  /* net takes the place of what was, its ports aside */
+	CONTROL_PORTS,	  /* publish those, no longer publish these; sockets come along */
 	CONTROL_OPS,
 };
 
@@ -40,7 +43,20 @@ struct control_request {
 	uint64_t memory;
 	struct wire_texts env; /* "K=V" */
 	char *workdir;
+	bool has_net;
+	struct vm_net net;
+	/* As vm_report has them. */
+	struct wire_texts ports_add, ports_rm;
+	/*
+	 * Descriptors that came along, in order: for ports_add, listening where that is TCP.
+	 * Whoever takes one leaves -1; the rest is closed when the request was dealt with.
+	 */
+	int *fds;
+	unsigned nfds;
 };
+
+/* What the kernel lets through in one message is 253. */
+#define CONTROL_FDS_MAX 250
 
 struct control_stats {
 	bool paused, draining;

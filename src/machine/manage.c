@@ -12,6 +12,7 @@
 #include "machine/control.h"
 #include "machine/engine.h"
 #include "machine/machine.h"
+#include "machine/net.h"
 #include "machine/relay.h"
 #include "virtio/blk.h"
 
@@ -535,6 +536,31 @@ static void set_defaults(struct manager *g, struct control_call *call,
 	control_fail(call, &err);
 }
 
+/* ---- the network ---- */
+
+static void change_net(struct manager *g, struct control_call *call,
+		       const struct control_request *q)
+{
+	struct err err = ERR_INIT;
+	int r = 0;
+
+	if (!g->m->net)
+		r = err_set(&err, ERR_UNSUPPORTED, "it has no network");
+	else if (q->op == CONTROL_NET && q->has_net)
+		r = machine_net_change(g->m->net, &q->net, &err);
+	else if (q->op == CONTROL_PORTS && q->ports_add.n != q->nfds)
+		r = err_set(&err, EINVAL, "%zu ports came with %u sockets", q->ports_add.n,
+			    q->nfds);
+	else if (q->op == CONTROL_PORTS)
+		r = machine_net_ports(g->m->net, &q->ports_add, q->fds, true, &err);
+	if (r == 0 && q->op == CONTROL_PORTS)
+		r = machine_net_ports(g->m->net, &q->ports_rm, NULL, false, &err);
+	if (r < 0)
+		control_fail(call, &err);
+	else
+		control_ok(call);
+}
+
 /* ---- the rest ---- */
 
 static void begin_drain(struct manager *g, struct control_call *call, uint64_t timeout)
@@ -622,6 +648,10 @@ static void on_call(void *arg, struct control_call *call, const struct control_r
 	case CONTROL_STAY:
 		g->stays = true;
 		control_ok(call);
+		return;
+	case CONTROL_NET:
+	case CONTROL_PORTS:
+		change_net(g, call, q);
 		return;
 	default:
 		err_set(&err, ERR_UNSUPPORTED, "this machine cannot do \"%s\"",

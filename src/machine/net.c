@@ -19,6 +19,7 @@ struct machine_net {
 	struct virtio_device *dev;
 	struct net_host *host;
 	bool started;
+	unsigned most_flows; /* that this process can have */
 	struct exec_log *exec_log;
 	struct flow_log log;
 	struct loop_timer log_timer;
@@ -186,14 +187,11 @@ static int make_policy(const struct vm_net *c, struct net_policy *p, struct err 
 	return r;
 }
 
-static int configure(const struct vm_net *c, struct stack_config *s, struct err *err)
+/* What can change: the policy, and limits. */
+static int govern(const struct vm_net *c, unsigned most_flows, struct stack_config *s,
+		  struct err *err)
 {
-
-	net_plan(s, c->ipv6);
-	net_plan_resolvers(s, "/etc/resolv.conf");
-	s->max_flows = net_host_flows();
-	if (getrandom(s->seed, sizeof(s->seed), 0) != sizeof(s->seed))
-		return err_errno(err, "the host gives no random numbers");
+	s->max_flows = most_flows;
 	for (size_t i = 0; i < c->limits.n; i++) {
 		int r = net_limits_set_pair(&s->limits, c->limits.v[i], err);
 
@@ -205,21 +203,22 @@ static int configure(const struct vm_net *c, struct stack_config *s, struct err 
 	return make_policy(c, &s->policy, err);
 }
 
-static int describe_port(const struct net_port *p, struct strv *to)
+static int configure(const struct vm_net *c, unsigned most_flows, struct stack_config *s,
+		     struct err *err)
 {
-	const char *proto = p->proto == IPPROTO_UDP ? "udp" : "tcp";
-	char text[NET_ADDR_TEXT];
-	bool colons;
 
-	net_addr_text(&p->bind, text);
-	colons = strchr(text, ':');
-	return strv_addf(to, "%s%s%s:%u->%u/%s", colons ? "[" : "", text, colons ? "]" : "",
-			 p->port, p->guest_port, proto);
+	net_plan(s, c->ipv6);
+	net_plan_resolvers(s, "/etc/resolv.conf");
+	if (getrandom(s->seed, sizeof(s->seed), 0) != sizeof(s->seed))
+		return err_errno(err, "the host gives no random numbers");
+	return govern(c, most_flows, s, err);
 }
 
 static int open_ports(const struct vm_net *c, struct net_port *ports, unsigned *n,
 		      struct strv *published, struct err *err)
 {
+	char text[NET_PORT_TEXT];
+
 	for (size_t i = 0; i < c->ports.n; i++) {
 		int r = net_port_parse(c->ports.v[i], ports + *n, NET_PORTS_MAX - *n, err);
 
@@ -228,7 +227,7 @@ static int open_ports(const struct vm_net *c, struct net_port *ports, unsigned *
 
 			if (e < 0)
 				return e;
-			if (describe_port(&ports[*n], published) < 0)
+			if (strv_add(published, net_port_text(&ports[*n], text)) < 0)
 				r = err_set(err, ENOMEM, "cannot publish ports: out of memory");
 		}
 		if (r < 0)
@@ -252,7 +251,8 @@ int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struc
 	}
 	n->log = (struct flow_log){.fn = put_line, .arg = n};
 	n->log_timer.fn = on_log_timer;
-	r = configure(&c->net, s, err);
+	n->most_flows = net_host_flows();
+	r = configure(&c->net, n->most_flows, s, err);
 	if (r == 0)
 		r = open_ports(&c->net, ports, &nports, published, err);
 	if (r == 0)
@@ -274,4 +274,93 @@ fail:
 	else
 		free(n);
 	return r;
+}
+
+/* ---- changes, of the main thread ---- */
+
+struct change {
+	struct machine_net *n;
+	const struct stack_config *config;
+	struct net_port *ports;
+	unsigned nports;
+	bool add;
+	int result;
+	struct err *err;
+};
+
+static void change_on_worker(void *arg)
+{
+	const struct change *c = arg;
+
+	net_host_change(c->n->host, &c->config->policy, &c->config->limits, c->config->max_flows);
+}
+
+int machine_net_change(struct machine_net *n, const struct vm_net *c, struct err *err)
+{
+	cleanup_free struct stack_config *s = calloc(1, sizeof(*s));
+	struct change change = {.n = n, .config = s};
+	int r = s ? govern(c, n->most_flows, s, err) : err_set(err, ENOMEM, "out of memory");
+
+	if (r == 0)
+		loop_call(virtio_queue_loop(n->dev, 0), change_on_worker, &change);
+	return r;
+}
+
+/* All or none. */
+static void ports_on_worker(void *arg)
+{
+	struct change *c = arg;
+	unsigned i;
+
+	for (i = 0; i < c->nports && c->result == 0; i++) {
+		if (!c->add)
+			(void)net_host_remove_port(c->n->host, &c->ports[i]);
+		else
+			c->result = net_host_add_port(c->n->host, &c->ports[i], c->err);
+	}
+	if (c->result == 0)
+		return;
+	/* The last one has failed, and its descriptor is the caller's still. */
+	while (--i > 0) {
+		(void)net_host_remove_port(c->n->host, &c->ports[i - 1]);
+		c->ports[i - 1].fd = -1;
+	}
+}
+
+/* "127.0.0.1:8080->80/tcp" */
+static int parse_shown(const char *text, struct net_port *ret, struct err *err)
+{
+	cleanup_free char *copy = strdup(text);
+	char *arrow = copy ? strstr(copy, "->") : NULL;
+
+	if (!arrow)
+		return err_set(err, ERR_USAGE, "no port: \"%s\"", text);
+	*arrow = ':';
+	memmove(arrow + 1, arrow + 2, strlen(arrow + 2) + 1);
+	return net_port_parse(copy, ret, 1, err);
+}
+
+int machine_net_ports(struct machine_net *n, const struct wire_texts *ports, int *fds, bool add,
+		      struct err *err)
+{
+	cleanup_free struct net_port *p = calloc(ports->n + 1, sizeof(*p));
+	struct change c = {
+		.n = n, .ports = p, .nports = (unsigned)ports->n, .add = add, .err = err};
+
+	if (!p)
+		return err_set(err, ENOMEM, "out of memory");
+	for (size_t i = 0; i < ports->n; i++) {
+		int r = parse_shown(ports->v[i], &p[i], err);
+
+		if (r < 0)
+			return r;
+		if (add)
+			p[i].fd = fds[i];
+	}
+	loop_call(virtio_queue_loop(n->dev, 0), ports_on_worker, &c);
+	for (size_t i = 0; add && i < ports->n; i++) {
+		if (c.result == 0 || p[i].fd < 0)
+			fds[i] = -1;
+	}
+	return c.result;
 }

@@ -22,6 +22,15 @@ struct machine_net;
 int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struct machine_net **net,
 		    struct strv *published, struct err *err);
 
+/* Policy and limits, at once; connections that it denies are cut. The main thread. */
+int machine_net_change(struct machine_net *n, const struct vm_net *c, struct err *err);
+/*
+ * Publish ports, as they are shown, or no longer. Of those to add @fds are the sockets, which
+ * listen; one that was taken becomes -1. All or none. The main thread.
+ */
+int machine_net_ports(struct machine_net *n, const struct wire_texts *ports, int *fds, bool add,
+		      struct err *err);
+
 /* Before the guest runs: where to write what becomes of connections. */
 void machine_net_log(struct machine_net *n, struct exec_log *log);
 

@@ -7,6 +7,7 @@
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <stdlib.h>
+#include <sys/queue.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -25,7 +26,9 @@ enum {
 struct listener {
 	struct loop_source source; /* first */
 	struct net_host *h;
-	struct net_port port;
+	struct net_port port; /* fd -1: it is closed, and still has flows */
+	unsigned flows;
+	LIST_ENTRY(listener) entry;
 };
 
 struct host_socket {
@@ -51,8 +54,8 @@ struct net_host {
 	const struct net_guest_ops *ops;
 	void *arg;
 	int probe4, probe6; /* never send anything */
-	struct listener *listeners;
-	unsigned nlisteners;
+	LIST_HEAD(, listener) listeners;
+	bool started;
 	uint8_t scratch[SCRATCH];
 };
 
@@ -171,6 +174,12 @@ static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_ad
 	return 0;
 }
 
+static void forget_listener(struct listener *l)
+{
+	LIST_REMOVE(l, entry);
+	free(l);
+}
+
 static void op_close(void *arg, struct flow *f, bool reset)
 {
 	const struct linger now = {.l_onoff = 1};
@@ -185,6 +194,8 @@ static void op_close(void *arg, struct flow *f, bool reset)
 		loop_del(&k->source);
 		close_fd(k->source.fd);
 	}
+	if (k->through && !--k->through->flows && k->through->port.fd < 0)
+		forget_listener(k->through);
 	free(k);
 	*flow_host(f) = NULL;
 }
@@ -440,9 +451,10 @@ static void on_timer(struct loop_timer *t)
 
 static void hold_datagrams(struct net_host *h, bool hold)
 {
-	for (unsigned i = 0; i < h->nlisteners; i++) {
-		struct listener *l = &h->listeners[i];
+	struct listener *l;
 
+	LIST_FOREACH(l, &h->listeners, entry)
+	{
 		if (l->port.proto == NET_UDP && loop_source_active(&l->source))
 			loop_mod(&l->source, hold ? 0 : EPOLLIN);
 	}
@@ -592,6 +604,7 @@ static bool receive_one(struct listener *l)
 		if (!k)
 			return true;
 		k->through = l;
+		l->flows++;
 		*flow_host(f) = k;
 	}
 	stack_datagram(h->s, f, got ? h->scratch : nothing, (size_t)got, now_ns());
@@ -623,41 +636,53 @@ unsigned net_host_flows(void)
 	return (unsigned)MIN(l.rlim_max - l.rlim_max / 4, (rlim_t)STACK_FLOWS_DEFAULT);
 }
 
+static void set_gates(struct net_host *h, const struct net_limits *limits)
+{
+	const struct net_rate *r = limits->rate;
+
+	net_gate_init(&h->out, &r[NET_RATE_OUT_BYTES], &r[NET_RATE_OUT_FRAMES], now_ns());
+	net_gate_init(&h->in, &r[NET_RATE_IN_BYTES], &r[NET_RATE_IN_FRAMES], now_ns());
+}
+
+static int add_port(struct net_host *h, const struct net_port *p, struct err *err)
+{
+	struct listener *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return err_set(err, ENOMEM, "cannot publish a port: out of memory");
+	l->source = (struct loop_source){.fn = on_port, .fd = p->fd};
+	l->h = h;
+	l->port = *p;
+	LIST_INSERT_HEAD(&h->listeners, l, entry);
+	return 0;
+}
+
 int net_host_new(const struct stack_config *config, const struct net_guest_ops *guest, void *arg,
 		 struct loop *loop, const struct net_port *ports, unsigned nports,
 		 struct net_host **ret, struct err *err)
 {
 	struct net_host *h = calloc(1, sizeof(*h));
+	struct listener *l;
 	int r;
 
-	if (h)
-		h->listeners = calloc(nports + 1, sizeof(*h->listeners));
-	if (!h || !h->listeners) {
-		free(h);
+	if (!h)
 		return err_set(err, ENOMEM, "cannot create a network: out of memory");
-	}
 	h->loop = loop;
 	h->ops = guest;
 	h->arg = arg;
 	h->probe4 = h->probe6 = -1;
 	h->timer.fn = on_timer;
 	h->gate_timer.fn = on_gate;
-	net_gate_init(&h->out, &config->limits.rate[NET_RATE_OUT_BYTES],
-		      &config->limits.rate[NET_RATE_OUT_FRAMES], now_ns());
-	net_gate_init(&h->in, &config->limits.rate[NET_RATE_IN_BYTES],
-		      &config->limits.rate[NET_RATE_IN_FRAMES], now_ns());
+	set_gates(h, &config->limits);
 	r = stack_new(config, &ops, h, &h->s, err);
+	for (unsigned i = 0; i < nports && r == 0; i++)
+		r = add_port(h, &ports[i], err);
 	if (r < 0) {
-		free(h->listeners);
-		free(h);
+		/* They stay the caller's. */
+		LIST_FOREACH(l, &h->listeners, entry)
+		l->port.fd = -1;
+		net_host_free(h);
 		return r;
-	}
-	for (unsigned i = 0; i < nports; i++) {
-		struct listener *l = &h->listeners[h->nlisteners++];
-
-		l->source = (struct loop_source){.fn = on_port, .fd = ports[i].fd};
-		l->h = h;
-		l->port = ports[i];
 	}
 	*ret = h;
 	return 0;
@@ -665,27 +690,31 @@ int net_host_new(const struct stack_config *config, const struct net_guest_ops *
 
 int net_host_start(struct net_host *h)
 {
+	struct listener *l;
 	int r = 0;
 
-	for (unsigned i = 0; i < h->nlisteners && r == 0; i++)
-		r = loop_add(h->loop, &h->listeners[i].source, EPOLLIN);
+	h->started = true;
+	LIST_FOREACH(l, &h->listeners, entry)
+	r = r ? r : loop_add(h->loop, &l->source, EPOLLIN);
 	return r;
 }
 
 struct net_host *net_host_free(struct net_host *h)
 {
+	struct listener *l;
+
 	if (!h)
 		return NULL;
 	h->s = stack_free(h->s);
 	loop_timer_stop(&h->timer);
 	loop_timer_stop(&h->gate_timer);
-	for (unsigned i = 0; i < h->nlisteners; i++) {
-		loop_del(&h->listeners[i].source);
-		close_fd(h->listeners[i].port.fd);
+	while ((l = LIST_FIRST(&h->listeners))) {
+		loop_del(&l->source);
+		close_fd(l->port.fd);
+		forget_listener(l);
 	}
 	close_fd(h->probe4);
 	close_fd(h->probe6);
-	free(h->listeners);
 	free(h);
 	return NULL;
 }
@@ -693,6 +722,56 @@ struct net_host *net_host_free(struct net_host *h)
 void net_host_never_seeks(struct net_host *h)
 {
 	h->never_seeks = true;
+}
+
+/* ---- changes ---- */
+
+void net_host_change(struct net_host *h, const struct net_policy *policy,
+		     const struct net_limits *limits, unsigned max_flows)
+{
+	const bool out = h->out.held;
+
+	set_gates(h, limits);
+	h->out.held = h->in.held = false;
+	if (h->holding)
+		hold_datagrams(h, h->holding = false);
+	if (out)
+		h->ops->resume(h->arg);
+	stack_change(h->s, policy, limits, max_flows, now_ns());
+	net_host_run(h);
+}
+
+int net_host_add_port(struct net_host *h, const struct net_port *p, struct err *err)
+{
+	struct listener *l;
+	int r = add_port(h, p, err);
+
+	if (r < 0 || !h->started)
+		return r;
+	l = LIST_FIRST(&h->listeners);
+	r = loop_add(h->loop, &l->source, EPOLLIN);
+	if (r == 0)
+		return 0;
+	forget_listener(l);
+	return err_set(err, r, "cannot watch port %u: %s", p->port, err_name(r));
+}
+
+bool net_host_remove_port(struct net_host *h, const struct net_port *p)
+{
+	struct listener *l;
+
+	LIST_FOREACH(l, &h->listeners, entry)
+	{
+		if (l->port.fd < 0 || l->port.port != p->port || l->port.proto != p->proto ||
+		    l->port.guest_port != p->guest_port || !net_addr_equal(&l->port.bind, &p->bind))
+			continue;
+		loop_del(&l->source);
+		l->port.fd = close_fd(l->port.fd);
+		if (!l->flows)
+			forget_listener(l);
+		return true;
+	}
+	return false;
 }
 
 struct stack *net_host_stack(struct net_host *h)
@@ -764,6 +843,19 @@ int net_port_parse(const char *text, struct net_port *ret, unsigned max, struct 
 		ret[i].guest_port = (uint16_t)(glow + i);
 	}
 	return (int)n;
+}
+
+const char *net_port_text(const struct net_port *p, char ret[NET_PORT_TEXT])
+{
+	const char *proto = p->proto == NET_UDP ? "udp" : "tcp";
+	char text[NET_ADDR_TEXT];
+	bool colons;
+
+	net_addr_text(&p->bind, text);
+	colons = strchr(text, ':');
+	snprintf(ret, NET_PORT_TEXT, "%s%s%s:%u->%u/%s", colons ? "[" : "", text, colons ? "]" : "",
+		 p->port, p->guest_port, proto);
+	return ret;
 }
 
 int net_port_open(struct net_port *p, struct err *err)

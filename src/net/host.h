@@ -33,6 +33,9 @@ struct net_port {
  * there are @max; their fd becomes -1. How many: ERR_USAGE with a hint.
  */
 int net_port_parse(const char *text, struct net_port *ret, unsigned max, struct err *err);
+/* As it is shown: "127.0.0.1:8080->80/tcp". */
+#define NET_PORT_TEXT 72
+const char *net_port_text(const struct net_port *p, char ret[NET_PORT_TEXT]);
 /* Bind it; port 0 becomes the one that was free. */
 int net_port_open(struct net_port *p, struct err *err);
 
@@ -59,6 +62,14 @@ struct net_host *net_host_free(struct net_host *h);
 
 /* For tests, before the first flow: do without SO_PEEK_OFF, as before Linux 6.9. */
 void net_host_never_seeks(struct net_host *h);
+
+/* From now on: see stack_change(). */
+void net_host_change(struct net_host *h, const struct net_policy *policy,
+		     const struct net_limits *limits, unsigned max_flows);
+/* One more port; its descriptor becomes the host's if this succeeds. */
+int net_host_add_port(struct net_host *h, const struct net_port *p, struct err *err);
+/* Connections that came through it go on. False when there is no such port. */
+bool net_host_remove_port(struct net_host *h, const struct net_port *p);
 
 struct stack *net_host_stack(struct net_host *h);
 /* How many frames of the guest's may come before this is asked again, 0: none, until resume(). */

@@ -128,10 +128,15 @@ static struct net_addr host_for(const struct stack *s, const struct net_addr *ga
 	return net_addr_is_v4(gateway) ? s->config.host4 : s->config.host6;
 }
 
-int stack_route(struct stack *s, uint8_t proto, const struct net_addr *dst, uint16_t port,
-		struct net_addr *to, bool *dns)
+static bool is_gateway(const struct stack *s, const struct net_addr *a)
 {
-	const bool gateway = net_addr_equal(dst, stack_gateway(s, dst));
+	return net_addr_equal(a, stack_gateway(s, a));
+}
+
+static bool allows_out(const struct stack *s, uint8_t proto, const struct net_addr *dst,
+		       uint16_t port, bool *dns)
+{
+	const bool gateway = is_gateway(s, dst);
 	struct net_question q = {
 		.direction = NET_EGRESS,
 		.proto = proto,
@@ -143,32 +148,89 @@ int stack_route(struct stack *s, uint8_t proto, const struct net_addr *dst, uint
 	q.dns = *dns;
 	/* The gateway's own address may be anything; the other ones that are the host's are not. */
 	q.host = gateway || s->ops->is_local(s->arg, dst);
-	if (!net_policy_allows(&s->config.policy, &q)) {
+	return net_policy_allows(&s->config.policy, &q);
+}
+
+static bool allows_in(const struct stack *s, uint8_t proto, const struct net_addr *peer,
+		      uint16_t guest_port)
+{
+	const struct net_question q = {
+		.direction = NET_INGRESS,
+		.proto = proto,
+		.port = guest_port,
+		.peer = *peer,
+	};
+
+	return net_policy_allows(&s->config.policy, &q);
+}
+
+int stack_route(struct stack *s, uint8_t proto, const struct net_addr *dst, uint16_t port,
+		struct net_addr *to, bool *dns)
+{
+	if (!allows_out(s, proto, dst, port, dns)) {
 		s->stats.denied++;
 		stack_tell(s, STACK_DENIED, NET_EGRESS, proto, dst, port, 0, "policy");
 		return -EACCES;
 	}
 	if (*dns && !s->config.ndns)
 		return -ENETUNREACH;
-	*to = *dns ? s->config.dns[s->dns_at] : gateway ? host_for(s, dst) : *dst;
+	*to = *dns ? s->config.dns[s->dns_at] : is_gateway(s, dst) ? host_for(s, dst) : *dst;
 	return 0;
+}
+
+/* ---- changes ---- */
+
+static bool may_stay(const struct stack *s, const struct flow *f)
+{
+	bool dns;
+
+	if (f->inbound)
+		return allows_in(s, (uint8_t)f->key.proto, &f->to, f->key.guest_port);
+	return allows_out(s, (uint8_t)f->key.proto, &f->key.remote, f->key.remote_port, &dns);
+}
+
+static void cut(struct stack *s, struct flow *f)
+{
+	stack_tell(s, STACK_DENIED, f->inbound ? NET_INGRESS : NET_EGRESS, (uint8_t)f->key.proto,
+		   f->inbound ? &f->to : &f->key.remote,
+		   f->inbound ? f->to_port : f->key.remote_port, f->key.guest_port,
+		   "policy, as it is now");
+	if (f->key.proto == NET_TCP) {
+		tcp_reset(s, f);
+	} else {
+		s->ops->close(s->arg, f, true);
+		flow_free(s, f);
+	}
+}
+
+void stack_change(struct stack *s, const struct net_policy *policy, const struct net_limits *limits,
+		  unsigned max_flows, uint64_t now)
+{
+	s->now = now;
+	s->config.policy = *policy;
+	s->config.limits = *limits;
+	s->config.max_flows = max_flows;
+	net_bucket_init(&s->new_flows, &limits->rate[NET_RATE_CONNECTIONS], now);
+	for (uint32_t b = 0; b <= s->bucket_mask; b++) {
+		struct flow *f = LIST_FIRST(&s->buckets[b]), *next;
+
+		for (; f; f = next) {
+			next = LIST_NEXT(f, bucket);
+			if (!may_stay(s, f))
+				cut(s, f);
+		}
+	}
 }
 
 struct flow *stack_accept(struct stack *s, uint8_t proto, const struct net_addr *peer,
 			  uint16_t port, uint16_t guest_port, void *host, uint64_t now)
 {
-	struct net_question q = {
-		.direction = NET_INGRESS,
-		.proto = proto,
-		.port = guest_port,
-		.peer = *peer,
-	};
 	struct flow_key key = {.proto = proto, .guest_port = guest_port, .remote_port = port};
 	enum net_kind kind = net_addr_kind(peer);
 	struct flow *f;
 
 	s->now = now;
-	if (!net_policy_allows(&s->config.policy, &q)) {
+	if (!allows_in(s, proto, peer, guest_port)) {
 		s->stats.denied++;
 		stack_tell(s, STACK_DENIED, NET_INGRESS, proto, peer, port, guest_port, "policy");
 		return NULL;

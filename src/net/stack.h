@@ -165,6 +165,12 @@ struct stack *stack_free(struct stack *s);
 /* What frames may leave undone for the guest to do: checksums, and segments longer than the MTU. */
 void stack_offload(struct stack *s, bool csum, bool tso4, bool tso6);
 
+/*
+ * From now on; flows that it denies are cut off. Others that are more than there may be go on.
+ */
+void stack_change(struct stack *s, const struct net_policy *policy, const struct net_limits *limits,
+		  unsigned max_flows, uint64_t now);
+
 /* A frame from the guest. The pieces are read (and handed to send()) during the call only. */
 void stack_input(struct stack *s, const struct iovec *iov, unsigned n,
 		 const struct stack_meta *meta, uint64_t now);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
@@ -53,6 +54,32 @@ static int receive(int fd, int timeout_ms, struct control_answer *ret, struct er
 	}
 }
 
+/* Descriptors go with the first bytes. */
+static ssize_t send_some(int fd, const void *p, size_t n, const struct control_request *q,
+			 bool first)
+{
+	union {
+		struct cmsghdr align;
+		char b[CMSG_SPACE(CONTROL_FDS_MAX * sizeof(int))];
+	} control = {0};
+	struct iovec iov = {(void *)(uintptr_t)p, n};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	if (first && q->nfds) {
+		const size_t bytes = q->nfds * sizeof(int);
+
+		m.msg_control = &control;
+		m.msg_controllen = CMSG_SPACE(bytes);
+		control.align = (struct cmsghdr){
+			.cmsg_len = CMSG_LEN(bytes),
+			.cmsg_level = SOL_SOCKET,
+			.cmsg_type = SCM_RIGHTS,
+		};
+		memcpy(CMSG_DATA(&control.align), q->fds, bytes);
+	}
+	return sendmsg(fd, &m, MSG_NOSIGNAL);
+}
+
 int control_ask(int fd, const struct control_request *q, int timeout_ms, struct control_answer *ret,
 		struct err *err)
 {
@@ -61,11 +88,13 @@ int control_ask(int fd, const struct control_request *q, int timeout_ms, struct 
 	size_t sent = 0;
 	int r;
 
+	if (q->nfds > CONTROL_FDS_MAX)
+		return err_set(err, ERR_LIMIT, "more than %d sockets at once", CONTROL_FDS_MAX);
 	control_request_put(q, &b);
 	if (buf_failed(&b))
 		return err_set(err, ENOMEM, "cannot ask the machine: out of memory");
 	while (sent < buf_size(&b)) {
-		ssize_t n = send(fd, buf_ptr(&b) + sent, buf_size(&b) - sent, MSG_NOSIGNAL);
+		ssize_t n = send_some(fd, buf_ptr(&b) + sent, buf_size(&b) - sent, q, !sent);
 
 		if (n < 0 && errno == EINTR)
 			continue;
