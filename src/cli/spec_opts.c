@@ -71,14 +71,24 @@ static int set_replace(const struct opt *o, void *target, const char *value, str
 	return 0;
 }
 
+/* Options without a value, for the values that they stand for. */
+static int say(const char *key, const char *word, void *target, struct err *err)
+{
+	const struct opt o = {.number = (int)(field_by_key(key) - fields)};
+
+	return note_word(&o, target, word, err);
+}
+
 static int set_no_net(const struct opt *o, void *target, const char *value, struct err *err)
 {
-	struct opt net = {.number = 0};
-
 	(void)o, (void)value;
-	while (!fields[net.number].opt || !str_eq(fields[net.number].opt, "net"))
-		net.number++;
-	return note_word(&net, target, "none", err);
+	return say("network.profiles", "none", target, err);
+}
+
+static int set_no_rebind(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	(void)o, (void)value;
+	return say("network.dns.rebind_protection", "off", target, err);
 }
 
 static const struct opt own[] = {
@@ -87,6 +97,8 @@ static const struct opt own[] = {
 	{0, "replace-with-timeout", "DURATION",
 	 "The same, with this long for it to stop before force is used", set_replace, 0, 0, "10s"},
 	{0, "no-net", NULL, "The same as --net none", set_no_net},
+	{0, "no-dns-rebind-protection", NULL, "The same as --dns-rebind-protection off",
+	 set_no_rebind},
 	{'q', "quiet", NULL, "Show no warnings", opt_set_flag, offsetof(struct spec_args, quiet)},
 };
 

@@ -167,6 +167,38 @@ LIMIT(limit_ingress_bandwidth_burst, "ingress-bandwidth-burst")
 LIMIT(limit_ingress_ops, "ingress-ops")
 LIMIT(limit_ingress_ops_burst, "ingress-ops-burst")
 
+static void clear_dns_servers(struct model *m)
+{
+	strv_done(&m->spec.dns_servers);
+}
+
+static void clear_dns_hosts(struct model *m)
+{
+	strv_done(&m->spec.dns_hosts);
+}
+
+static int set_dns_timeout_ms(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return sandbox_spec_net_name(s, "timeout-ms", text, err);
+}
+
+static int set_dns_timeout(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	char ms[24];
+	uint64_t ns;
+	int r = str_to_duration(text, "timeout", &ns, err);
+
+	if (r < 0)
+		return r;
+	snprintf(ms, sizeof(ms), "%llu", (unsigned long long)(ns / 1000000));
+	return set_dns_timeout_ms(s, ms, err);
+}
+
+static int set_dns_rebind(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return sandbox_spec_net_name(s, "rebind-protection", text, err);
+}
+
 /* ---- the table ---- */
 
 #define TEXT(field) .text = offsetof(struct sandbox_spec, field)
@@ -313,6 +345,21 @@ const struct field fields[] = {
 	 "Frames to the guest in a time", NULL, .spec = limit_ingress_ops, .scope = FIELD_NET},
 	{"network.ingress_ops_burst", NULL, FIELD_TEXT, 0, "net-ingress-ops-burst", "N",
 	 "Frames above that, once", NULL, .spec = limit_ingress_ops_burst, .scope = FIELD_NET},
+	{"network.dns.nameservers", NULL, FIELD_LIST, 0, "dns-nameserver", "[tcp://]IP[:PORT]",
+	 "Name server to ask, in place of the host's (repeatable)", NULL,
+	 .spec = sandbox_spec_dns_server, .scope = FIELD_NET, .clear = clear_dns_servers},
+	{"network.dns.query_timeout", NULL, FIELD_DURATION, 0, NULL, "TIME",
+	 "How long name servers have for an answer, all together", "5s", .spec = set_dns_timeout,
+	 .scope = FIELD_NET},
+	{NULL, "in a file it is network.dns.query_timeout", FIELD_NUMBER, 0, "dns-query-timeout-ms",
+	 "N", "How long name servers have for an answer, all together", "5000",
+	 .spec = set_dns_timeout_ms},
+	{"network.dns.rebind_protection", NULL, FIELD_WORD, 0, "dns-rebind-protection", "on|off",
+	 "Leave addresses out that are not public, when they come from name servers", "on",
+	 .spec = set_dns_rebind, .scope = FIELD_NET},
+	{"network.dns.hosts", NULL, FIELD_LIST, 0, "add-host", "NAME:IP",
+	 "A name that the gateway knows an address of (repeatable)", NULL,
+	 .spec = sandbox_spec_dns_host, .scope = FIELD_NET, .clear = clear_dns_hosts},
 	{"labels", NULL, FIELD_MAP, 0, "label", "KEY[=VALUE]",
 	 "Attach a label, to choose sandboxes by (repeatable)", NULL, .spec = sandbox_spec_label,
 	 .scope = FIELD_RUNTIME},

@@ -203,15 +203,32 @@ static int govern(const struct vm_net *c, unsigned most_flows, struct stack_conf
 	return make_policy(c, &s->policy, err);
 }
 
-static int configure(const struct vm_net *c, unsigned most_flows, struct stack_config *s,
-		     struct err *err)
+static int configure_names(const struct vm_net *c, struct stack_config *s,
+			   struct resolver_config *dns, struct err *err)
 {
+	int r = 0;
+
+	for (size_t i = 0; i < c->servers.n && r == 0; i++)
+		r = resolver_add_server(dns, c->servers.v[i], err);
+	for (size_t i = 0; i < c->hosts.n && r == 0; i++)
+		r = resolver_add_host(dns, c->hosts.v[i], err);
+	for (size_t i = 0; i < c->names.n && r == 0; i++)
+		r = net_plan_names(dns, c->names.v[i], err);
+	s->strict = dns->strict;
+	net_plan_resolver(dns, s, "/etc/resolv.conf");
+	return r;
+}
+
+static int configure(const struct vm_net *c, unsigned most_flows, struct stack_config *s,
+		     struct resolver_config *dns, struct err *err)
+{
+	int r;
 
 	net_plan(s, c->ipv6);
-	net_plan_resolvers(s, "/etc/resolv.conf");
 	if (getrandom(s->seed, sizeof(s->seed), 0) != sizeof(s->seed))
 		return err_errno(err, "the host gives no random numbers");
-	return govern(c, most_flows, s, err);
+	r = configure_names(c, s, dns, err);
+	return r < 0 ? r : govern(c, most_flows, s, err);
 }
 
 static int open_ports(const struct vm_net *c, struct net_port *ports, unsigned *n,
@@ -240,27 +257,28 @@ int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struc
 		    struct strv *published, struct err *err)
 {
 	cleanup_free struct stack_config *s = calloc(1, sizeof(*s));
+	cleanup_free struct resolver_config *dns = calloc(1, sizeof(*dns));
 	cleanup_free struct net_port *ports = calloc(NET_PORTS_MAX, sizeof(*ports));
 	struct machine_net *n = calloc(1, sizeof(*n));
 	unsigned nports = 0;
 	int r;
 
-	if (!s || !ports || !n) {
+	if (!s || !dns || !ports || !n) {
 		free(n);
 		return err_set(err, ENOMEM, "cannot create a network: out of memory");
 	}
 	n->log = (struct flow_log){.fn = put_line, .arg = n};
 	n->log_timer.fn = on_log_timer;
 	n->most_flows = net_host_flows();
-	r = configure(&c->net, n->most_flows, s, err);
+	r = configure(&c->net, n->most_flows, s, dns, err);
 	if (r == 0)
 		r = open_ports(&c->net, ports, &nports, published, err);
 	if (r == 0)
 		r = net_device_new(s->guest_mac, &backend_ops, n, &n->dev, err);
 	if (r < 0)
 		goto fail;
-	r = net_host_new(s, &guest_ops, n, virtio_queue_loop(n->dev, 0), ports, nports, &n->host,
-			 err);
+	r = net_host_new(s, dns, &guest_ops, n, virtio_queue_loop(n->dev, 0), ports, nports,
+			 &n->host, err);
 	if (r < 0)
 		goto fail;
 	*ret = n->dev;

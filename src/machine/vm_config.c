@@ -41,7 +41,8 @@ static const struct wire_field net_fields[] = {
 	FIELD(vm_net, profiles, WIRE_TEXT), FIELD(vm_net, egress, WIRE_TEXT),
 	FIELD(vm_net, ingress, WIRE_TEXT),  FIELD(vm_net, rules, WIRE_TEXTS),
 	FIELD(vm_net, limits, WIRE_TEXTS),  FIELD(vm_net, ports, WIRE_TEXTS),
-	FIELD(vm_net, ipv6, WIRE_BOOL),
+	FIELD(vm_net, servers, WIRE_TEXTS), FIELD(vm_net, hosts, WIRE_TEXTS),
+	FIELD(vm_net, names, WIRE_TEXTS),   FIELD(vm_net, ipv6, WIRE_BOOL),
 };
 const struct wire_table vm_net_table = TABLE(vm_net, net_fields);
 

@@ -14,6 +14,9 @@
 
 #include "base/cleanup.h"
 #include "base/iov.h"
+#include "net/dns_host.h"
+#include "net/plan.h"
+#include "net/socket.h"
 
 enum {
 	/* What was peeked at already is read once more into here, where the kernel cannot skip it.
@@ -36,6 +39,7 @@ struct host_socket {
 	struct net_host *h;
 	struct flow *f;
 	struct listener *through;
+	struct dns_client *dns; /* UDP to port 53: in place of a descriptor */
 	bool full;
 	int error;     /* of UDP, to be told with the next receive() */
 	bool seeks;    /* SO_PEEK_OFF works, and is... */
@@ -56,42 +60,12 @@ struct net_host {
 	int probe4, probe6; /* never send anything */
 	LIST_HEAD(, listener) listeners;
 	bool started;
+	struct names *names;
+	struct dns_host *dns;
 	uint8_t scratch[SCRATCH];
 };
 
 #define WATCH (EPOLLIN | EPOLLRDHUP | EPOLLET)
-
-static socklen_t fill(struct sockaddr_storage *ss, const struct net_addr *a, uint16_t port)
-{
-	struct sockaddr_in *in4 = (void *)ss;
-	struct sockaddr_in6 *in6 = (void *)ss;
-
-	memset(ss, 0, sizeof(*ss));
-	if (net_addr_is_v4(a)) {
-		in4->sin_family = AF_INET;
-		in4->sin_port = htons(port);
-		memcpy(&in4->sin_addr, net_addr_four(a), 4);
-		return sizeof(*in4);
-	}
-	in6->sin6_family = AF_INET6;
-	in6->sin6_port = htons(port);
-	memcpy(&in6->sin6_addr, a->b, 16);
-	return sizeof(*in6);
-}
-
-static void parse(const struct sockaddr_storage *ss, struct net_addr *a, uint16_t *port)
-{
-	const struct sockaddr_in *in4 = (const void *)ss;
-	const struct sockaddr_in6 *in6 = (const void *)ss;
-
-	if (ss->ss_family == AF_INET6) {
-		*a = net_addr_v6(&in6->sin6_addr);
-		*port = ntohs(in6->sin6_port);
-	} else {
-		*a = net_addr_v4(&in4->sin_addr);
-		*port = ntohs(in4->sin_port);
-	}
-}
 
 /* ---- what the stack asks for ---- */
 
@@ -139,6 +113,43 @@ static void prepare_tcp(struct host_socket *k)
 		   setsockopt(k->source.fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero)) == 0;
 }
 
+static void on_dns_answer(void *arg)
+{
+	struct host_socket *k = arg;
+
+	stack_event(k->h->s, k->f, STACK_READABLE, 0, now_ns());
+	/* The stack may be at work already. */
+	(void)loop_timer_at(k->h->loop, &k->h->timer, now_ns());
+}
+
+/* To port 53, whoever is addressed: the name service. */
+static int open_dns(struct net_host *h, struct flow *f)
+{
+	const bool tcp = flow_proto(f) == NET_TCP;
+	struct host_socket *k = add_socket(h, f, -1);
+	int r = 0;
+
+	if (!k)
+		return -ENOMEM;
+	if (!tcp) {
+		k->dns = dns_client_new(h->dns, on_dns_answer, k);
+		r = k->dns ? 0 : -ENOMEM;
+	} else {
+		r = k->source.fd = dns_host_connect(h->dns);
+		if (r >= 0) {
+			prepare_tcp(k);
+			r = loop_add(h->loop, &k->source, WATCH | EPOLLOUT);
+		}
+	}
+	if (r < 0) {
+		close_fd(k->source.fd);
+		free(k);
+		return r;
+	}
+	*flow_host(f) = k;
+	return 0;
+}
+
 static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_addr *to,
 		   uint16_t port)
 {
@@ -146,10 +157,14 @@ static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_ad
 	cleanup_close int fd = -1;
 	struct net_host *h = arg;
 	struct sockaddr_storage ss;
-	socklen_t n = fill(&ss, to, port);
+	socklen_t n = net_sockaddr(&ss, to, port);
 	struct host_socket *k;
 	int r;
 
+	if (flow_is_dns(f))
+		return open_dns(h, f);
+	if (flow_inspect(f))
+		return -EACCES;
 	fd = socket(four ? AF_INET : AF_INET6,
 		    (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC,
 		    proto == NET_ICMP	 ? IPPROTO_ICMP
@@ -196,6 +211,7 @@ static void op_close(void *arg, struct flow *f, bool reset)
 	}
 	if (k->through && !--k->through->flows && k->through->port.fd < 0)
 		forget_listener(k->through);
+	dns_client_free(k->dns);
 	free(k);
 	*flow_host(f) = NULL;
 }
@@ -211,7 +227,7 @@ static ssize_t send_once(struct host_socket *k, const struct iovec *iov, unsigne
 	if (k->through) {
 		flow_peer(k->f, &peer, &port);
 		m.msg_name = &ss;
-		m.msg_namelen = fill(&ss, &peer, port);
+		m.msg_namelen = net_sockaddr(&ss, &peer, port);
 	}
 	sent = sendmsg(k->through ? k->through->port.fd : k->source.fd, &m,
 		       MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -226,6 +242,10 @@ static ssize_t op_send(void *arg, struct flow *f, const struct iovec *iov, unsig
 	(void)arg;
 	if (!k)
 		return -ENOTCONN;
+	if (k->dns) {
+		dns_client_send(k->dns, iov, n);
+		return (ssize_t)iov_size(iov, n);
+	}
 	sent = send_once(k, iov, n);
 	if (flow_proto(f) == NET_TCP) {
 		if (sent == -EAGAIN || (sent >= 0 && (size_t)sent < iov_size(iov, n))) {
@@ -329,6 +349,8 @@ static ssize_t op_receive(void *arg, struct flow *f, void *p, size_t n)
 	(void)arg;
 	if (!k || k->through)
 		return -EAGAIN;
+	if (k->dns)
+		return dns_client_receive(k->dns, p, n);
 	if (k->error) {
 		int error = k->error;
 
@@ -397,7 +419,7 @@ static bool op_is_local(void *arg, const struct net_addr *a)
 	const bool four = net_addr_is_v4(a);
 	int *fd = four ? &h->probe4 : &h->probe6;
 	struct sockaddr_storage ss;
-	socklen_t n = fill(&ss, a, 9);
+	socklen_t n = net_sockaddr(&ss, a, 9);
 	struct net_addr own;
 	uint16_t port;
 
@@ -409,7 +431,7 @@ static bool op_is_local(void *arg, const struct net_addr *a)
 	n = sizeof(ss);
 	if (getsockname(*fd, (void *)&ss, &n) < 0)
 		return false;
-	parse(&ss, &own, &port);
+	net_sockaddr_parse(&ss, &own, &port);
 	return net_addr_equal(&own, a) || net_addr_kind(&own) == NET_LOOPBACK;
 }
 
@@ -564,7 +586,7 @@ static bool accept_one(struct listener *l)
 
 	if (fd < 0)
 		return errno == EINTR || errno == ECONNABORTED;
-	parse(&ss, &peer, &port);
+	net_sockaddr_parse(&ss, &peer, &port);
 	k = add_socket(l->h, NULL, fd);
 	if (!k || loop_add(l->h->loop, &k->source, WATCH) < 0)
 		goto fail;
@@ -594,7 +616,7 @@ static bool receive_one(struct listener *l)
 
 	if (got < 0)
 		return errno == EINTR || errno == ECONNREFUSED;
-	parse(&ss, &peer, &port);
+	net_sockaddr_parse(&ss, &peer, &port);
 	f = stack_accept(h->s, NET_UDP, &peer, port, l->port.guest_port, NULL, now_ns());
 	if (!f)
 		return true;
@@ -657,9 +679,39 @@ static int add_port(struct net_host *h, const struct net_port *p, struct err *er
 	return 0;
 }
 
-int net_host_new(const struct stack_config *config, const struct net_guest_ops *guest, void *arg,
-		 struct loop *loop, const struct net_port *ports, unsigned nports,
-		 struct net_host **ret, struct err *err)
+/* The host's own name is known before anybody asked for it: it stands in the guest's files. */
+static int name_host(struct net_host *h, const struct stack_config *c)
+{
+	struct dns_name name;
+	int r = dns_name_parse(NET_HOST_NAME, &name);
+
+	if (r == 0)
+		r = names_pin(h->names, &c->gateway4, &name, UINT64_MAX);
+	return r == 0 ? names_pin(h->names, &c->gateway6, &name, UINT64_MAX) : r;
+}
+
+static int start_names(struct net_host *h, const struct stack_config *config,
+		       const struct resolver_config *dns, struct err *err)
+{
+	struct stack_config c = *config;
+	int r = names_new(config->seed, &h->names);
+
+	if (r == 0)
+		r = name_host(h, config);
+	if (r < 0)
+		return err_set(err, r, "cannot create a network: out of memory");
+	c.names = h->names;
+	r = stack_new(&c, &ops, h, &h->s, err);
+	if (r < 0)
+		return r;
+	names_policy(h->names, stack_policy(h->s));
+	return dns_host_new(dns, stack_policy(h->s), h->names, h->loop, &h->dns, err);
+}
+
+int net_host_new(const struct stack_config *config, const struct resolver_config *dns,
+		 const struct net_guest_ops *guest, void *arg, struct loop *loop,
+		 const struct net_port *ports, unsigned nports, struct net_host **ret,
+		 struct err *err)
 {
 	struct net_host *h = calloc(1, sizeof(*h));
 	struct listener *l;
@@ -674,7 +726,7 @@ int net_host_new(const struct stack_config *config, const struct net_guest_ops *
 	h->timer.fn = on_timer;
 	h->gate_timer.fn = on_gate;
 	set_gates(h, &config->limits);
-	r = stack_new(config, &ops, h, &h->s, err);
+	r = start_names(h, config, dns, err);
 	for (unsigned i = 0; i < nports && r == 0; i++)
 		r = add_port(h, &ports[i], err);
 	if (r < 0) {
@@ -706,6 +758,8 @@ struct net_host *net_host_free(struct net_host *h)
 	if (!h)
 		return NULL;
 	h->s = stack_free(h->s);
+	h->dns = dns_host_free(h->dns);
+	h->names = names_free(h->names);
 	loop_timer_stop(&h->timer);
 	loop_timer_stop(&h->gate_timer);
 	while ((l = LIST_FIRST(&h->listeners))) {
@@ -777,6 +831,11 @@ bool net_host_remove_port(struct net_host *h, const struct net_port *p)
 struct stack *net_host_stack(struct net_host *h)
 {
 	return h->s;
+}
+
+const struct resolver_stats *net_host_dns(struct net_host *h)
+{
+	return dns_host_stats(h->dns);
 }
 
 /* ---- ports, before there is a network ---- */
@@ -862,7 +921,7 @@ int net_port_open(struct net_port *p, struct err *err)
 {
 	const bool tcp = p->proto == NET_TCP;
 	struct sockaddr_storage ss;
-	socklen_t n = fill(&ss, &p->bind, p->port);
+	socklen_t n = net_sockaddr(&ss, &p->bind, p->port);
 	cleanup_close int fd = socket(
 		ss.ss_family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	char text[NET_ADDR_TEXT];
@@ -887,7 +946,7 @@ int net_port_open(struct net_port *p, struct err *err)
 	n = sizeof(ss);
 	if (getsockname(fd, (void *)&ss, &n) < 0)
 		return err_errno(err, "cannot publish port %u", p->port);
-	parse(&ss, &bound, &p->port);
+	net_sockaddr_parse(&ss, &bound, &p->port);
 	p->fd = take_fd(&fd);
 	return 0;
 }

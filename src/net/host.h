@@ -12,6 +12,7 @@
 #define NET_HOST_H
 
 #include "base/loop.h"
+#include "net/resolver.h"
 #include "net/stack.h"
 
 struct net_host;
@@ -52,9 +53,10 @@ struct net_guest_ops {
 unsigned net_host_flows(void);
 
 /* @ops, @arg and @loop are borrowed; the descriptors of @ports become its own if this succeeds. */
-int net_host_new(const struct stack_config *config, const struct net_guest_ops *ops, void *arg,
-		 struct loop *loop, const struct net_port *ports, unsigned nports,
-		 struct net_host **ret, struct err *err);
+int net_host_new(const struct stack_config *config, const struct resolver_config *dns,
+		 const struct net_guest_ops *ops, void *arg, struct loop *loop,
+		 const struct net_port *ports, unsigned nports, struct net_host **ret,
+		 struct err *err);
 /* Begin to watch the ports. -errno. */
 int net_host_start(struct net_host *h);
 /* NULL is fine. Returns NULL. */
@@ -72,6 +74,7 @@ int net_host_add_port(struct net_host *h, const struct net_port *p, struct err *
 bool net_host_remove_port(struct net_host *h, const struct net_port *p);
 
 struct stack *net_host_stack(struct net_host *h);
+const struct resolver_stats *net_host_dns(struct net_host *h);
 /* How many frames of the guest's may come before this is asked again, 0: none, until resume(). */
 unsigned net_host_frames(struct net_host *h);
 /* One of them: see stack_input(). */

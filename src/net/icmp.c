@@ -113,10 +113,9 @@ static void echo_request(struct stack *s, const struct packet *p)
 {
 	const size_t len = p->len - p->l4;
 	struct flow_key key = {.proto = p->proto, .remote = p->dst};
-	struct net_addr to;
+	struct stack_way way;
 	struct iovec v;
 	struct flow *f;
-	bool dns;
 	int r;
 
 	if (len > sizeof(s->message))
@@ -129,13 +128,13 @@ static void echo_request(struct stack *s, const struct packet *p)
 	key.guest_port = (uint16_t)(s->message[4] << 8 | s->message[5]);
 	f = flow_find(s, &key);
 	if (!f) {
-		r = stack_route(s, p->proto, &p->dst, 0, &to, &dns);
+		r = stack_route(s, p->proto, &p->dst, 0, &way);
 		f = r == 0 ? flow_new(s, &key, NET_EGRESS) : NULL;
 		if (r == 0 && !f)
 			r = -EACCES;
 		if (f) {
-			f->to = to;
-			r = s->ops->open(s->arg, f, p->proto, &to, 0);
+			f->to = way.to;
+			r = s->ops->open(s->arg, f, p->proto, &way.to, 0);
 		}
 		if (r < 0) {
 			if (f) {

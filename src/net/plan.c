@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "net/plan.h"
 
+#include <errno.h>
 #include <netinet/in.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
@@ -45,28 +47,116 @@ bool net_host_has_ipv6(void)
 	return fd >= 0 && connect(fd, (const void *)&far, sizeof(far)) == 0;
 }
 
-void net_plan_resolvers(struct stack_config *c, const char *path)
+/* The kernel's own limit on a line there is far below. */
+enum { FILE_MAX = 1 << 16, SEARCH_MAX = 6 };
+
+static void add_own(struct resolver_config *dns, const struct net_addr *a)
 {
-	/* The kernel's own limit on a line there is far below. */
-	enum { FILE_MAX = 1 << 16 };
+	static const struct net_addr nobody;
+	struct resolver_host *h = &dns->host[dns->nhosts];
+
+	if (net_addr_equal(a, &nobody) || dns->nhosts == RESOLVER_HOSTS_MAX)
+		return;
+	if (dns_name_parse(NET_HOST_NAME, &h->name) < 0)
+		return;
+	h->addr = *a;
+	dns->nhosts++;
+}
+
+void net_plan_resolver(struct resolver_config *dns, const struct stack_config *c, const char *path)
+{
 	static const uint8_t loopback[] = {127, 0, 0, 1};
 	cleanup_buf struct buf b = BUF_INIT;
 	char *text, *rest, *line;
+	const unsigned own = dns->nservers;
 
-	c->ndns = 0;
+	add_own(dns, &c->gateway4);
+	add_own(dns, &c->gateway6);
+	memcpy(dns->seed, c->seed, sizeof(dns->seed));
+	if (own)
+		return;
 	/* Without the file, or without one in it, it is this host (resolv.conf(5)). */
 	text = io_read_file(path, FILE_MAX, &b, NULL) < 0 ? NULL : buf_cstr(&b);
 	for (line = text ? strtok_r(text, "\n", &rest) : NULL; line;
 	     line = strtok_r(NULL, "\n", &rest)) {
 		char *save = NULL, *word = strtok_r(line, " \t\r", &save);
-		struct net_addr a;
+		struct resolver_server s = {.port = DNS_PORT};
 
 		if (!word || strcmp(word, "nameserver") != 0)
 			continue;
 		word = strtok_r(NULL, " \t\r", &save);
-		if (word && c->ndns < STACK_DNS_MAX && net_addr_parse(word, &a))
-			c->dns[c->ndns++] = a;
+		if (word && dns->nservers < RESOLVER_SERVERS_MAX && net_addr_parse(word, &s.addr))
+			dns->server[dns->nservers++] = s;
 	}
-	if (!c->ndns)
-		c->dns[c->ndns++] = net_addr_v4(loopback);
+	if (!dns->nservers)
+		dns->server[dns->nservers++] =
+			(struct resolver_server){.port = DNS_PORT, .addr = net_addr_v4(loopback)};
+}
+
+static int parse_switch(const char *key, const char *text, bool *ret, struct err *err)
+{
+	*ret = str_eq(text, "on") || str_eq(text, "true");
+	if (*ret || str_eq(text, "off") || str_eq(text, "false"))
+		return 0;
+	err_set(err, ERR_USAGE, "%s cannot be \"%s\"", key, text);
+	return err_hint(err, "it is on or off");
+}
+
+int net_plan_names(struct resolver_config *dns, const char *pair, struct err *err)
+{
+	const char *value = strchr(pair, '=');
+	uint64_t ms;
+	bool on;
+	int r;
+
+	value = value ? value + 1 : "";
+	if (str_starts(pair, "rebind-protection=")) {
+		r = parse_switch("protection from rebinding", value, &on, err);
+		dns->private_answers = r == 0 && !on;
+		return r;
+	}
+	if (str_starts(pair, "strict="))
+		return parse_switch("strict", value, &dns->strict, err);
+	if (!str_starts(pair, "timeout-ms="))
+		return err_set(err, ERR_USAGE, "there is nothing to say about names as \"%s\"",
+			       pair);
+	if (str_to_u64(value, 600000, &ms) < 0 || ms < 100) {
+		err_set(err, ERR_USAGE, "no time limit for a query: \"%s\"", value);
+		return err_hint(err, "it is a number of milliseconds, from 100 to 600000");
+	}
+	dns->timeout = ms * 1000000;
+	return 0;
+}
+
+int net_plan_search(const char *path, char **ret)
+{
+	cleanup_buf struct buf b = BUF_INIT, domains = BUF_INIT;
+	char *text, *rest, *line, *copy;
+
+	text = io_read_file(path, FILE_MAX, &b, NULL) < 0 ? NULL : buf_cstr(&b);
+	for (line = text ? strtok_r(text, "\n", &rest) : NULL; line;
+	     line = strtok_r(NULL, "\n", &rest)) {
+		char *save = NULL, *word = strtok_r(line, " \t\r", &save);
+		struct dns_name name;
+		int n = 0;
+
+		if (!word || (strcmp(word, "search") != 0 && strcmp(word, "domain") != 0))
+			continue;
+		/* The last line counts. */
+		buf_reset(&domains);
+		while (n < SEARCH_MAX && (word = strtok_r(NULL, " \t\r", &save))) {
+			if (dns_name_parse(word, &name) < 0 || name.n == 1)
+				continue;
+			buf_addf(&domains, "%s%s", n++ ? " " : "", word);
+		}
+	}
+	if (!buf_size(&domains)) {
+		*ret = NULL;
+		return 0;
+	}
+	copy = strdup(buf_cstr(&domains) ? buf_cstr(&domains) : "");
+	if (!copy)
+		return -ENOMEM;
+	*ret = copy;
+	return 0;
 }

@@ -6,6 +6,8 @@
 #ifndef NET_PLAN_H
 #define NET_PLAN_H
 
+#include "base/str.h"
+#include "net/resolver.h"
 #include "net/stack.h"
 
 #define NET_INTERFACE "eth0"
@@ -22,7 +24,17 @@
 void net_plan(struct stack_config *c, bool ipv6);
 /* Does the host know a way to addresses of IPv6? Asks its routes, sends nothing. */
 bool net_host_has_ipv6(void);
-/* The host's resolvers, of a resolv.conf(5). */
-void net_plan_resolvers(struct stack_config *c, const char *path);
+/*
+ * The host's name servers, of a resolv.conf(5), unless there are some already; and the names that
+ * the gateway has of its own.
+ */
+void net_plan_resolver(struct resolver_config *dns, const struct stack_config *c, const char *path);
+/*
+ * One of what can be said about names, "KEY=VALUE": timeout-ms=N, rebind-protection=on|off,
+ * strict=on|off. ERR_USAGE.
+ */
+int net_plan_names(struct resolver_config *dns, const char *pair, struct err *err);
+/* The domains in which the host looks for short names, with blanks between; a new string. */
+int net_plan_search(const char *path, char **ret);
 
 #endif

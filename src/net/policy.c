@@ -109,6 +109,23 @@ static int bad(struct err *err, const char *what, const char *word)
 			     "allow:any@[fd00::/8]");
 }
 
+static int unknown_target(const char *text, struct err *err)
+{
+	const char *names[ARRAY_SIZE(groups)], *near;
+	struct dns_name name;
+
+	for (size_t i = 0; i < ARRAY_SIZE(groups); i++)
+		names[i] = groups[i].name;
+	near = str_suggest(text, names, ARRAY_SIZE(groups));
+	bad(err, "neither a group nor an address nor a name:", text);
+	if (err && (near || dns_name_parse(text, &name) == 0)) {
+		err->hint[0] = '\0';
+		return near ? err_hint(err, "did you mean %s?", near)
+			    : err_hint(err, "a name without a dot is said as domain=%s", text);
+	}
+	return -ERR_USAGE;
+}
+
 static int parse_network(char *text, struct net_rule *r, struct err *err)
 {
 	char *slash = strchr(text, '/'), *end;
@@ -118,7 +135,7 @@ static int parse_network(char *text, struct net_rule *r, struct err *err)
 	if (slash)
 		*slash++ = '\0';
 	if (!net_addr_parse(text, &r->net))
-		return bad(err, "neither a group nor an address:", text);
+		return unknown_target(text, err);
 	four = net_addr_is_v4(&r->net);
 	max = four ? 32 : 128;
 	bits = max;
@@ -169,7 +186,7 @@ static int parse_target(char *text, struct net_rule *r, char **rest, struct err 
 	}
 	*rest = text;
 	strsep(rest, ":");
-	if (FIND(groups, text, &r->targets))
+	if (FIND(groups, text, &r->targets) || net_policy_name_target(text, r))
 		return 0;
 	return parse_network(text, r, err);
 }
@@ -198,6 +215,9 @@ static int parse_rule(char *text, struct net_rule *ret, struct err *err)
 		return e;
 	if (r.targets & BIT(NET_IS_DNS) && r.targets != EVERYTHING && r.directions != NET_EGRESS)
 		return bad(err, "names are asked for by the guest, so there is no direction",
+			   direction);
+	if (r.names && r.directions != NET_EGRESS)
+		return bad(err, "who comes from outside has no name, so there is no direction",
 			   direction);
 	if (ports) {
 		char *protocol = strsep(&ports, ":");
@@ -262,27 +282,41 @@ int net_policy_rules(struct net_policy *p, const char *text, struct err *err)
 
 /* ---- questions ---- */
 
-static bool matches(const struct net_rule *r, const struct net_question *q, uint16_t target)
+static bool matches(const struct net_policy *p, unsigned i, const struct net_question *q,
+		    uint16_t target)
 {
+	const struct net_rule *r = &p->rule[i];
+
 	if (!(r->directions & q->direction) || (r->proto && r->proto != q->proto))
 		return false;
 	if (q->port < r->low || q->port > r->high)
 		return false;
+	if (r->allow && !r->low && net_policy_asks_elsewhere(q))
+		return false;
+	if (r->names)
+		return !r->targets && q->named && q->named->bits[i / 64] >> (i % 64) & 1;
 	if (r->targets)
 		return r->targets & target;
 	return net_addr_within(&q->peer, &r->net, r->bits);
 }
 
-bool net_policy_allows(const struct net_policy *p, const struct net_question *q)
+enum net_verdict net_policy_decide(const struct net_policy *p, const struct net_question *q)
 {
 	enum net_kind kind = net_addr_kind(&q->peer);
 	uint16_t target = q->dns ? BIT(NET_IS_DNS) : q->host ? BIT(NET_IS_HOST) : BIT(kind);
+	const bool out = q->direction == NET_EGRESS;
 
-	if (q->direction == NET_EGRESS && kind == NET_LOOPBACK)
-		return false;
+	if (out && kind == NET_LOOPBACK)
+		return NET_DENIED;
 	for (unsigned i = 0; i < p->nrules; i++) {
-		if (matches(&p->rule[i], q, target))
-			return p->rule[i].allow;
+		const struct net_rule *r = &p->rule[i];
+
+		if (matches(p, i, q, target))
+			return !r->allow  ? NET_DENIED
+			       : r->names ? NET_ALLOWED_BY_NAME
+					  : NET_ALLOWED;
 	}
-	return q->direction == NET_EGRESS ? p->egress & target : p->ingress;
+	if (out && net_policy_asks_elsewhere(q))
+		return NET_DENIED;
+	return (out ? p->egress & target : p->ingress) ? NET_ALLOWED : NET_DENIED;
 }

@@ -20,7 +20,6 @@ int stack_new(const struct stack_config *config, const struct stack_ops *ops, vo
 		s->config = *config;
 		if (!s->config.max_flows)
 			s->config.max_flows = STACK_FLOWS_DEFAULT;
-		s->config.ndns = MIN(config->ndns, (unsigned)STACK_DNS_MAX);
 		net_bucket_init(&s->new_flows, &config->limits.rate[NET_RATE_CONNECTIONS], 0);
 		s->ops = ops;
 		s->arg = arg;
@@ -133,8 +132,12 @@ static bool is_gateway(const struct stack *s, const struct net_addr *a)
 	return net_addr_equal(a, stack_gateway(s, a));
 }
 
-static bool allows_out(const struct stack *s, uint8_t proto, const struct net_addr *dst,
-		       uint16_t port, bool *dns)
+/*
+ * Is the flow allowed? @name is what it says itself, of @strict; else whatever the guest knows the
+ * address as.
+ */
+static enum net_verdict ask_policy(struct stack *s, uint8_t proto, const struct net_addr *dst,
+				   uint16_t port, bool by_name, const struct dns_name *name)
 {
 	const bool gateway = is_gateway(s, dst);
 	struct net_question q = {
@@ -143,12 +146,68 @@ static bool allows_out(const struct stack *s, uint8_t proto, const struct net_ad
 		.port = port,
 		.peer = *dst,
 	};
+	enum net_kind kind = net_addr_kind(dst);
+	struct net_rules named;
 
-	*dns = gateway && port == 53 && (proto == NET_UDP || proto == NET_TCP);
-	q.dns = *dns;
 	/* The gateway's own address may be anything; the other ones that are the host's are not. */
 	q.host = gateway || s->ops->is_local(s->arg, dst);
-	return net_policy_allows(&s->config.policy, &q);
+	/* The host has one name, and what is nobody's but a machine's or a cloud's has none. */
+	if (s->config.names &&
+	    (gateway || (!q.host && (kind == NET_PUBLIC || kind == NET_PRIVATE)))) {
+		if (!by_name)
+			names_rules(s->config.names, dst, s->now, &named);
+		if (!by_name || (name && names_has(s->config.names, dst, name, s->now, &named)))
+			q.named = &named;
+	}
+	return net_policy_decide(&s->config.policy, &q);
+}
+
+int stack_route(struct stack *s, uint8_t proto, const struct net_addr *dst, uint16_t port,
+		struct stack_way *ret)
+{
+	const bool gateway = is_gateway(s, dst);
+	enum net_verdict verdict;
+
+	*ret = (struct stack_way){.to = gateway ? host_for(s, dst) : *dst};
+	/* Who may ask what, the name service knows. */
+	ret->dns = port == DNS_PORT && (proto == NET_UDP || proto == NET_TCP);
+	if (ret->dns)
+		return 0;
+	verdict = ask_policy(s, proto, dst, port, false, NULL);
+	ret->inspect = verdict == NET_ALLOWED_BY_NAME && s->config.strict;
+	if (verdict == NET_DENIED || (ret->inspect && proto != NET_TCP)) {
+		s->stats.denied++;
+		stack_tell(s, STACK_DENIED, NET_EGRESS, proto, dst, port, 0, "policy");
+		return -EACCES;
+	}
+	return 0;
+}
+
+bool flow_is_dns(const struct flow *f)
+{
+	return f->dns;
+}
+
+bool flow_inspect(const struct flow *f)
+{
+	return f->inspect;
+}
+
+bool stack_agrees(struct stack *s, struct flow *f, const struct dns_name *name, uint64_t now)
+{
+	s->now = now;
+	if (ask_policy(s, f->key.proto & 0xff, &f->key.remote, f->key.remote_port, true, name) !=
+	    NET_DENIED)
+		return true;
+	s->stats.denied++;
+	stack_tell(s, STACK_DENIED, NET_EGRESS, NET_TCP, &f->key.remote, f->key.remote_port, 0,
+		   "name");
+	return false;
+}
+
+const struct net_policy *stack_policy(const struct stack *s)
+{
+	return &s->config.policy;
 }
 
 static bool allows_in(const struct stack *s, uint8_t proto, const struct net_addr *peer,
@@ -164,29 +223,16 @@ static bool allows_in(const struct stack *s, uint8_t proto, const struct net_add
 	return net_policy_allows(&s->config.policy, &q);
 }
 
-int stack_route(struct stack *s, uint8_t proto, const struct net_addr *dst, uint16_t port,
-		struct net_addr *to, bool *dns)
-{
-	if (!allows_out(s, proto, dst, port, dns)) {
-		s->stats.denied++;
-		stack_tell(s, STACK_DENIED, NET_EGRESS, proto, dst, port, 0, "policy");
-		return -EACCES;
-	}
-	if (*dns && !s->config.ndns)
-		return -ENETUNREACH;
-	*to = *dns ? s->config.dns[s->dns_at] : is_gateway(s, dst) ? host_for(s, dst) : *dst;
-	return 0;
-}
-
 /* ---- changes ---- */
 
-static bool may_stay(const struct stack *s, const struct flow *f)
+static bool may_stay(struct stack *s, const struct flow *f)
 {
-	bool dns;
-
+	if (f->dns)
+		return true;
 	if (f->inbound)
 		return allows_in(s, (uint8_t)f->key.proto, &f->to, f->key.guest_port);
-	return allows_out(s, (uint8_t)f->key.proto, &f->key.remote, f->key.remote_port, &dns);
+	return ask_policy(s, (uint8_t)f->key.proto, &f->key.remote, f->key.remote_port, false,
+			  NULL) != NET_DENIED;
 }
 
 static void cut(struct stack *s, struct flow *f)
@@ -208,6 +254,8 @@ void stack_change(struct stack *s, const struct net_policy *policy, const struct
 {
 	s->now = now;
 	s->config.policy = *policy;
+	if (s->config.names)
+		names_policy(s->config.names, &s->config.policy);
 	s->config.limits = *limits;
 	s->config.max_flows = max_flows;
 	net_bucket_init(&s->new_flows, &limits->rate[NET_RATE_CONNECTIONS], now);

@@ -39,13 +39,12 @@
 #include "base/err.h"
 #include "net/addr.h"
 #include "net/limit.h"
+#include "net/names.h"
 #include "net/policy.h"
 
 struct stack;
 struct flow;
 
-/* The resolvers of resolv.conf(5). */
-#define STACK_DNS_MAX	    3
 #define STACK_FLOWS_DEFAULT 12288
 #define STACK_FLOWS_MAX	    65536
 #define STACK_MTU_MIN	    1280 /* of IPv6 */
@@ -59,8 +58,8 @@ struct stack_config {
 	unsigned max_flows;	  /* 0 is STACK_FLOWS_DEFAULT */
 	struct net_limits limits; /* of these, new flows; the others are the host's */
 	struct net_policy policy;
-	struct net_addr dns[STACK_DNS_MAX]; /* the host's resolvers, for questions to the gateway */
-	unsigned ndns;
+	struct names *names; /* what addresses are called; borrowed, may be NULL */
+	bool strict;	     /* what is allowed by name has to say the name, see flow_inspect() */
 	struct net_addr host4, host6; /* what the gateway stands for besides: the host's loopback */
 	uint8_t seed[16];
 };
@@ -200,11 +199,21 @@ uint64_t stack_next(const struct stack *s);
 void stack_tick(struct stack *s, uint64_t now);
 
 const struct stack_stats *stack_stats(const struct stack *s);
+/* The one that is in force. */
+const struct net_policy *stack_policy(const struct stack *s);
 
 /* Of the world's side; NULL until set. */
 void **flow_host(struct flow *f);
 uint8_t flow_proto(const struct flow *f);
 /* Where it really goes, or comes from. */
 void flow_peer(const struct flow *f, struct net_addr *a, uint16_t *port);
+/* Is it for the name service, whoever is addressed? */
+bool flow_is_dns(const struct flow *f);
+/*
+ * Has it to show first whom it is for? Then nothing that the guest sends may leave before
+ * stack_agrees() to the name that was found in it, or NULL when there is none.
+ */
+bool flow_inspect(const struct flow *f);
+bool stack_agrees(struct stack *s, struct flow *f, const struct dns_name *name, uint64_t now);
 
 #endif

@@ -73,9 +73,7 @@ struct tcp {
 /* And echoes. */
 struct udp {
 	bool readable;
-	uint8_t dns;	/* 1 + index of the resolver that is asked */
-	uint64_t asked; /* when, and no answer since */
-	uint64_t used;	/* when something went through last */
+	uint64_t used; /* when something went through last */
 	TAILQ_ENTRY(flow) quiet;
 };
 
@@ -85,7 +83,8 @@ struct flow {
 	uint16_t to_port;
 	bool listed; /* on stack.owing */
 	bool inbound;
-	bool told; /* that it is open */
+	bool told;	   /* that it is open */
+	bool dns, inspect; /* see flow_is_dns(), flow_inspect() */
 	void *host;
 	uint64_t since, sent, got; /* payload from the guest, to it */
 	uint64_t due;		   /* 0: no timer */
@@ -110,7 +109,6 @@ struct stack {
 	uint64_t now;
 	struct stack_stats stats;
 	struct net_bucket new_flows;
-	unsigned dns_at; /* the resolver that answered last */
 
 	struct flow_list *buckets;
 	uint32_t bucket_mask;
@@ -192,9 +190,21 @@ void link_packet(struct stack *s, struct packet *p);
 const struct net_addr *stack_guest(const struct stack *s, const struct net_addr *of);
 const struct net_addr *stack_gateway(const struct stack *s, const struct net_addr *of);
 
-/* Where a flow to @dst would go, if it may: 0, -EACCES, -ENETUNREACH. */
+/* Where a flow goes, and how. */
+struct stack_way {
+	struct net_addr to;
+	bool dns, inspect;
+};
+/* ...one to @dst, if it may: 0, -EACCES. */
 int stack_route(struct stack *s, uint8_t proto, const struct net_addr *dst, uint16_t port,
-		struct net_addr *to, bool *dns);
+		struct stack_way *ret);
+static inline void flow_send_on(struct flow *f, const struct stack_way *way)
+{
+	f->to = way->to;
+	f->to_port = f->key.remote_port;
+	f->dns = way->dns;
+	f->inspect = way->inspect;
+}
 
 static inline void put16(uint8_t *p, uint32_t v)
 {

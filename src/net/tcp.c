@@ -177,10 +177,9 @@ static void cannot_connect(struct stack *s, struct flow *f, int error)
 static void on_syn(struct stack *s, const struct packet *p, const struct flow_key *key,
 		   const struct segment *g)
 {
-	struct net_addr to;
+	struct stack_way way;
 	struct flow *f;
-	bool dns;
-	int r = stack_route(s, NET_TCP, &p->dst, key->remote_port, &to, &dns);
+	int r = stack_route(s, NET_TCP, &p->dst, key->remote_port, &way);
 
 	if (r == -EACCES) {
 		refuse(s, p, g);
@@ -191,11 +190,10 @@ static void on_syn(struct stack *s, const struct packet *p, const struct flow_ke
 		refuse(s, p, g);
 		return;
 	}
-	f->to = to;
-	f->to_port = key->remote_port;
+	flow_send_on(f, &way);
 	f->tcp.state = TCP_CONNECTING;
 	take_options(s, f, g);
-	r = s->ops->open(s->arg, f, NET_TCP, &to, f->to_port);
+	r = s->ops->open(s->arg, f, NET_TCP, &way.to, f->to_port);
 	if (r < 0)
 		cannot_connect(s, f, -r);
 }

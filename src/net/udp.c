@@ -3,8 +3,8 @@
  * UDP: a flow is a pair of addresses and ports with a socket of the host that is connected to the
  * other end, so that its errors come back; a flow through a published port uses that port's socket.
  *
- * Questions to the gateway's port 53 go to one of the host's resolvers. When one does not answer,
- * the guest's next attempt goes to the next.
+ * A question to port 53 is the name service's, which is behind the same operations: its flow ends
+ * with the last answer, as most programs ask each question from another port.
  */
 #include <errno.h>
 
@@ -14,11 +14,6 @@
 
 enum {
 	IDLE_S = 60,
-	/* One question, one answer: the socket is worth more than the time to make another. */
-	DNS_IDLE_S = 15,
-	DNS_HDR = 12,
-	/* Shorter than any resolver waits before it asks again. */
-	DNS_PATIENCE_MS = 900,
 	TURN = 64,
 	/* What IPv4 can say. */
 	DATA_MAX = MESSAGE_MAX - IP4_HDR - UDP_HDR,
@@ -32,7 +27,7 @@ static void give_up(struct stack *s, struct flow *f)
 
 static void touch(struct stack *s, struct flow *f)
 {
-	flow_used(s, f, f->udp.dns ? DNS_IDLE_S : IDLE_S);
+	flow_used(s, f, IDLE_S);
 }
 
 void udp_send(struct stack *s, const struct net_addr *from, uint16_t from_port,
@@ -87,40 +82,21 @@ bool packet_too_big(struct stack *s, struct flow *f, const struct packet *p)
 	return true;
 }
 
-/* The question itself, marked as an answer that refuses. */
-static void refuse_name(struct stack *s, const struct packet *p, const uint8_t *udp)
-{
-	const size_t len = p->len - p->l4 - UDP_HDR;
-	uint8_t m[512];
-
-	if (len < DNS_HDR || len > sizeof(m))
-		return;
-	iov_read(p->iov, p->n, p->l4 + UDP_HDR, m, len);
-	if (m[2] & 0x80)
-		return;
-	m[2] |= 0x80;
-	m[3] = (uint8_t)((m[3] & 0x70) | 0x85); /* recursion is there; REFUSED */
-	send_datagram(s, &p->dst, 53, (uint16_t)(udp[0] << 8 | udp[1]), m, len);
-}
-
 static int begin(struct stack *s, const struct flow_key *key, struct flow **ret)
 {
-	struct net_addr to;
+	struct stack_way way;
 	struct flow *f;
-	bool dns;
 	int r;
 
-	r = stack_route(s, NET_UDP, &key->remote, key->remote_port, &to, &dns);
+	r = stack_route(s, NET_UDP, &key->remote, key->remote_port, &way);
 	if (r < 0)
 		return r;
 	f = flow_new(s, key, NET_EGRESS);
 	/* Told the same way: it is a limit that somebody set. */
 	if (!f)
 		return -EACCES;
-	f->to = to;
-	f->to_port = key->remote_port;
-	f->udp.dns = dns ? (uint8_t)(s->dns_at + 1) : 0;
-	r = s->ops->open(s->arg, f, NET_UDP, &to, f->to_port);
+	flow_send_on(f, &way);
+	r = s->ops->open(s->arg, f, NET_UDP, &way.to, f->to_port);
 	if (r < 0) {
 		flow_failed(s, f, -r);
 		flow_free(s, f);
@@ -129,20 +105,6 @@ static int begin(struct stack *s, const struct flow_key *key, struct flow **ret)
 	flow_opened(s, f);
 	*ret = f;
 	return 0;
-}
-
-/* Has the resolver had its chance? Then another one is asked from here on. */
-static void next_resolver(struct stack *s, struct flow *f)
-{
-	unsigned next = f->udp.dns % s->config.ndns;
-
-	s->dns_at = next;
-	s->ops->close(s->arg, f, false);
-	f->host = NULL;
-	f->to = s->config.dns[next];
-	f->udp.dns = (uint8_t)(next + 1);
-	f->udp.asked = 0;
-	(void)s->ops->open(s->arg, f, NET_UDP, &f->to, f->to_port);
 }
 
 /* What the gateway itself answers. */
@@ -191,16 +153,10 @@ void udp_input(struct stack *s, const struct packet *p)
 	f = flow_find(s, &key);
 	if (!f)
 		r = begin(s, &key, &f);
-	if (r == -EACCES && key.remote_port == 53)
-		refuse_name(s, p, udp);
 	if (r < 0) {
 		icmp_unreachable(s, -r, &p->dst, NET_UDP, udp, UDP_HDR);
 		return;
 	}
-	if (f->udp.dns && f->udp.asked && s->now - f->udp.asked > DNS_PATIENCE_MS * MS)
-		next_resolver(s, f);
-	if (f->udp.dns && !f->udp.asked)
-		f->udp.asked = s->now;
 	/* It is told, for those that want to know; the host cuts what is not for them. */
 	(void)packet_too_big(s, f, p);
 	n = iov_slice(p->iov, p->n, p->l4 + UDP_HDR, len - UDP_HDR, v, PIECES_MAX);
@@ -219,10 +175,6 @@ static void bad_news(struct stack *s, struct flow *f, int error)
 {
 	uint8_t udp[UDP_HDR];
 
-	if (f->udp.dns) {
-		f->udp.asked = 0;
-		next_resolver(s, f);
-	}
 	put16(udp, f->key.guest_port);
 	put16(udp + 2, f->key.remote_port);
 	put32(udp + 4, UDP_HDR << 16);
@@ -245,13 +197,13 @@ bool udp_run(struct stack *s, struct flow *f)
 		n = s->ops->receive(s->arg, f, s->message, DATA_MAX);
 		if (n == -EAGAIN)
 			return true;
+		if (n == -EPIPE && f->dns) {
+			give_up(s, f);
+			return true;
+		}
 		if (n < 0) {
 			bad_news(s, f, (int)-n);
 			return true;
-		}
-		if (f->udp.dns) {
-			f->udp.asked = 0;
-			s->dns_at = f->udp.dns - 1u;
 		}
 		send_datagram(s, &f->key.remote, f->key.remote_port, f->key.guest_port, s->message,
 			      (size_t)n);

@@ -85,6 +85,9 @@ static const struct {
 	{"net_rules", offsetof(struct sandbox_spec, net_rules), false},
 	{"ports", offsetof(struct sandbox_spec, ports), false},
 	{"net_limits", offsetof(struct sandbox_spec, net_limits), true},
+	{"dns_servers", offsetof(struct sandbox_spec, dns_servers), false},
+	{"dns_hosts", offsetof(struct sandbox_spec, dns_hosts), false},
+	{"net_names", offsetof(struct sandbox_spec, net_names), true},
 	{"init_args", offsetof(struct sandbox_spec, init_args), false},
 	{"init_env", offsetof(struct sandbox_spec, init_env), true},
 };

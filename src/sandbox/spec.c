@@ -58,6 +58,9 @@ void sandbox_spec_done(struct sandbox_spec *s)
 	free(s->net_ingress);
 	strv_done(&s->net_rules);
 	strv_done(&s->net_limits);
+	strv_done(&s->dns_servers);
+	strv_done(&s->dns_hosts);
+	strv_done(&s->net_names);
 	strv_done(&s->ports);
 	strv_done(&s->init_args);
 	strv_done(&s->init_env);

@@ -69,7 +69,9 @@ struct sandbox_spec {
 	char *net;
 	char *net_egress, *net_ingress; /* "allow", "deny": what no rule decides */
 	struct strv net_rules, ports;
-	struct strv net_limits; /* "KEY=VALUE" (net/limit.h) */
+	struct strv net_limits;		    /* "KEY=VALUE" (net/limit.h) */
+	struct strv dns_servers, dns_hosts; /* net/resolver.h */
+	struct strv net_names;		    /* "KEY=VALUE" (net/plan.h) */
 	/* 0: no limit. */
 	uint64_t max_duration_ms; /* of the machine's life */
 	uint64_t idle_timeout_ms; /* without anybody doing anything in it */
@@ -115,6 +117,12 @@ int sandbox_spec_net_ingress(struct sandbox_spec *s, const char *text, struct er
 /* A limit of net/limit.h. */
 int sandbox_spec_net_limit(struct sandbox_spec *s, const char *key, const char *text,
 			   struct err *err);
+/* A name server in place of the host's; a name with its address; net/resolver.h has the grammar. */
+int sandbox_spec_dns_server(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_dns_host(struct sandbox_spec *s, const char *text, struct err *err);
+/* What else there is to say about names, see net_plan_names(). */
+int sandbox_spec_net_name(struct sandbox_spec *s, const char *key, const char *text,
+			  struct err *err);
 struct vm_net;
 /* What a machine is told of it; points into @s. */
 struct vm_net sandbox_vm_net(const struct sandbox_spec *s);

@@ -112,6 +112,48 @@ int sandbox_spec_net_limit(struct sandbox_spec *s, const char *key, const char *
 	return !pair || strv_env_set(&s->net_limits, pair) < 0 ? out_of_memory(err) : 0;
 }
 
+/* With those before it, as there can be too many. */
+static int add_text(struct strv *to, const char *text,
+		    int (*add)(struct resolver_config *c, const char *text, struct err *err),
+		    struct err *err)
+{
+	cleanup_free struct resolver_config *c = calloc(1, sizeof(*c));
+	int r = c ? 0 : out_of_memory(err);
+
+	for (size_t i = 0; i < to->n && r == 0; i++)
+		r = add(c, to->v[i], err);
+	if (r == 0)
+		r = add(c, text, err);
+	if (r < 0)
+		return r;
+	return strv_add(to, text) < 0 ? out_of_memory(err) : 0;
+}
+
+int sandbox_spec_dns_server(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	if (str_starts(text, "tls://"))
+		return err_set(err, ERR_UNSUPPORTED, "name servers over TLS are not there yet: %s",
+			       text);
+	return add_text(&s->dns_servers, text, resolver_add_server, err);
+}
+
+int sandbox_spec_dns_host(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return add_text(&s->dns_hosts, text, resolver_add_host, err);
+}
+
+int sandbox_spec_net_name(struct sandbox_spec *s, const char *key, const char *text,
+			  struct err *err)
+{
+	cleanup_free struct resolver_config *c = calloc(1, sizeof(*c));
+	cleanup_free char *pair = str_fmt("%s=%s", key, text);
+	int r = c && pair ? net_plan_names(c, pair, err) : out_of_memory(err);
+
+	if (r < 0)
+		return r;
+	return strv_env_set(&s->net_names, pair) < 0 ? out_of_memory(err) : 0;
+}
+
 static int check_ports(const struct sandbox_spec *s, struct err *err)
 {
 	cleanup_free struct net_port *ports = calloc(NET_PORTS_MAX, sizeof(*ports));
@@ -153,6 +195,9 @@ struct vm_net sandbox_vm_net(const struct sandbox_spec *spec)
 		.rules = {spec->net_rules.v, spec->net_rules.n},
 		.limits = {spec->net_limits.v, spec->net_limits.n},
 		.ports = {spec->ports.v, spec->ports.n},
+		.servers = {spec->dns_servers.v, spec->dns_servers.n},
+		.hosts = {spec->dns_hosts.v, spec->dns_hosts.n},
+		.names = {spec->net_names.v, spec->net_names.n},
 		.ipv6 = net_host_has_ipv6(),
 	};
 }

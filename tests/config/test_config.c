@@ -390,7 +390,7 @@ static void refuses_in_words(void **state)
 		{"conf", "network: nobody\n", "t.yaml:1:10: network: there is no", "public"},
 		{"conf", "network: [a]\n", "network: a map is expected, not a list", ""},
 		{"conf", "network: {policy: [a]}\n", "network.policy: a text is expected", ""},
-		{"conf", "network: {deny: [nowhere]}\n", "network.deny[0]: ", "rules look like"},
+		{"conf", "network: {deny: [nowhere]}\n", "network.deny[0]: ", "domain=nowhere"},
 		{"conf", "network: {alow: [any]}\n", "there is no key \"network.alow\"",
 		 "did you mean allow?"},
 		{"conf", "network: {default: maybe}\n", "network.default: ", "allow or deny"},

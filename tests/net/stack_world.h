@@ -21,6 +21,7 @@ enum { WORLD_FRAMES = 64, WORLD_FRAME = 70000 };
 struct world_socket {
 	struct buf sent, answer;
 	bool ended, shut, reset;
+	bool over; /* of the name service: no answer is left */
 	struct flow *flow;
 };
 
@@ -162,7 +163,7 @@ static ssize_t world_receive(void *arg, struct flow *f, void *p, size_t n)
 
 	(void)arg;
 	if (!have)
-		return k && k->reset ? -ECONNREFUSED : -EAGAIN;
+		return k && k->reset ? -ECONNREFUSED : k && k->over ? -EPIPE : -EAGAIN;
 	memcpy(p, buf_ptr(&k->answer), have);
 	buf_consume(&k->answer, buf_size(&k->answer));
 	return (ssize_t)have;
@@ -234,8 +235,6 @@ static void world_config(struct stack_config *c)
 		.host6 = world_addr("::1"),
 		.mtu = 1500,
 		.max_flows = 32,
-		.dns = {world_addr("192.0.2.53"), world_addr("192.0.2.54")},
-		.ndns = 2,
 	};
 	net_policy_init(&c->policy);
 	net_policy_profile(&c->policy, "public", NULL);

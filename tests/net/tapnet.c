@@ -26,6 +26,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "net/host.h"
+#include "net/plan.h"
 
 enum { FRAME = 65536 + 64, TURN = 64 };
 
@@ -152,6 +153,22 @@ static struct net_addr addr(const char *text)
 	return a;
 }
 
+/* TAPNET_RULES has rules, TAPNET_DNS name servers and TAPNET_NAMES what net_plan_names() takes. */
+static int make_names(struct stack_config *c, struct resolver_config *dns, struct err *err)
+{
+	const char *rules = getenv("TAPNET_RULES");
+	char *servers = getenv("TAPNET_DNS"), *names = getenv("TAPNET_NAMES"), *one;
+	int r = rules ? net_policy_rules(&c->policy, rules, err) : 0;
+
+	while (r == 0 && (one = strsep(&servers, " ")))
+		r = resolver_add_server(dns, one, err);
+	while (r == 0 && (one = strsep(&names, " ")))
+		r = net_plan_names(dns, one, err);
+	c->strict = dns->strict;
+	net_plan_resolver(dns, c, "/etc/resolv.conf");
+	return r;
+}
+
 static int run(char **argv, int nports, struct err *err)
 {
 	struct stack_config c = {
@@ -165,9 +182,8 @@ static int run(char **argv, int nports, struct err *err)
 		.host6 = addr("::1"),
 		.mtu = (uint16_t)atoi(argv[3]),
 		.max_flows = net_host_flows(),
-		.ndns = 1,
-		.dns = {addr("127.0.0.1")},
 	};
+	static struct resolver_config dns;
 	struct net_port ports[16];
 	const struct stack_stats *st;
 	int r;
@@ -185,6 +201,9 @@ static int run(char **argv, int nports, struct err *err)
 		return r;
 	if (getrandom(c.seed, sizeof(c.seed), 0) < 0)
 		return err_errno(err, "seed");
+	r = make_names(&c, &dns, err);
+	if (r < 0)
+		return r;
 	t.tap.fn = on_tap;
 	t.tap.fd = open_tap(argv[1], argv[2]);
 	if (t.tap.fd < 0)
@@ -192,7 +211,7 @@ static int run(char **argv, int nports, struct err *err)
 	t.input.fn = on_input;
 	r = loop_new(&t.loop, err);
 	if (r == 0)
-		r = net_host_new(&c, &ops, NULL, t.loop, ports, (unsigned)nports, &t.h, err);
+		r = net_host_new(&c, &dns, &ops, NULL, t.loop, ports, (unsigned)nports, &t.h, err);
 	if (r < 0)
 		return r;
 	stack_offload(net_host_stack(t.h), t.offload, t.offload, t.offload);

@@ -272,13 +272,130 @@ static void refused_words(void **state)
 	assert_int_equal(net_policy_rules(&p, "allow@any", NULL), -ERR_LIMIT);
 }
 
+static struct dns_name name(const char *text)
+{
+	struct dns_name n;
+
+	if (dns_name_parse(text, &n) < 0)
+		fail_msg("no name: %s", text);
+	return n;
+}
+
+/* What rules for names match, and what they say about asking. */
+static void names(void **state)
+{
+	static const struct {
+		const char *rules, *name;
+		bool match, ask;
+	} rows[] = {
+		{"allow@example.com", "example.com", true, true},
+		{"allow@example.com", "www.example.com", false, false},
+		{"allow@domain=printer", "printer", true, true},
+		{"allow@*.example.com", "example.com", false, false},
+		{"allow@*.example.com:tcp:443", "a.b.example.com", true, true},
+		{"allow@*.example.com", "badexample.com", false, false},
+		{"allow@suffix=Example.COM", "example.com", true, true},
+		{"allow@suffix=example.com", "www.example.com", true, true},
+		{"allow@suffix=example.com", "example.com.evil.org", false, false},
+		{"allow@dns=example.com", "example.com", true, true},
+		{"allow@dns=*.com", "example.com", true, true},
+		{"deny@example.com,allow@dns", "example.com", true, false},
+		{"deny@example.com:tcp:80,allow@dns", "example.com", true, true},
+		{"deny@dns=example.com,allow@example.com", "example.com", true, false},
+		{"deny@any,allow@example.com", "example.com", true, false},
+		{"deny@any:tcp:80,allow@example.com", "example.com", true, true},
+		{"allow@any", "example.com", false, true},
+		{"deny@0.0.0.0/0", "example.com", false, false},
+	};
+	static const char *const bad[] = {
+		"allow@domain=", "allow@domain=a b", "allow@suffix=com", "allow@*.com",
+		"allow@*.",	 "allow@1.2.3",	     "allow@10.0.0.256", "allow@*",
+		"allow@nowhere", "allow@a..b",	     "allow:any@a.b",	 "deny:ingress@*.a.b",
+		"allow@dns=",	 "allow@ex*.com",    "allow@www.*.com",	 "allow@domain=.",
+	};
+	struct net_policy p;
+	struct net_rules set;
+	struct err err;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct dns_name n = name(rows[i].name);
+
+		net_policy_init(&p);
+		assert_int_equal(net_policy_rules(&p, rows[i].rules, NULL), 0);
+		net_policy_named(&p, &n, &set);
+		if ((set.bits[0] != 0) != rows[i].match ||
+		    net_policy_may_ask(&p, &n, NET_UDP) != rows[i].ask)
+			fail_msg("%s: %s", rows[i].rules, rows[i].name);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		err = (struct err)ERR_INIT;
+		if (net_policy_rules(&p, bad[i], &err) != -ERR_USAGE || !err.hint[0])
+			fail_msg("%s was taken", bad[i]);
+	}
+	err = (struct err)ERR_INIT;
+	net_policy_rules(&p, "allow@privat", &err);
+	assert_string_equal(err.hint, "did you mean private?");
+}
+
+/* Order counts among rules for names and others; a name opens what its rule says, no more. */
+static void named_flows(void **state)
+{
+	static const struct {
+		const char *rules;
+		uint64_t named;
+		uint16_t port;
+		enum net_verdict verdict;
+	} rows[] = {
+		{"allow@a.b", 1, 80, NET_ALLOWED_BY_NAME},
+		{"allow@a.b", 0, 80, NET_DENIED},
+		{"allow@a.b:tcp:443", 1, 80, NET_DENIED},
+		{"allow@a.b:udp", 1, 80, NET_DENIED},
+		{"allow@dns=a.b", 1, 80, NET_DENIED},
+		{"deny@a.b,allow@public", 1, 80, NET_DENIED},
+		{"deny@a.b,allow@public", 0, 80, NET_ALLOWED},
+		{"deny@public,allow@a.b", 2, 80, NET_DENIED},
+		/* Other ways to ask for names have to be named. */
+		{"allow@public", 0, 853, NET_DENIED},
+		{"allow@a.b", 1, 853, NET_DENIED},
+		{"allow@a.b:tcp:853", 1, 853, NET_ALLOWED_BY_NAME},
+		{"allow@public:tcp:800-900", 0, 853, NET_ALLOWED},
+		{"allow@public", 0, 5355, NET_DENIED},
+	};
+	struct net_policy p;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct net_rules set = {{rows[i].named}};
+		struct net_question q = {
+			.direction = NET_EGRESS,
+			.proto = NET_TCP,
+			.port = rows[i].port,
+			.peer = addr("9.9.9.9"),
+			.named = &set,
+		};
+
+		net_policy_init(&p);
+		assert_int_equal(net_policy_rules(&p, rows[i].rules, NULL), 0);
+		if (net_policy_decide(&p, &q) != rows[i].verdict)
+			fail_msg("%s, port %u", rows[i].rules, rows[i].port);
+	}
+	/* Nor by a profile. */
+	net_policy_init(&p);
+	assert_int_equal(net_policy_profile(&p, "all", NULL), 0);
+	assert_int_equal(net_policy_decide(&p, &(struct net_question){.direction = NET_EGRESS,
+								      .proto = NET_UDP,
+								      .port = 853,
+								      .peer = addr("9.9.9.9")}),
+			 NET_DENIED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(kinds),
-		cmocka_unit_test(questions),
-		cmocka_unit_test(defaults),
-		cmocka_unit_test(refused_words),
+		cmocka_unit_test(names),    cmocka_unit_test(named_flows),
+		cmocka_unit_test(kinds),    cmocka_unit_test(questions),
+		cmocka_unit_test(defaults), cmocka_unit_test(refused_words),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -330,39 +330,113 @@ static void accepted(void **state)
 	assert_int_equal(reply(0).len, 7);
 }
 
+/* Port 53 is the name service's, whoever is addressed and whatever may be reached. */
 static void names(void **state)
 {
-	static const uint8_t question[] = {0x12, 0x34, 1, 0,   0, 1, 0, 0, 0, 0,
-					   0,	 0,    1, 'a', 0, 0, 1, 0, 1};
-	struct net_addr first = world_addr("192.0.2.53"), second = world_addr("192.0.2.54");
+	static const char *const addresses[] = {"172.16.0.1", "10.1.2.3", PEER, "2606::1"};
 	size_t len;
 
 	(void)state;
-	send_udp("172.16.0.1", 3000, 53, question, sizeof(question));
-	assert_true(net_addr_equal(&w.to, &first));
-	buf_add_str(&w.last->answer, "answer");
-	stack_event(w.s, w.last->flow, STACK_READABLE, 0, w.now);
-	stack_run(w.s, w.now);
-	assert_memory_equal(got(0, &len) + UDP_HDR, "answer", 6);
-	/* Without an answer the next one is asked. */
-	send_udp("172.16.0.1", 3000, 53, question, sizeof(question));
-	assert_true(net_addr_equal(&w.to, &first));
-	w.now += SECOND;
-	send_udp("172.16.0.1", 3000, 53, question, sizeof(question));
-	assert_true(net_addr_equal(&w.to, &second));
-	send_udp("172.16.0.1", 3001, 53, question, sizeof(question));
-	assert_true(net_addr_equal(&w.to, &second));
-	/* Quiet for long enough. */
-	for (int i = 0; i < 20; i++) {
-		w.now += SECOND;
-		stack_tick(w.s, w.now);
-	}
-	assert_int_equal(w.open, 0);
-	w.nframes = 0;
 	w.s->config.policy.egress = 0;
-	send_udp("172.16.0.1", 3000, 53, question, sizeof(question));
-	assert_int_equal(got(0, &len)[UDP_HDR + 3] & 15, 5);
-	assert_int_equal(got(0, &len)[UDP_HDR], 0x12);
+	for (size_t i = 0; i < ARRAY_SIZE(addresses); i++) {
+		w.nframes = 0;
+		send_udp(addresses[i], 3000, 53, "question", 8);
+		assert_true(w.last && flow_is_dns(w.last->flow));
+		assert_memory_equal(buf_ptr(&w.last->sent), "question", 8);
+		buf_add_str(&w.last->answer, "answer");
+		stack_event(w.s, w.last->flow, STACK_READABLE, 0, w.now);
+		stack_run(w.s, w.now);
+		assert_memory_equal(got(0, &len) + UDP_HDR, "answer", 6);
+		assert_int_equal(w.open, 1);
+		/* With the last answer its flow is gone. */
+		w.last->over = true;
+		stack_event(w.s, w.last->flow, STACK_READABLE, 0, w.now);
+		stack_run(w.s, w.now);
+		assert_int_equal(w.open, 0);
+		assert_int_equal(w.nframes, 1);
+	}
+	w.nframes = 0;
+	send_udp(PEER, 3000, 5300, "question", 8);
+	assert_int_equal(w.open, 0);
+	assert_int_equal(w.nframes, 1);
+}
+
+/* What was told under a name may be reached for as long as it was told, by the rule's ports. */
+static void named(void **state)
+{
+	struct net_addr peer = world_addr(PEER), other = world_addr("1.2.3.5"),
+			inner = world_addr("10.1.2.3"), host = world_addr("198.51.100.7");
+	struct dns_name name;
+	struct names *names;
+
+	(void)state;
+	assert_int_equal(names_new(w.s->config.seed, &names), 0);
+	assert_int_equal(dns_name_parse("www.example.com", &name), 0);
+	net_policy_init(&w.s->config.policy);
+	assert_int_equal(net_policy_rules(&w.s->config.policy, "allow@*.example.com:udp:4000-4002",
+					  NULL),
+			 0);
+	names_policy(names, &w.s->config.policy);
+	w.s->config.names = names;
+	names_pin(names, &peer, &name, w.now + SECOND);
+	names_pin(names, &inner, &name, w.now + SECOND);
+	names_pin(names, &host, &name, w.now + SECOND);
+	send_udp(PEER, 3000, 4000, "x", 1);
+	send_udp("10.1.2.3", 3000, 4002, "x", 1);
+	assert_int_equal(w.open, 2);
+	send_udp(PEER, 3000, 4003, "x", 1);
+	send_udp("1.2.3.5", 3000, 4000, "x", 1);
+	/* The host's own address is the host, whatever a name says. */
+	send_udp("198.51.100.7", 3000, 4000, "x", 1);
+	assert_int_equal(w.open, 2);
+	assert_int_equal(w.s->stats.denied, 3);
+	names_pin(names, &other, &name, w.now + SECOND);
+	send_udp("1.2.3.5", 3000, 4000, "x", 1);
+	assert_int_equal(w.open, 3);
+	/* What is open stays; what begins later is too late. */
+	w.now += SECOND + 1;
+	send_udp("1.2.3.5", 3000, 4000, "x", 1);
+	assert_int_equal(w.s->stats.denied, 3);
+	send_udp("1.2.3.5", 3001, 4000, "x", 1);
+	assert_int_equal(w.s->stats.denied, 4);
+	w.s->config.names = names_free(names);
+}
+
+/* With strict, a flow that only a name allows has to say it. */
+static void strict(void **state)
+{
+	struct net_addr peer = world_addr(PEER);
+	struct dns_name name, second, third;
+	struct names *names;
+	struct flow *f;
+
+	(void)state;
+	assert_int_equal(names_new(w.s->config.seed, &names), 0);
+	assert_int_equal(dns_name_parse("www.example.com", &name), 0);
+	assert_int_equal(dns_name_parse("denied.example.com", &second), 0);
+	assert_int_equal(dns_name_parse("never.example.com", &third), 0);
+	net_policy_init(&w.s->config.policy);
+	assert_int_equal(net_policy_rules(&w.s->config.policy,
+					  "allow@domain=www.example.com,allow@never.example.com",
+					  NULL),
+			 0);
+	names_policy(names, &w.s->config.policy);
+	w.s->config.names = names;
+	w.s->config.strict = true;
+	names_pin(names, &peer, &name, w.now + SECOND);
+	names_pin(names, &peer, &second, w.now + SECOND);
+	send_udp(PEER, 3000, 4000, "x", 1);
+	assert_int_equal(w.open, 0);
+	SEG(PEER, TCP_SYN, 1);
+	assert_int_equal(w.open, 1);
+	f = w.last->flow;
+	assert_true(flow_inspect(f));
+	assert_true(stack_agrees(w.s, f, &name, w.now));
+	assert_false(stack_agrees(w.s, f, &second, w.now));
+	/* It may be asked for, but is not what this address was told as. */
+	assert_false(stack_agrees(w.s, f, &third, w.now));
+	assert_false(stack_agrees(w.s, f, NULL, w.now));
+	w.s->config.names = names_free(names);
 }
 
 static void datagrams(void **state)
@@ -419,7 +493,8 @@ int main(void)
 		TEST(ends),	  TEST(resets),
 		TEST(windows),	  TEST(options),
 		TEST(patience),	  TEST(accepted),
-		TEST(names),	  TEST(datagrams),
+		TEST(names),	  TEST(named),
+		TEST(strict),	  TEST(datagrams),
 		TEST(nonsense),
 	};
 

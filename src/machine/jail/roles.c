@@ -159,13 +159,15 @@ static const struct jail_call device_calls[] = {
 
 /*
  * The network: sockets to the world (net/host.c), and guest memory. Ports that lead in were bound
- * before. No files, no local sockets, and of options those that it sets.
+ * before. No files, of local sockets those that have no name, and of options those that it sets.
  */
 static const struct jail_call net_calls[] = {
 	CALLS_OF_ALL,
 	EPOLL,
 	CALL_IF(socket, EQUAL, 0, AF_INET),
 	CALL_IF(socket, EQUAL, 0, AF_INET6),
+	/* the guest's connections to the name service */
+	CALL_IF(socketpair, EQUAL, 0, AF_UNIX),
 	CALL(connect),
 	CALL(accept4),
 	CALL(sendmsg),

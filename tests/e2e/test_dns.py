@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names: the gateway's name service in front of a real server, and the rules that names stand in.
+
+A world of its own: three network namespaces, of which one has the name server and the stack (or the
+sandbox), one is the guest, and one is everybody else, at all of 9.9.0.0/16.
+"""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+from harness import Case, MSB, until
+from test_tap import DEADLINE, GATEWAY, GATEWAY6, GUEST, TAPNET, ip, missing as missing_tap
+
+UNBOUND = shutil.which("unbound") or "/usr/sbin/unbound"
+
+ZONE = [
+    "www.example.test. 60 IN A 9.9.1.1", "www.example.test. 60 IN AAAA 2600:99::1", "example.test. 60 IN A 9.9.1.2",
+    "other.example.test. 60 IN A 9.9.1.1", "alias.example.test. 60 IN CNAME www.example.test.",
+    "bad.test. 60 IN A 9.9.2.1", "inner.test. 60 IN A 10.77.0.9", "mixed.test. 60 IN A 10.77.0.9", "mixed.test. 60 IN A 9.9.1.3",
+    "mail.test. 60 IN MX 10 www.example.test.", "metadata.test. 60 IN A 169.254.169.254",
+    *(f"long.test. 60 IN A 9.9.3.{i}" for i in range(1, 101)),
+]
+
+# Everybody: what is said at port 80 and 443 is who was called.
+WORLD = r"""
+import socket, threading
+def serve(port):
+    l = socket.create_server(("0.0.0.0", port), backlog=1000)
+    while True:
+        s, _ = l.accept()
+        s.sendall(s.getsockname()[0].encode())
+        s.close()
+for port in (80, 81, 443):
+    threading.Thread(target=serve, args=(port,), daemon=True).start()
+print("ready", flush=True)
+input()
+"""
+
+
+def missing():
+    if not os.access(UNBOUND, os.X_OK) or not shutil.which("dig"):
+        return "needs unbound and dig"
+    return missing_tap()
+
+
+class World:
+    """Of the class that is first: `case` cleans up."""
+
+    def __init__(self, case, zone=ZONE):
+        self.case = case
+        name = f"msbdns{os.getpid()}-{id(self) & 0xffff:x}"
+        self.host, self.world = name + "h", name + "w"
+        for ns in (self.host, self.world):
+            ip("netns", "add", ns)
+            case.addCleanup(ip, "netns", "del", ns)
+            ip("-n", ns, "link", "set", "lo", "up")
+        ip("-n", self.host, "link", "add", "out", "type", "veth", "peer", "name", "in", "netns", self.world)
+        for ns, link, own in ((self.host, "out", "10.77.0.1/24"), (self.world, "in", "10.77.0.2/24")):
+            ip("-n", ns, "addr", "add", own, "dev", link)
+            ip("-n", ns, "link", "set", link, "up")
+        ip("-n", self.host, "route", "add", "9.9.0.0/16", "via", "10.77.0.2")
+        ip("-n", self.world, "route", "add", "local", "9.9.0.0/16", "dev", "lo")
+        ip("-n", self.world, "addr", "add", "10.77.0.9/24", "dev", "in")
+        self.top = tempfile.mkdtemp(prefix="msb-dns-")
+        case.addCleanup(shutil.rmtree, self.top)
+        self.start(self.world, [sys.executable, "-c", WORLD], "ready")
+        self.servers = {}
+        self.serve("127.0.0.1", zone)
+
+    def start(self, ns, words, says, stream="stdout"):
+        child = subprocess.Popen(["ip", "netns", "exec", ns, *words], stdin=subprocess.PIPE, text=True,
+                                 **{stream: subprocess.PIPE})
+        self.case.addCleanup(getattr(child, stream).close)
+        self.case.addCleanup(child.wait, DEADLINE)
+        self.case.addCleanup(child.kill)
+        self.case.addCleanup(child.stdin.close)
+        for line in getattr(child, stream):
+            if says in line:
+                threading.Thread(target=self.drain, args=(getattr(child, stream),), daemon=True).start()
+                return child
+        self.case.fail(f"{words[0]} did not start")
+
+    @staticmethod
+    def drain(stream):
+        try:
+            for _ in stream:
+                pass
+        except ValueError:
+            pass
+
+    def serve(self, address, zone, extra=""):
+        """A real name server at an address in the host's namespace."""
+        path = os.path.join(self.top, f"unbound-{address}.conf")
+        with open(path, "w") as f:
+            f.write(f"""
+server:
+    interface: {address}
+    do-daemonize: no
+    username: ""
+    chroot: ""
+    directory: "{self.top}"
+    pidfile: ""
+    use-syslog: no
+    verbosity: 1
+    access-control: 0.0.0.0/0 allow
+    do-ip6: no
+    module-config: "iterator"
+    minimal-responses: yes
+    local-zone: "test." static
+    {extra}
+""")
+            f.writelines(f"    local-data: \"{z}\"\n" for z in zone)
+            f.write("remote-control:\n    control-enable: no\n")
+        self.servers[address] = self.start(self.host, [UNBOUND, "-d", "-c", path], "start of service", "stderr")
+
+    def guest(self, rules="", profiles="public", servers="127.0.0.1", names=""):
+        """A network stack with Linux as its guest; a new namespace each time."""
+        ns = f"{self.host[:-1]}g{len(os.listdir(self.top))}{time.monotonic_ns() % 10000}"
+        ip("netns", "add", ns)
+        self.case.addCleanup(ip, "netns", "del", ns)
+        env = {**os.environ, "TAPNET_RULES": rules, "TAPNET_DNS": servers, "TAPNET_NAMES": names}
+        if not rules:
+            del env["TAPNET_RULES"]
+        if not names:
+            del env["TAPNET_NAMES"]
+        stack = subprocess.Popen(["ip", "netns", "exec", self.host, TAPNET, f"/var/run/netns/{ns}", "eth0", "1500", profiles],
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        self.case.addCleanup(stack.wait, DEADLINE)
+        self.case.addCleanup(stack.stdout.close)
+        self.case.addCleanup(stack.kill)
+        self.case.addCleanup(stack.stdin.close)
+        self.case.assertEqual(stack.stdout.readline(), "ready\n")
+        n = ("-n", ns)
+        ip(*n, "link", "set", "lo", "up")
+        ip(*n, "link", "set", "eth0", "address", "02:6d:73:00:00:02", "mtu", "1500", "up")
+        ip(*n, "addr", "add", "172.16.0.2/30", "dev", "eth0")
+        ip(*n, "route", "add", "default", "via", GATEWAY)
+        ip(*n, "-6", "addr", "add", "fd42:6d73:62::2/64", "dev", "eth0", "nodad")
+        ip(*n, "-6", "route", "add", "default", "via", GATEWAY6)
+        return ns
+
+
+@unittest.skipIf(missing(), missing())
+class Names(unittest.TestCase):
+    def dig(self, ns, *words, server=GATEWAY):
+        """(status, answers) of a lookup, by a resolver that is not ours."""
+        p = subprocess.run(["ip", "netns", "exec", ns, "dig", "+tries=1", "+time=10", f"@{server}", *words],
+                           stdout=subprocess.PIPE, text=True, timeout=DEADLINE)
+        status = p.stdout.partition("status: ")[2].partition(",")[0]
+        answers = p.stdout.partition("ANSWER SECTION:\n")[2].partition("\n\n")[0].splitlines()
+        self.assertNotIn("Warning", p.stdout)
+        self.assertNotIn("malformed", p.stdout.lower())
+        return status, sorted(a.split(None, 4)[4] for a in answers)
+
+    def inside(self, ns, code):
+        p = subprocess.run(["ip", "netns", "exec", ns, sys.executable, "-c", GUEST + code], stdout=subprocess.PIPE, text=True,
+                           timeout=DEADLINE * 2)
+        self.assertEqual(p.returncode, 0)
+        return p.stdout.strip()
+
+    def tries(self, ns, *where):
+        """What becomes of connections, and none of it late."""
+        return self.inside(ns, f"""
+for host, port in {list(where)!r}:
+    before = time.monotonic()
+    try:
+        with connect(host, port) as s:
+            said = s.recv(100).decode()
+    except OSError as e:
+        said = errno.errorcode.get(e.errno, str(e))
+    print(said if time.monotonic() - before < 3 else "late: " + said)
+""").split("\n")
+
+    def test_lookups(self):
+        world = World(self)
+        ns = world.guest()
+        self.assertEqual(self.dig(ns, "www.example.test"), ("NOERROR", ["9.9.1.1"]))
+        # Whoever is asked, in whatever way: it is the gateway that answers.
+        for server, words in (("8.8.8.8", ()), ("8.8.8.8", ("+tcp",)), (GATEWAY6, ()), ("10.1.2.3", ("+tcp",)), ("2606:4700::1", ()),
+                              (GATEWAY, ("+noedns",)), (GATEWAY, ("+dnssec", "+cd"))):
+            self.assertEqual(self.dig(ns, "wWw.example.test", *words, server=server), ("NOERROR", ["9.9.1.1"]))
+        # The server leaves it to who asks to follow the alias.
+        self.assertEqual(self.dig(ns, "alias.example.test"), ("NOERROR", ["www.example.test."]))
+        self.assertEqual(self.dig(ns, "mail.test", "MX"), ("NOERROR", ["10 www.example.test."]))
+        self.assertEqual(self.dig(ns, "www.example.test", "AAAA"), ("NOERROR", ["2600:99::1"]))
+        self.assertEqual(self.dig(ns, "nothing.test"), ("NXDOMAIN", []))
+        self.assertEqual(self.dig(ns, "host.microsandbox.internal"), ("NOERROR", [GATEWAY]))
+        # A hundred addresses: more than fits a datagram, so dig asks again over TCP.
+        every = sorted(f"9.9.3.{i}" for i in range(1, 101))
+        for words in ((), ("+noedns",), ("+tcp",), ("+bufsize=512",)):
+            self.assertEqual(self.dig(ns, "long.test", *words), ("NOERROR", every))
+        self.assertEqual(len(self.dig(ns, "long.test", "+noedns", "+ignore")[1]) < 40, True)
+        # Of those that a rebinding attack would use, nothing is told.
+        for name in ("inner.test", "metadata.test"):
+            self.assertEqual(self.dig(ns, name), ("REFUSED", []))
+        self.assertEqual(self.dig(ns, "mixed.test"), ("NOERROR", ["9.9.1.3"]))
+
+    def test_a_name_opens_itself_and_nothing_else(self):
+        world = World(self)
+        ns = world.guest("allow@www.example.test:tcp:80,allow@*.bad.test", "none")
+        # Before anybody asked, and of addresses nobody was told.
+        self.assertEqual(self.tries(ns, ("9.9.1.1", 80), ("9.9.1.2", 80)), ["ECONNREFUSED"] * 2)
+        self.assertEqual(self.dig(ns, "www.example.test"), ("NOERROR", ["9.9.1.1"]))
+        self.assertEqual(self.tries(ns, ("9.9.1.1", 80), ("9.9.1.1", 443), ("9.9.1.2", 80), (GATEWAY, 80)),
+                         ["9.9.1.1"] + ["ECONNREFUSED"] * 3)
+        # What no rule could allow is not asked for: with and without EDNS, over UDP and TCP.
+        for name in ("example.test", "other.example.test", "bad.test", "exfiltrated-data.evil.test"):
+            self.assertEqual(self.dig(ns, name), ("REFUSED", []))
+            self.assertEqual(self.dig(ns, name, "+noedns"), ("NXDOMAIN", []))
+            self.assertEqual(self.dig(ns, name, "+tcp", server="9.9.9.9"), ("REFUSED", []))
+        # Other ways to ask are shut, unless a rule says the port.
+        ns = world.guest("allow@9.9.0.0/16", "public")
+        self.assertEqual(self.tries(ns, ("9.9.1.1", 853), ("9.9.1.1", 80)), ["ECONNREFUSED", "9.9.1.1"])
+
+    def test_denied_names(self):
+        world = World(self)
+        ns = world.guest("deny@suffix=bad.test,deny@dns=other.example.test", "public")
+        self.assertEqual(self.dig(ns, "bad.test")[0], "REFUSED")
+        self.assertEqual(self.dig(ns, "other.example.test")[0], "REFUSED")
+        self.assertEqual(self.dig(ns, "www.example.test"), ("NOERROR", ["9.9.1.1"]))
+        ns = world.guest("deny@domain=bad.test:tcp:80", "public")
+        self.assertEqual(self.tries(ns, ("9.9.2.1", 80)), ["9.9.2.1"])
+        self.assertEqual(self.dig(ns, "bad.test"), ("NOERROR", ["9.9.2.1"]))
+        self.assertEqual(self.tries(ns, ("9.9.2.1", 80), ("9.9.2.1", 81)), ["ECONNREFUSED", "9.9.2.1"])
+        ns = world.guest(profiles="public,private", names="rebind-protection=off")
+        self.assertEqual(self.dig(ns, "inner.test"), ("NOERROR", ["10.77.0.9"]))
+        self.assertEqual(self.dig(ns, "metadata.test")[0], "REFUSED")
+        ns = world.guest(profiles="none")
+        self.assertEqual(self.dig(ns, "www.example.test")[0], "REFUSED")
+
+    def test_dead_servers(self):
+        """One that refuses costs nothing, one that is silent less than a second and only once."""
+        world = World(self)
+        # Nobody is at 10.77.0.77, and 127.0.0.9 has no server.
+        ns = world.guest(servers="10.77.0.77 127.0.0.9 127.0.0.1")
+        before = time.monotonic()
+        self.assertEqual(self.dig(ns, "www.example.test"), ("NOERROR", ["9.9.1.1"]))
+        self.assertLess(time.monotonic() - before, 2.4)
+        ns = world.guest(servers="tcp://127.0.0.9 tcp://127.0.0.1")
+        self.assertEqual(self.dig(ns, "long.test")[0], "NOERROR")
+        # Nobody at all is said, in the time that was given.
+        ns = world.guest(servers="127.0.0.9 127.0.0.8")
+        self.assertEqual(self.dig(ns, "www.example.test")[0], "SERVFAIL")
+        ns = world.guest(servers="10.77.0.77", names="timeout-ms=500")
+        before = time.monotonic()
+        self.assertEqual(self.dig(ns, "www.example.test")[0], "SERVFAIL")
+        self.assertLess(time.monotonic() - before, 5)
+
+    def test_ten_thousand_rounds(self):
+        """Each looks a name up and connects to what it was told: no hang, no failure."""
+        zone = [f"n{i % 10}.r{i // 10}.test. 1 IN A 9.9.{100 + i // 250}.{i % 250 + 1}" for i in range(2000)]
+        world = World(self, zone)
+        ns = world.guest(",".join(f"allow@suffix=r{i}.test:tcp:80" for i in range(200)), "none")
+        out = self.inside(ns, r"""
+import os, struct, random
+ROUNDS, THREADS = 10000, 4
+slow, bad = [], []
+def lookup(u, name, n):
+    q = struct.pack(">6H", n, 0x100, 1, 0, 0, 0) + b"".join(bytes([len(l)]) + l.encode() for l in name.split(".")) + b"\0\0\1\0\1"
+    u.send(q)
+    a = u.recv(600)
+    assert a[:2] == q[:2] and a[3] & 15 == 0, a
+    return socket.inet_ntoa(a[-4:])
+def run(k):
+    for i in range(k, ROUNDS, THREADS):
+        before = time.monotonic()
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as u:
+                u.settimeout(20)
+                u.connect(("172.16.0.1", 53))
+                address = lookup(u, "n%d.r%d.test" % (i % 10, i // 10 % 200), i)
+            with connect(address, 80) as s:
+                assert s.recv(100).decode() == address
+        except Exception as e:
+            bad.append((i, repr(e)))
+        if time.monotonic() - before > 2.4:
+            slow.append(i)
+threads = [threading.Thread(target=run, args=(k,)) for k in range(THREADS)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+print(len(bad), bad[:3], len(slow))
+""")
+        self.assertEqual(out, "0 [] 0")
+
+
+if __name__ == "__main__":
+    unittest.main()
