@@ -14,7 +14,6 @@
 #include "base/io.h"
 #include "base/loop.h"
 #include "sandbox/agent_client.h"
-#include "sandbox/sandbox_dir.h"
 #include "ssh/ssh.h"
 #include "wire/frame.h"
 
@@ -49,6 +48,8 @@ struct chan {
 
 struct conn {
 	const struct ssh_options *o;
+	int agents;
+	struct buf keys; /* the authorized_keys file, as it was when the client came */
 	struct loop *loop;
 	struct loop_source sock;
 	struct loop_timer idle;
@@ -372,7 +373,7 @@ static int begin(struct chan *h, enum chan_kind kind)
 
 	if (h->kind != CHAN_IDLE)
 		return -1;
-	fd = sandbox_socket_connect(SSH_FD_DIR, "agent.sock", NULL);
+	fd = agent_connect(h->conn->agents);
 	if (fd < 0 || agent_client_new(&h->agent, h->conn->loop, fd, &agent_ops, h, NULL) < 0)
 		return -1;
 	h->kind = kind;
@@ -617,16 +618,13 @@ static int auth_key(ssh_session s, const char *user, struct ssh_key_struct *key,
 		    void *arg)
 {
 	struct conn *c = arg;
-	cleanup_buf struct buf b = BUF_INIT;
+	cleanup_free char *text = strdup(buf_size(&c->keys) ? buf_cstr(&c->keys) : "");
 	bool known = false;
-	char *text, *line, *rest;
+	char *line, *rest;
 
 	(void)s;
 	if (strlen(user) >= sizeof(c->user) || !*user || strchr(user, '/'))
 		return SSH_AUTH_DENIED;
-	if (io_read_file(c->o->authorized, KEYS_FILE_MAX, &b, NULL) < 0)
-		return SSH_AUTH_DENIED;
-	text = buf_cstr(&b);
 	for (line = text ? strtok_r(text, "\n", &rest) : NULL; line && !known;
 	     line = strtok_r(NULL, "\n", &rest))
 		known = line_is(line, key);
@@ -697,18 +695,21 @@ static int greet(struct conn *c, ssh_bind bind, int fd)
 	(void)ssh_set_server_callbacks(c->session, &server);
 	ssh_set_message_callback(c->session, on_message, c);
 	ssh_set_auth_methods(c->session, SSH_AUTH_METHOD_PUBLICKEY);
-	if (ssh_handle_key_exchange(c->session) != SSH_OK)
+	close(SSH_FD_DIR);
+	if (walls_up() < 0 || ssh_handle_key_exchange(c->session) != SSH_OK)
 		return -1;
 	ssh_set_blocking(c->session, 0);
 	return ssh_event_add_session(c->event, c->session) == SSH_OK ? 0 : -1;
 }
 
-int conn_serve(int fd, const struct ssh_options *o)
+int conn_serve(int fd, int agents, const struct ssh_options *o)
 {
-	struct conn c = {.o = o};
+	struct conn c = {.o = o, .agents = agents};
 	ssh_bind bind = ssh_bind_new();
 	int r = loop_new(&c.loop, NULL);
 
+	if (io_read_file(o->authorized, KEYS_FILE_MAX, &c.keys, NULL) < 0 || !buf_cstr(&c.keys))
+		buf_reset(&c.keys);
 	c.session = ssh_new();
 	c.event = ssh_event_new();
 	if (!bind || !c.session || !c.event || r < 0 || greet(&c, bind, fd) < 0)

@@ -48,19 +48,48 @@ static int ensure_host_key(void)
 	return 0;
 }
 
+/* A connection's process, its end of a pair of sockets that ask for connections to the agent. */
+static pid_t begin(int fd, int p[2], const struct ssh_options *o)
+{
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, p) < 0)
+		return -1;
+	pid = fork();
+	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		/* The listener, and what belongs to other connections. */
+		for (int i = 3; i < 2 * SSH_CONNECTIONS_MAX; i++) {
+			if (i != fd && i != p[1] && i != SSH_FD_DIR)
+				close(i);
+		}
+		_exit(conn_serve(fd, p[1], o));
+	}
+	close(p[1]);
+	if (pid < 0)
+		close(p[0]);
+	return pid;
+}
+
 /* Between standard input and output and the socket, until the socket's other end closes. */
-static void pump(int fd)
+static void pump(int fd, int agents)
 {
 	static char chunk[64 << 10];
 	bool in = true;
 
 	for (;;) {
-		struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
-				      {.fd = in ? STDIN_FILENO : -1, .events = POLLIN}};
+		struct pollfd p[3] = {{.fd = fd, .events = POLLIN},
+				      {.fd = in ? STDIN_FILENO : -1, .events = POLLIN},
+				      {.fd = agents, .events = POLLIN}};
 		ssize_t n;
 
-		if (poll(p, 2, -1) < 0 && errno != EINTR)
+		if (poll(p, 3, -1) < 0) {
+			if (errno == EINTR)
+				continue;
 			return;
+		}
+		if (p[2].revents && !agent_serve(agents))
+			agents = -1;
 		if (p[0].revents) {
 			n = read(fd, chunk, sizeof(chunk));
 			if (n <= 0 || io_write_full(STDOUT_FILENO, chunk, (size_t)n) < 0)
@@ -80,48 +109,46 @@ static void pump(int fd)
 
 static int serve_stdio(const struct ssh_options *o)
 {
-	int p[2], status;
+	int data[2], agents[2], status;
 	pid_t pid;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, p) < 0)
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, data) < 0)
 		return fail(strerror(errno));
-	pid = fork();
+	pid = begin(data[1], agents, o);
 	if (pid < 0)
 		return fail(strerror(errno));
-	if (pid == 0) {
-		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-		close(p[0]);
-		_exit(conn_serve(p[1], o));
-	}
-	close(p[1]);
-	pump(p[0]);
-	close(p[0]);
+	close(data[1]);
+	pump(data[0], agents[0]);
+	close(data[0]);
 	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
 static int serve_socket(const struct ssh_options *o)
 {
-	unsigned running = 0;
+	/* The listener, and of each connection the socket that asks for the agent. */
+	struct pollfd p[1 + SSH_CONNECTIONS_MAX] = {{.fd = SSH_FD_LISTEN, .events = POLLIN}};
+	nfds_t n = 1;
 
+	/* They are known by their sockets; nobody waits for them. */
+	signal(SIGCHLD, SIG_IGN);
 	for (;;) {
-		int fd = accept4(SSH_FD_LISTEN, NULL, NULL, SOCK_CLOEXEC);
-		pid_t pid;
-
-		while (waitpid(-1, NULL, WNOHANG) > 0)
-			running--;
-		if (fd < 0) {
-			if (errno == EINTR || errno == ECONNABORTED)
-				continue;
+		if (poll(p, n, -1) < 0 && errno != EINTR)
 			return fail(strerror(errno));
+		for (nfds_t i = n - 1; i; i--) {
+			if (p[i].revents && !agent_serve(p[i].fd)) {
+				close(p[i].fd);
+				p[i] = p[--n];
+			}
 		}
-		pid = running < SSH_CONNECTIONS_MAX ? fork() : -1;
-		if (pid == 0) {
-			(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-			close(SSH_FD_LISTEN);
-			_exit(conn_serve(fd, o));
+		if (p[0].revents) {
+			int fd = accept4(SSH_FD_LISTEN, NULL, NULL, SOCK_CLOEXEC), agents[2];
+
+			if (fd < 0 && errno != EINTR && errno != ECONNABORTED)
+				return fail(strerror(errno));
+			if (fd >= 0 && n <= SSH_CONNECTIONS_MAX && begin(fd, agents, o) > 0)
+				p[n++] = (struct pollfd){.fd = agents[0], .events = POLLIN};
+			close_fd(fd);
 		}
-		running += pid > 0;
-		close(fd);
 	}
 }
 

@@ -8,6 +8,10 @@
  * session of the agent on a connection of its own, so that a channel that nobody reads stops no
  * other. Nothing of SSH is in the guest. Only keys of the authorized_keys file get in.
  *
+ * Clients are strangers, and libssh is large: a connection's process gives up all but what it holds
+ * (walls.c) before it reads their first byte. What connects to the agent on its behalf is the
+ *process that it comes from, which never sees what clients send.
+ *
  *	shell, exec, subsystem sftp     core.exec.*, core.fs.* (sftp.c)
  *	direct-tcpip (-L, -D)           core.tcp.*
  */
@@ -36,8 +40,21 @@ struct ssh_options {
 	bool stdio;
 };
 
-/* conn.c: serve one connection until its end; an exit code. */
-int conn_serve(int fd, const struct ssh_options *o);
+/*
+ * conn.c: serve one connection until its end; an exit code. From the first byte of the client's on,
+ * the process is behind walls; @agents is a socket to one that is not, and connects for it.
+ */
+int conn_serve(int fd, int agents, const struct ssh_options *o);
+
+/*
+ * walls.c. What is left to a connection's process is its descriptors and its memory: it can open
+ * and connect nothing. -errno.
+ */
+int walls_up(void);
+/* Ask for a connection to the agent: a descriptor or -errno. */
+int agent_connect(int fd);
+/* The other side, when @fd is readable. False: nobody is there any more. */
+bool agent_serve(int fd);
 
 /* sftp.c: version 3 of the protocol on a channel. */
 struct sftp;

@@ -233,6 +233,26 @@ class Ssh(Case):
         self.refused(self.msb("ssh", "serve", "nobody"), 1, "nobody")
         self.refused(self.msb("ssh", "serve", "box", "--port", "x"), 2, "port")
 
+    def test_walls(self):
+        key = self.key()
+        server, port = self.serve()
+        client = subprocess.Popen(["ssh", *self.options(key, port), "root@127.0.0.1", "echo up; sleep 1000"],
+                                  stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self.addCleanup(self.finish, client)
+        # One that has not said a word is behind them already.
+        with socket.create_connection(("127.0.0.1", port), 30) as silent:
+            self.assertTrue(silent.recv(4))
+            self.assertEqual(client.stdout.readline(), b"up\n")
+            pids = [pid for pid in harness.processes_of(self.home) if harness.parent_and_name(pid)[0] == server.pid]
+            self.assertEqual(len(pids), 2)
+            for pid in pids:
+                status = dict(line.split(":\t", 1) for line in open(f"/proc/{pid}/status").read().splitlines() if ":\t" in line)
+                if os.path.exists(os.path.join(os.path.dirname(MSB), "tests/libfault.so")):
+                    self.assertEqual((status["Seccomp"], status["NoNewPrivs"]), ("2", "1"))
+                held = {f.split(":")[0] for f in harness.open_files(pid)}
+                self.assertLessEqual(held, {"socket", "pipe", "anon_inode", "/dev/null"}, held)
+        until(lambda: sum(harness.parent_and_name(p)[0] == server.pid for p in pids) == 1, "it outlives its client")
+
     def test_a_client_that_does_nothing_is_sent_away(self):
         key = self.key()
         server, port = self.serve("--inactivity-timeout", "2s")
