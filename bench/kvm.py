@@ -71,6 +71,25 @@ class KvmBench(bench.Bench):
             assert b"42" in out, out
         self.compare(self.in_turn({"msb run": self.run_ours, "peer's msb run": theirs}), "msb run", "peer's msb run")
 
+    def peer_exec(self):
+        """msb exec box -- /bin/true in a sandbox that runs, against the peer's"""
+        peer = self.ready_peer()
+
+        def call(*words):
+            done = subprocess.run([peer, *words], env=self.peer_env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True, timeout=300)
+            if done.returncode:
+                raise Skip(f"the peer's {words[0]}: {done.stdout[-300:]}")
+        self.msb("create", "-q", "--engine", "kvm", "--name", "box", "python")
+        try:
+            call("create", "-q", "--pull", "never", "--name", "box", "python")
+            self.compare(self.in_turn({"msb exec": lambda: self.msb("exec", "box", "--", "/bin/true"),
+                                       "peer's msb exec": lambda: call("exec", "-q", "--no-tty", "box", "--", "/bin/true")}, 10 * self.runs),
+                         "msb exec", "peer's msb exec")
+            call("stop", "-q", "box")
+        finally:
+            self.msb("rm", "-q", "-f", "box")
+
     def qemu_run(self):
         """The same against QEMU microvm with -accel kvm, our kernel and the same files on ext4"""
         disk = self.rootfs()
@@ -176,7 +195,7 @@ def memory_of(pid):
     return own, sum(v["Rss"] for v in guest) - own, sum(v["Private_Clean"] + v["Private_Dirty"] for v in rest)
 
 
-PARTS = ["peer_run", "qemu_run", "bare", "idle", "fifty"]
+PARTS = ["peer_run", "peer_exec", "qemu_run", "bare", "idle", "fifty"]
 
 if __name__ == "__main__":
     sys.exit(bench.main(KvmBench, PARTS, __doc__))
