@@ -360,6 +360,13 @@ void virtio_config_update(struct virtio_device *dev, uint32_t off, const void *p
 	pthread_mutex_unlock(&dev->config_lock);
 }
 
+void virtio_config_set(struct virtio_device *dev, uint32_t off, const void *p, uint32_t len)
+{
+	pthread_mutex_lock(&dev->config_lock);
+	memcpy((uint8_t *)dev->config + off, p, len);
+	pthread_mutex_unlock(&dev->config_lock);
+}
+
 uint32_t virtio_config_generation(struct virtio_device *dev)
 {
 	uint32_t generation;

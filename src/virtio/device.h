@@ -219,6 +219,8 @@ int virtio_device_init(struct virtio_device *dev, const struct virtio_device_par
  * nothing where it changes nothing. Any thread.
  */
 void virtio_config_update(struct virtio_device *dev, uint32_t off, const void *p, uint32_t len);
+/* The same without a word: for what the driver has brought about itself. */
+void virtio_config_set(struct virtio_device *dev, uint32_t off, const void *p, uint32_t len);
 
 /* On the queue's worker: interrupt the driver if it wants to know. */
 void virtio_queue_notify(struct virtio_queue *q);

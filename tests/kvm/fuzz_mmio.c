@@ -2,12 +2,10 @@
 /*
  * A hostile driver at the virtio-mmio registers of real devices.
  *
- * The input's first byte chooses the device: blk, vsock, rng, balloon. The rest is a program of
- * 8-byte instructions:
- *	op u8 (low 3 bits), width u8, address u16, value u32
- * ops: 0-2 write a register, 3 read one, 4-5 write guest memory at address * 4, 6 kick a queue
- * without the registers, 7 bring the device up with the queue of that address, and no other, at a
- * fixed place.
+ * The input's first byte chooses the device: blk, vsock, rng, balloon, mem. The rest is a program
+ *of 8-byte instructions: op u8 (low 3 bits), width u8, address u16, value u32 ops: 0-2 write a
+ *register, 3 read one, 4-5 write guest memory at address * 4, 6 kick a queue without the registers,
+ *7 bring the device up with the queue of that address, and no other, at a fixed place.
  */
 #include <endian.h>
 #include <errno.h>
@@ -23,6 +21,7 @@
 #include "base/cleanup.h"
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
+#include "virtio/mem.h"
 #include "virtio/mmio.h"
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
@@ -109,7 +108,7 @@ static int on_accept(struct virtio_device *d, uint32_t guest_port, uint32_t host
 	return p[0];
 }
 
-static struct virtio_device *devices[4];
+static struct virtio_device *devices[5];
 static struct guest_memory map;
 static uint8_t *memory;
 
@@ -130,14 +129,18 @@ static struct virtio_device *create_disk(void)
 static void create(void)
 {
 	const struct vsock_options options = {.max_connections = 16};
+	/* No memory is there: it is given and taken all the same. */
+	const struct mem_options more = {.gpa = 1 << 30, .size = 8 * MEM_BLOCK};
 
 	memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	devices[0] = create_disk();
 	if (memory == MAP_FAILED || guest_memory_add(&map, 0x1000, MEMORY, memory) < 0 ||
 	    vsock_device_new(&options, &devices[1], NULL) < 0 ||
 	    vsock_listen(devices[1], PORT, on_accept, NULL) < 0 ||
-	    rng_device_new(&devices[2], NULL) < 0 || balloon_device_new(&devices[3], NULL) < 0)
+	    rng_device_new(&devices[2], NULL) < 0 || balloon_device_new(&devices[3], NULL) < 0 ||
+	    mem_device_new(&more, &devices[4], NULL) < 0)
 		abort();
+	mem_want(devices[4], 4 * MEM_BLOCK);
 }
 
 static void set(struct virtio_mmio *t, uint32_t off, uint32_t v)
