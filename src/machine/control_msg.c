@@ -47,6 +47,7 @@ static const struct wire_field stats_fields[] = {
 	F(control_stats, cpus_max, WIRE_U32),
 	F(control_stats, memory, WIRE_U64),
 	F(control_stats, memory_max, WIRE_U64),
+	F(control_stats, memory_min, WIRE_U64, .flags = WIRE_DEFAULT),
 	F(control_stats, uptime_ns, WIRE_U64),
 	F(control_stats, idle_ns, WIRE_U64),
 	F(control_stats, max_duration_ns, WIRE_U64),

@@ -24,7 +24,7 @@ enum control_op {
 	CONTROL_TOUCH,	  /* count this as activity */
 	CONTROL_LIMITS,	  /* those that are given take the place of what was */
 	CONTROL_CPUS,	  /* so many, up to the machine's most; an answer with cpus_online */
-	CONTROL_MEMORY,	  /* so many bytes, up to the machine's most */
+	CONTROL_MEMORY,	  /* so many bytes, up to the machine's most; an answer with what it has */
 	CONTROL_DEFAULTS, /* what new sessions get: env and workdir */
 	CONTROL_LEAVE,	  /* stop once no client is left; an answer with those there are */
 	CONTROL_STAY,	  /* do not, whatever was or will be said about that */
@@ -62,6 +62,7 @@ struct control_stats {
 	bool paused, draining;
 	uint32_t cpus, cpus_max;
 	uint64_t memory, memory_max; /* bytes */
+	uint64_t memory_min;	     /* less takes a restart */
 	uint64_t uptime_ns;	     /* since the guest was ready */
 	uint64_t idle_ns;	     /* since the last activity; 0 while sessions are open */
 	uint64_t max_duration_ns, idle_timeout_ns;

@@ -26,7 +26,8 @@ struct engine_usage {
 
 struct engine_ops {
 	const char *name;
-	bool own_balloon; /* brings a balloon of its own: none of the machine's devices is one */
+	/* It brings devices for memory of its own: a balloon, and one for what comes later. */
+	bool own_memory;
 	/* Boot. On failure everything the engine had made is gone again. */
 	int (*start)(struct engine **ret, struct machine *m, struct err *err);
 	/* Let the guest go, which has run nothing yet. NULL: start() did. */
@@ -49,6 +50,11 @@ struct engine_ops {
 	 * off is off for as long as it wants.
 	 */
 	void (*allow_cpus)(struct engine *e, unsigned n);
+	/*
+	 * Ask the guest to have @bytes beyond what it booted with. Each step on the way there, and
+	 * back from a wish of before, is told by machine_memory().
+	 */
+	int (*want_memory)(struct engine *e, uint64_t bytes, struct err *err);
 	/*
 	 * End it at once; harmless after the machine has ended. When it returns no guest runs and
 	 * the devices are nobody's but the machine's.

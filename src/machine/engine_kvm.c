@@ -37,11 +37,15 @@
 #include "machine/kvm/vcpu.h"
 #include "machine/kvm/vm.h"
 #include "machine/machine.h"
+#include "machine/memory_plan.h"
 #include "machine/x86/boot.h"
 #include "machine/x86/cpuid.h"
 #include "machine/x86/layout.h"
 #include "machine/x86/registers.h"
+#include "virtio/mem.h"
 #include "virtio/mmio.h"
+
+_Static_assert(MEMORY_HOLE == X86_HOLE, "memory is planned around the hole of this platform");
 
 /* A device's page of registers. */
 struct window {
@@ -235,12 +239,15 @@ static void *load_main(void *arg)
 
 static int load_begin(struct load *l, struct err *err)
 {
-	uint64_t size = l->e->m->config->memory;
-	int r = ram_check_host(size, err);
+	const struct vm_config *c = l->e->m->config;
+	const struct memory_plan plan = memory_plan(c->memory, vm_config_memory_max(c));
+	int r = ram_check_host(vm_config_memory_max(c), err);
 
 	if (r == 0)
-		r = ram_init(&l->e->ram, size, X86_HOLE,
-			     l->e->m->config->huge_pages ? RAM_HUGE : RAM_PRIVATE, err);
+		r = ram_init(&l->e->ram, c->memory, X86_HOLE,
+			     c->huge_pages ? RAM_HUGE : RAM_PRIVATE, err);
+	if (r == 0 && plan.more_size)
+		r = ram_more(&l->e->ram, plan.more, plan.more_size, err);
 	if (r < 0)
 		return r;
 	l->started = pthread_create(&l->thread, NULL, load_main, l) == 0;
@@ -278,16 +285,16 @@ static int create_memory(struct engine *e, struct err *err)
 {
 	const struct guest_memory *map = &e->ram.map;
 	unsigned bits = x86_cpuid_address_bits(e->cpuid);
-	uint64_t size = e->m->config->memory;
+	const struct guest_region *top = &map->region[map->nregions - 1];
 	int r = 0;
 
-	if (size > (UINT64_C(1) << MIN(bits, 52u)) - ((uint64_t)4 << 30)) {
+	if (top->gpa + top->size > UINT64_C(1) << MIN(bits, 52u)) {
 		char text[24];
 
 		return err_set(
 			err, ERR_LIMIT,
 			"%s of memory is more than this host's CPU can give a guest (%u bits)",
-			str_size(size, text), bits);
+			str_size(vm_config_memory_max(e->m->config), text), bits);
 	}
 	for (unsigned i = 0; r == 0 && i < map->nregions; i++)
 		r = kvm_vm_add_memory(&e->vm, map->region[i].gpa, map->region[i].size,
@@ -399,6 +406,14 @@ static void engine_kvm_allow_cpus(struct engine *e, unsigned n)
 	vcpus_allow(e->vcpus, n);
 }
 
+static int engine_kvm_want_memory(struct engine *e, uint64_t bytes, struct err *err)
+{
+	if (!e->m->mem)
+		return err_set(err, ERR_UNSUPPORTED, "this machine has no memory device");
+	mem_want(e->m->mem, bytes);
+	return 0;
+}
+
 static void engine_kvm_stop(struct engine *e)
 {
 	loop_del(&e->ended);
@@ -482,6 +497,7 @@ const struct engine_ops engine_kvm = {
 	.pause = engine_kvm_pause,
 	.usage = engine_kvm_usage,
 	.allow_cpus = engine_kvm_allow_cpus,
+	.want_memory = engine_kvm_want_memory,
 	.stop = engine_kvm_stop,
 	.free = engine_kvm_free,
 };

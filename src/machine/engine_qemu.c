@@ -11,6 +11,12 @@
  * before the process goes, with the reason. With -no-reboot a guest that resets ends the machine,
  * which is how the agent leaves and also how the kernel does after a panic (panic=-1); the
  * console's last words tell these apart.
+ *
+ * Memory that comes later. The microvm machine has no place for it, and QEMU's virtio-mem maps
+ * nothing itself: it keeps the account, and gives back what is behind blocks that are given up. So
+ * the region is ordinary memory of the machine, made of "NUMA nodes" of which the guest hears
+ * nothing; "mem=" keeps the kernel from using it, or the filler in front of it, at the boot. The
+ * same file is mapped a second time for the device, which thereby gives back the right pages.
  */
 #include "machine/engine.h"
 
@@ -34,7 +40,9 @@
 #include "base/str.h"
 #include "machine/jail/jail.h"
 #include "machine/machine.h"
+#include "machine/memory_plan.h"
 #include "machine/qmp.h"
+#include "virtio/mem.h"
 #include "virtio/vhost_user.h"
 
 /* Descriptor numbers in QEMU. */
@@ -43,6 +51,7 @@ enum {
 	FD_INITRAMFS = 10,
 	FD_CONSOLE,
 	FD_QMP,
+	FD_MEMORY,
 	FD_DEVICE, /* and on, one a device */
 };
 
@@ -50,6 +59,9 @@ struct engine {
 	struct machine *m;
 	struct proc proc;
 	struct loop_source exited, errors;
+	struct loop_timer look; /* how much memory has come by now */
+	uint64_t look_in, plugged, want;
+	int memory; /* the region's file, where it has no name; else -1 */
 	struct qmp *qmp;
 	struct vhost_user *servers[MACHINE_DEVICES_MAX];
 	struct loop_source listener; /* for the network card's connection; see listen_for_net() */
@@ -114,11 +126,63 @@ static void on_child_exit(struct loop_source *s, uint32_t events)
 	machine_ended(e->m, MACHINE_CRASH, why);
 }
 
+/* ---- memory that comes later ---- */
+
+/*
+ * How soon to look again while it is on its way, and at most while it does not move. Nothing else
+ * tells: the event is the PCI device's.
+ */
+#define LOOK_AGAIN ((uint64_t)50 * 1000000)
+#define LOOK_LATER ((uint64_t)1000 * 1000000)
+
+static int ask_memory(struct engine *e, const char *command, const char *property,
+		      const char *value)
+{
+	char arguments[128];
+
+	snprintf(arguments, sizeof(arguments),
+		 "{\"path\":\"/machine/peripheral/more\",\"property\":\"%s\"%s%s}", property,
+		 value ? ",\"value\":" : "", value ? value : "");
+	return qmp_execute(e->qmp, command, arguments);
+}
+
+static void on_look(struct loop_timer *t)
+{
+	(void)ask_memory(container_of(t, struct engine, look), "qom-get", "size", NULL);
+}
+
+static void on_memory(struct engine *e, uint64_t bytes)
+{
+	e->look_in = bytes == e->plugged ? MIN(e->look_in * 2, LOOK_LATER) : LOOK_AGAIN;
+	e->plugged = bytes;
+	if (bytes != e->want)
+		(void)loop_timer_in(e->m->loop, &e->look, e->look_in);
+	machine_memory(e->m, bytes);
+}
+
+static int qemu_want_memory(struct engine *e, uint64_t bytes, struct err *err)
+{
+	char value[24];
+	int r;
+
+	snprintf(value, sizeof(value), "%llu", (unsigned long long)bytes);
+	e->want = bytes;
+	e->look_in = LOOK_AGAIN;
+	r = ask_memory(e, "qom-set", "requested-size", value);
+	if (r == 0)
+		r = loop_timer_in(e->m->loop, &e->look, e->look_in);
+	return r < 0 ? err_set(err, r, "QEMU takes no commands: %s", err_name(r)) : 0;
+}
+
 static void on_qmp_event(void *arg, const char *event, json_t *data)
 {
 	struct engine *e = arg;
 	const char *reason = json_string_value(json_object_get(data, "reason"));
 
+	if (!event) {
+		on_memory(e, (uint64_t)json_integer_value(data));
+		return;
+	}
 	log_debug("qemu event %s%s%s", event, reason ? ": " : "", reason ? reason : "");
 	if (str_eq(event, "SHUTDOWN") && reason && str_starts(reason, "guest-"))
 		e->reset = true;
@@ -205,13 +269,59 @@ static char *cmdline(const struct machine *m, uint32_t tsc_khz)
 	cleanup_free char *tsc =
 		tsc_khz ? str_fmt(" tsc=reliable tsc_early_khz=%u", tsc_khz) : strdup("");
 
-	return tsc ? str_fmt("%s no_timer_check lapic_timer_khz=1000000%s", m->cmdline, tsc) : NULL;
+	const struct vm_config *c = m->config;
+	const struct memory_plan plan = memory_plan(c->memory, vm_config_memory_max(c));
+	char mem[40] = "";
+
+	if (plan.more_size)
+		snprintf(mem, sizeof(mem), " mem=%llu", (unsigned long long)plan.end);
+	return tsc ? str_fmt("%s no_timer_check lapic_timer_khz=1000000%s%s", m->cmdline, tsc, mem)
+		   : NULL;
 }
 
 /* Under -icount time is counted in instructions, one a nanosecond. */
 static uint32_t guest_tsc_khz(const struct machine *m, const char *extra)
 {
 	return extra && strstr(extra, "-icount") ? 1000000 : tsc_khz_since(&m->began);
+}
+
+/* All the memory the machine has... */
+static int add_memory(struct strv *v, const struct engine *e)
+{
+	const struct vm_config *c = e->m->config;
+	const struct memory_plan plan = memory_plan(c->memory, vm_config_memory_max(c));
+	const uint64_t hole = plan.end < MEMORY_HOLE_END && plan.more >= MEMORY_HOLE_END
+				      ? MEMORY_HOLE_END - MEMORY_HOLE
+				      : 0;
+	const uint64_t filler = plan.more_size ? plan.more - plan.end - hole : 0;
+	char path[64];
+	int r = 0;
+
+#define ARG(...) (r |= strv_addf(v, __VA_ARGS__))
+	ARG("-object"), ARG("memory-backend-memfd,id=mem,size=%lluM,share=on%s",
+			    (unsigned long long)(c->memory >> 20),
+			    c->huge_pages ? ",hugetlb=on,hugetlbsize=2M" : "");
+	ARG("-m"), ARG("%lluM", (unsigned long long)((c->memory + filler + plan.more_size) >> 20));
+	if (!plan.more_size)
+		return r;
+	ARG("-numa"), ARG("node,memdev=mem");
+	if (filler) {
+		ARG("-object"), ARG("memory-backend-ram,id=filler,size=%lluM",
+				    (unsigned long long)(filler >> 20));
+		ARG("-numa"), ARG("node,memdev=filler");
+	}
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", FD_MEMORY);
+	for (unsigned i = 0; i < 2; i++) {
+		ARG("-object");
+		ARG("memory-backend-file,id=more%u,size=%lluM,share=on,mem-path=%s", i,
+		    (unsigned long long)(plan.more_size >> 20),
+		    e->m->memory_path ? e->m->memory_path : path);
+	}
+	ARG("-numa"), ARG("node,memdev=more0");
+	ARG("-device"), ARG("virtio-mem,id=more,memdev=more1,memaddr=%llu,block-size=%llu",
+			    (unsigned long long)plan.more, (unsigned long long)MEM_BLOCK);
+#undef ARG
+	return r;
 }
 
 static int add_arguments(struct strv *v, const struct engine *e)
@@ -227,17 +337,15 @@ static int add_arguments(struct strv *v, const struct engine *e)
 #define ARG(...) (r |= strv_addf(v, __VA_ARGS__))
 	ARG("-name"), ARG("%s", c->name);
 	ARG("-M"), ARG("microvm,acpi=off,x-option-roms=off,pcie=off,usb=off,rtc=on,isa-serial=on,"
-		       "pit=%s,pic=%s,memory-backend=mem",
-		       tsc_khz ? "off" : "on", tsc_khz ? "off" : "on");
+		       "pit=%s,pic=%s%s",
+		       tsc_khz ? "off" : "on", tsc_khz ? "off" : "on",
+		       vm_config_memory_max(c) > c->memory ? "" : ",memory-backend=mem");
 	ARG("-accel"), ARG("tcg,thread=multi");
 	/* "max" for RDRAND, without which the kernel spins for entropy; erms is one byte at a time
 	 * in the emulator. kernel/README.md has the measurements. */
 	ARG("-cpu"), ARG("max,-erms");
-	ARG("-m"), ARG("%lluM", (unsigned long long)(c->memory >> 20));
 	ARG("-smp"), ARG("%u", c->cpus);
-	ARG("-object"), ARG("memory-backend-memfd,id=mem,size=%lluM,share=on%s",
-			    (unsigned long long)(c->memory >> 20),
-			    c->huge_pages ? ",hugetlb=on,hugetlbsize=2M" : "");
+	r |= add_memory(v, e);
 	ARG("-nodefaults"), ARG("-no-user-config"), ARG("-no-reboot");
 	ARG("-display"), ARG("none");
 	ARG("-global"), ARG("virtio-mmio.force-legacy=false");
@@ -295,6 +403,22 @@ static int add_arguments(struct strv *v, const struct engine *e)
 	return r ? -ENOMEM : 0;
 }
 
+/* The file for memory that comes later, if it has no name that QEMU can open. */
+static int make_memory(struct engine *e, struct err *err)
+{
+	const struct vm_config *c = e->m->config;
+	const struct memory_plan plan = memory_plan(c->memory, vm_config_memory_max(c));
+
+	if (!plan.more_size || e->m->memory_path)
+		return 0;
+	e->memory = io_memfd("guest-memory", NULL, 0, err);
+	if (e->memory < 0)
+		return e->memory;
+	return ftruncate(e->memory, (off_t)plan.more_size) < 0
+		       ? err_errno(err, "cannot make room for the guest's memory")
+		       : 0;
+}
+
 static int spawn(struct engine *e, struct err *err)
 {
 	struct machine *m = e->m;
@@ -318,6 +442,9 @@ static int spawn(struct engine *e, struct err *err)
 	if (r < 0)
 		goto out;
 	n++;
+	r = make_memory(e, err);
+	if (r < 0)
+		goto out;
 	for (; made < m->ndevices; made++) {
 		ours[made] = -1;
 		if (str_eq(m->devices[made]->ops->name, "net")) {
@@ -341,6 +468,8 @@ static int spawn(struct engine *e, struct err *err)
 	fds[n] = (struct proc_fd){m->initramfs, FD_INITRAMFS};
 	fds[n + 1] = (struct proc_fd){m->console, FD_CONSOLE};
 	spec.nfds = n + 2;
+	if (e->memory >= 0)
+		fds[spec.nfds++] = (struct proc_fd){e->memory, FD_MEMORY};
 	r = proc_spawn(&e->proc, &spec, err);
 	if (r == -ENOENT) {
 		err_set(err, ENOENT, "QEMU is not installed: there is no %s", argv.v[0]);
@@ -349,6 +478,7 @@ static int spawn(struct engine *e, struct err *err)
 	if (r < 0)
 		goto out;
 	m->console = close_fd(m->console);
+	e->memory = close_fd(e->memory);
 	r = qmp_new(&e->qmp, m->loop, take_fd(&qmp), on_qmp_event, e, err);
 	for (unsigned i = 0; r == 0 && i < m->ndevices; i++) {
 		if (ours[i] < 0)
@@ -370,7 +500,7 @@ out:
 
 static int qemu_pause(struct engine *e, bool pause, struct err *err)
 {
-	int r = qmp_execute(e->qmp, pause ? "stop" : "cont");
+	int r = qmp_execute(e->qmp, pause ? "stop" : "cont", NULL);
 
 	return r < 0 ? err_set(err, r, "QEMU takes no commands: %s", err_name(r)) : 0;
 }
@@ -394,6 +524,7 @@ static void qemu_stop(struct engine *e)
 	loop_del(&e->exited);
 	loop_del(&e->errors);
 	loop_del(&e->listener);
+	loop_timer_stop(&e->look);
 	e->listener.fd = close_fd(e->listener.fd);
 	proc_destroy(&e->proc);
 	e->qmp = qmp_free(e->qmp);
@@ -407,6 +538,7 @@ static struct engine *qemu_free(struct engine *e)
 		return NULL;
 	qemu_stop(e);
 	close_fd(e->errors.fd);
+	close_fd(e->memory);
 	free(e);
 	return NULL;
 }
@@ -420,6 +552,8 @@ static int qemu_start(struct engine **ret, struct machine *m, struct err *err)
 		return err_set(err, ENOMEM, "cannot start QEMU: out of memory");
 	e->m = m;
 	e->proc = (struct proc)PROC_INIT;
+	e->memory = -1;
+	e->look.fn = on_look;
 	e->errors = (struct loop_source){.fn = on_stderr, .fd = -1};
 	e->listener = (struct loop_source){.fn = on_net_connection, .fd = -1};
 	r = spawn(e, err);
@@ -443,10 +577,11 @@ static int qemu_start(struct engine **ret, struct machine *m, struct err *err)
 
 const struct engine_ops engine_qemu = {
 	.name = "qemu",
-	.own_balloon = true,
+	.own_memory = true,
 	.start = qemu_start,
 	.pause = qemu_pause,
 	.usage = qemu_usage,
+	.want_memory = qemu_want_memory,
 	.stop = qemu_stop,
 	.free = qemu_free,
 };

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -23,10 +24,12 @@
 #include "machine/initramfs.h"
 #include "machine/jail/jail.h"
 #include "machine/manage.h"
+#include "machine/memory_plan.h"
 #include "machine/net.h"
 #include "machine/relay.h"
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
+#include "virtio/mem.h"
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
 
@@ -59,6 +62,7 @@ struct run {
 	struct strv ports; /* published, in the report's words */
 	int control_guest; /* the guest's end of the control connection, until it connects */
 	struct loop_source parent, signals;
+	struct loop_source resized; /* memory, by the guest */
 	struct loop_timer deadline, late;
 	uint64_t patience; /* until `late` strikes */
 	int startup_fd;
@@ -127,6 +131,11 @@ void machine_ended(struct machine *m, enum machine_end how, const char *why)
 void machine_paused(struct machine *m, bool paused)
 {
 	manage_paused(container_of(m, struct run, m)->manager, paused);
+}
+
+void machine_memory(struct machine *m, uint64_t bytes)
+{
+	manage_memory(container_of(m, struct run, m)->manager, bytes);
 }
 
 /* ---- the relay's events ---- */
@@ -421,6 +430,47 @@ static int add_net(struct run *r, struct err *err)
 	return 0;
 }
 
+/* On the device's worker. */
+static void tell_resized(void *arg)
+{
+	const uint64_t one = 1;
+
+	(void)!write(((struct run *)arg)->resized.fd, &one, sizeof(one));
+}
+
+static void on_resized(struct loop_source *s, uint32_t events)
+{
+	struct run *r = container_of(s, struct run, resized);
+	uint64_t n;
+
+	(void)events;
+	(void)!read(s->fd, &n, sizeof(n));
+	machine_memory(&r->m, mem_plugged(r->m.mem));
+}
+
+/* What memory that comes later is asked for with. */
+static int add_mem(struct run *r, struct err *err)
+{
+	const struct vm_config *c = r->m.config;
+	const struct memory_plan plan = memory_plan(c->memory, vm_config_memory_max(c));
+	const struct mem_options options = {
+		.gpa = plan.more, .size = plan.more_size, .changed = tell_resized, .arg = r};
+	int e;
+
+	if (!plan.more_size)
+		return 0;
+	r->resized.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (r->resized.fd < 0)
+		return err_errno(err, "cannot watch the machine's memory");
+	e = loop_add(r->m.loop, &r->resized, EPOLLIN);
+	if (e < 0)
+		return err_set(err, e, "cannot watch the machine's memory: %s", err_name(e));
+	e = mem_device_new(&options, &r->m.mem, err);
+	if (e == 0)
+		r->m.devices[r->m.ndevices++] = r->m.mem;
+	return e;
+}
+
 /* What every machine has besides: random numbers, and a way to give memory back. */
 static int add_helpers(struct run *r, struct err *err)
 {
@@ -429,12 +479,13 @@ static int add_helpers(struct run *r, struct err *err)
 	if (e < 0)
 		return e;
 	r->m.ndevices++;
-	if (r->m.ops->own_balloon)
+	if (r->m.ops->own_memory)
 		return 0;
 	e = balloon_device_new(&r->m.devices[r->m.ndevices], err);
-	if (e == 0)
-		r->m.ndevices++;
-	return e;
+	if (e < 0)
+		return e;
+	r->m.ndevices++;
+	return add_mem(r, err);
 }
 
 static int watch_signals(struct run *r, struct err *err)
@@ -462,20 +513,31 @@ static int watch_signals(struct run *r, struct err *err)
 /* What the kernel is told whichever engine runs it; kernel/README.md has the measurements. */
 static char *kernel_cmdline(const struct vm_config *c)
 {
+	const bool grows = vm_config_memory_max(c) > c->memory;
 	char some[24] = "";
 
 	/* The others can be switched on later. */
 	if (vm_config_cpus_on(c) < c->cpus)
 		snprintf(some, sizeof(some), " maxcpus=%u", c->cpus_on);
-	return str_fmt("console=ttyS0 %s panic=-1 reboot=t noreplace-smp swiotlb=noforce%s%s%s",
+	/* As much of what comes as can be had for things that move goes to those: it can go again.
+	 */
+	return str_fmt("console=ttyS0 %s panic=-1 reboot=t noreplace-smp swiotlb=noforce%s%s%s%s",
 		       c->verbose_kernel ? "ignore_loglevel" : "quiet", some,
+		       grows ? " memory_hotplug.online_policy=auto-movable" : "",
 		       c->cmdline[0] ? " " : "", c->cmdline);
 }
 
 /* Everything is open and nothing has run yet; see machine/jail/jail.h. */
 static int confine(struct run *r, struct err *err)
 {
-	uint64_t largest = MAX(r->m.config->memory, r->largest);
+	const uint64_t memory = vm_config_memory_max(r->m.config);
+	const struct jail_files files = {
+		.initramfs = r->m.initramfs,
+		.memory = r->m.ops->own_memory ? memory_plan(r->m.config->memory, memory).more_size
+					       : 0,
+	};
+	struct jail_names names = {0};
+	uint64_t largest = MAX(memory + files.memory, r->largest);
 	struct stat st;
 	int e;
 
@@ -483,9 +545,11 @@ static int confine(struct run *r, struct err *err)
 		if (fstat(r->backing.fds[i], &st) == 0)
 			largest = MAX(largest, (uint64_t)st.st_size);
 	}
-	e = jail_close(&r->jail, r->m.initramfs, largest + FILE_SLACK, &r->m.initramfs_path, err);
+	e = jail_close(&r->jail, &files, largest + FILE_SLACK, &names, err);
 	if (e < 0)
 		return e;
+	r->m.initramfs_path = names.initramfs;
+	r->m.memory_path = names.memory;
 	for (unsigned i = 0; i < r->m.ndevices; i++) {
 		const struct virtio_device *d = r->m.devices[i];
 
@@ -642,6 +706,7 @@ static void wind_up(struct run *r, const char *why)
 {
 	jail_wait(&r->jail);
 	loop_timer_stop(&r->late);
+	loop_del(&r->resized);
 	r->manager = manage_free(r->manager);
 	if (r->m.engine)
 		r->m.ops->stop(r->m.engine);
@@ -672,6 +737,7 @@ static void release(struct run *r)
 	loop_del(&r->parent);
 	loop_timer_stop(&r->deadline);
 	close_fd(r->signals.fd);
+	close_fd(r->resized.fd);
 	close_fd(r->parent.fd);
 	close_fd(r->control_guest);
 	close_fd(r->m.initramfs);
@@ -727,6 +793,7 @@ int machine_run(const struct machine_start *start, struct err *err)
 		.control_guest = -1,
 		.parent = {.fd = start->parent_fd},
 		.signals = {.fd = -1},
+		.resized = {.fn = on_resized, .fd = -1},
 		.deadline = {.fn = on_deadline},
 		.late = {.fn = on_late},
 		.startup_fd = start->startup_fd,

@@ -31,8 +31,8 @@
 
 /* Root, upper and room for volumes. */
 #define MACHINE_DISKS_MAX 26
-/* ...and vsock, random numbers, balloon. */
-#define MACHINE_DEVICES_MAX (MACHINE_DISKS_MAX + 4)
+/* ...and vsock, network, random numbers, balloon, memory. */
+#define MACHINE_DEVICES_MAX (MACHINE_DISKS_MAX + 5)
 #define MACHINE_MARKS_MAX   24
 /* The guest's vsock address; each machine has its own bus, so all can have the same. */
 #define MACHINE_GUEST_CID 3
@@ -55,11 +55,13 @@ struct machine {
 	/* For the engine: */
 	struct virtio_device *devices[MACHINE_DEVICES_MAX];
 	unsigned ndevices;
-	struct machine_net *net; /* belongs to its device; NULL: there is none */
-	struct tsc_moment began; /* when we began: a long span from here measures best */
+	struct machine_net *net;   /* belongs to its device; NULL: there is none */
+	struct virtio_device *mem; /* one of them: virtio/mem.h; may be NULL */
+	struct tsc_moment began;   /* when we began: a long span from here measures best */
 	struct kernel_image kernel;
 	int initramfs;		    /* memory file */
 	const char *initramfs_path; /* its name for children; NULL: /proc/self/fd has it */
+	const char *memory_path;    /* the same of an empty file in memory (jail.h); may be NULL */
 	int console;		    /* what the guest prints goes here; the engine takes it */
 	const struct engine_ops *ops;
 	struct engine *engine; /* NULL until it was started */
@@ -94,6 +96,8 @@ int machine_run(const struct machine_start *start, struct err *err);
 
 /* For engines: the machine is over. @why may be NULL. */
 void machine_ended(struct machine *m, enum machine_end how, const char *why);
+/* For engines: the guest has so much memory beyond what it booted with. */
+void machine_memory(struct machine *m, uint64_t bytes);
 /* For engines: the guest has stopped, or goes on. */
 void machine_paused(struct machine *m, bool paused);
 

@@ -26,6 +26,13 @@
 #define PING_PATIENCE  (10 * SECOND)
 #define USAGE_PATIENCE (SECOND / 2)
 #define CPUS_PATIENCE  (60 * SECOND)
+/* Between two steps of a guest whose memory changes, and for all of them. */
+#define MEMORY_PATIENCE (10 * SECOND)
+#define MEMORY_LIMIT	(60 * SECOND)
+/* What memory comes and goes in. */
+#define MEMORY_STEP ((uint64_t)2 << 20)
+/* What a guest keeps that gives up all it can, with a sixteenth of what it uses. */
+#define MEMORY_RESERVE ((uint64_t)16 << 20)
 
 /* A call that waits for something. */
 struct waiter {
@@ -53,6 +60,12 @@ struct manager {
 	bool has_used;
 	uint32_t cpus;	    /* that the guest may run */
 	uint32_t cpus_want; /* while a change is under way; else 0 */
+	uint64_t memory;    /* bytes that the guest has */
+	/*
+	 * While a change is under way, else 0: what was asked for, of what, and how far it shall go
+	 * now that this is known.
+	 */
+	uint64_t memory_asked, memory_from, memory_want;
 };
 
 static uint64_t now_boot(void)
@@ -185,6 +198,8 @@ static struct control_call *done(struct waiter *w)
 }
 
 static void answer_stats(struct manager *g, struct control_call *call);
+static void memory_stands(struct manager *g, struct waiter *w);
+static void on_used_memory(struct manager *g);
 
 static void give_up(struct manager *g, struct waiter *w)
 {
@@ -204,6 +219,9 @@ static void give_up(struct manager *g, struct waiter *w)
 		g->cpus_want = 0;
 		err_set(&err, ETIMEDOUT, "the guest does not say that it has changed its CPUs");
 		break;
+	case CONTROL_MEMORY:
+		memory_stands(g, w);
+		return;
 	default:
 		g->pausing = false;
 		err_set(&err, ETIMEDOUT, "the engine does not answer");
@@ -293,7 +311,7 @@ static void answer_stats(struct manager *g, struct control_call *call)
 {
 	const struct vm_config *c = g->m->config;
 	uint64_t now = now_ns();
-	struct control_answer a = {.cpus = g->cpus, .memory = c->memory, .has_stats = true};
+	struct control_answer a = {.cpus = g->cpus, .memory = g->memory, .has_stats = true};
 	struct control_stats *s = &a.stats;
 	struct engine_usage usage = {0};
 
@@ -304,8 +322,9 @@ static void answer_stats(struct manager *g, struct control_call *call)
 		.draining = g->draining,
 		.cpus = g->cpus,
 		.cpus_max = c->cpus,
-		.memory = c->memory,
-		.memory_max = c->memory,
+		.memory = g->memory,
+		.memory_max = vm_config_memory_max(c),
+		.memory_min = c->memory,
 		.uptime_ns = g->ready ? now - g->ready_at : 0,
 		.idle_ns = g->ready && !relay_sessions(g->m->relay) ? now - g->active : 0,
 		.max_duration_ns = g->max_duration,
@@ -336,6 +355,16 @@ static void answer_stats(struct manager *g, struct control_call *call)
 	control_answer(call, &a);
 }
 
+static int ask_usage(struct manager *g)
+{
+	int r = 0;
+
+	if (!g->counting)
+		r = relay_tell(g->m->relay, MSG_HOST_USAGE, &(struct msg_empty){0});
+	g->counting |= r == 0;
+	return r;
+}
+
 static void begin_stats(struct manager *g, struct control_call *call)
 {
 	/* A guest that does not run says nothing new. */
@@ -343,9 +372,7 @@ static void begin_stats(struct manager *g, struct control_call *call)
 		answer_stats(g, call);
 		return;
 	}
-	if (!g->counting)
-		g->counting = relay_tell(g->m->relay, MSG_HOST_USAGE, &(struct msg_empty){0}) == 0;
-	if (g->counting)
+	if (ask_usage(g) == 0)
 		wait_for(g, call, CONTROL_STATS, USAGE_PATIENCE);
 	else
 		answer_stats(g, call);
@@ -365,6 +392,7 @@ static void on_used(struct manager *g, const struct envelope *e)
 			answer_stats(g, done(&g->waiters[i]));
 	}
 	set_patience(g);
+	on_used_memory(g);
 }
 
 /* ---- ping ---- */
@@ -494,6 +522,171 @@ static void on_cpus_set(struct manager *g, const struct envelope *e)
 	}
 	set_patience(g);
 	msg_free(MSG_HOST_CPUS_SET, &m);
+}
+
+/* ---- memory ---- */
+
+/* It has what was wanted, or will not be waited for any longer: then that is how far it got. */
+static void end_memory(struct manager *g, const struct err *err)
+{
+	const struct control_answer a = {.memory = g->memory};
+	char text[24];
+
+	log_info("memory: %s%s%s", str_size(g->memory, text), err ? ": " : "", err ? err->msg : "");
+	g->memory_asked = g->memory_want = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(g->waiters); i++) {
+		struct waiter *w = &g->waiters[i];
+
+		if (!w->call || w->op != CONTROL_MEMORY)
+			continue;
+		if (err)
+			control_fail(done(w), err);
+		else
+			control_answer(done(w), &a);
+	}
+	set_patience(g);
+}
+
+static void end_memory_early(struct manager *g)
+{
+	const bool less = g->memory_asked < g->memory_from;
+	const uint64_t from = g->memory_from, to = g->memory_asked, now = g->memory;
+	char did[24], asked[24], has[24];
+	struct err err = ERR_INIT;
+
+	err_set(&err, ERR_GUEST, "the guest %s %s of %s, and no more", less ? "gave up" : "took",
+		str_size(less ? from - MIN(now, from) : MAX(now, from) - from, did),
+		str_size(less ? from - to : to - from, asked));
+	err_hint(&err, "it has %s now%s", str_size(now, has),
+		 less ? "; end what uses its memory, and ask again" : "");
+	end_memory(g, &err);
+}
+
+static void no_answer(struct manager *g)
+{
+	struct err err = ERR_INIT;
+
+	err_set(&err, ETIMEDOUT, "the guest's agent does not answer");
+	end_memory(g, &err);
+}
+
+/* No step for as long as we wait for one. */
+static void memory_stands(struct manager *g, struct waiter *w)
+{
+	if (g->paused || g->pausing) {
+		w->deadline = now_ns() + MEMORY_PATIENCE;
+		return;
+	}
+	if (!g->memory_want) {
+		no_answer(g);
+		return;
+	}
+	/* What it could not do now it is not to do at a moment that nobody expects. */
+	(void)g->m->ops->want_memory(g->m->engine, g->memory - g->m->config->memory, NULL);
+	end_memory_early(g);
+}
+
+void manage_memory(struct manager *g, uint64_t bytes)
+{
+	const uint64_t before = g->memory, now = now_ns();
+
+	g->memory = g->m->config->memory + bytes;
+	if (!g->memory_want || g->memory == before)
+		return;
+	if (g->memory == g->memory_want) {
+		if (g->memory_want == g->memory_asked)
+			end_memory(g, NULL);
+		else
+			end_memory_early(g);
+		return;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(g->waiters); i++) {
+		struct waiter *w = &g->waiters[i];
+
+		if (!w->call || w->op != CONTROL_MEMORY)
+			continue;
+		/* It is on its way, and goes on without us. */
+		if (now - w->since > MEMORY_LIMIT) {
+			end_memory(g, NULL);
+			return;
+		}
+		w->deadline = now + MEMORY_PATIENCE;
+	}
+	set_patience(g);
+}
+
+/* The guest may be asked for it now. */
+static void set_memory(struct manager *g, uint64_t n)
+{
+	struct err err = ERR_INIT;
+
+	if (n == g->memory) {
+		end_memory_early(g);
+		return;
+	}
+	g->memory_want = n;
+	for (size_t i = 0; i < ARRAY_SIZE(g->waiters); i++) {
+		if (g->waiters[i].call && g->waiters[i].op == CONTROL_MEMORY)
+			g->waiters[i].deadline = now_ns() + MEMORY_PATIENCE;
+	}
+	set_patience(g);
+	if (g->m->ops->want_memory(g->m->engine, n - g->m->config->memory, &err) < 0)
+		end_memory(g, &err);
+}
+
+/*
+ * A kernel gives up its last free page if it is asked to, and then ends programs for want of
+ * memory. So it is asked for no more than what it says it can spare, and keeps some of that.
+ */
+static void on_used_memory(struct manager *g)
+{
+	const uint64_t spare = MIN(g->used.memory_available, g->memory), used = g->memory - spare;
+	uint64_t least = used + used / 16 + MEMORY_RESERVE;
+
+	if (!g->memory_asked || g->memory_want)
+		return;
+	least = (least + MEMORY_STEP - 1) / MEMORY_STEP * MEMORY_STEP;
+	set_memory(g, MIN(MAX(g->memory_asked, least), g->memory));
+}
+
+static int check_memory(const struct manager *g, uint64_t n, struct err *err)
+{
+	const uint64_t least = g->m->config->memory, most = vm_config_memory_max(g->m->config);
+	char asked[24], from[24], to[24];
+
+	if (n < least || n > most) {
+		err_set(err, ERR_LIMIT, "%s of memory: it can have %s to %s while it runs",
+			str_size(n, asked), str_size(least, from), str_size(most, to));
+		return n > most ? err_hint(err, "more is there from a start with --max-memory on")
+				: err_hint(err, "less than it began with takes a restart");
+	}
+	if (g->paused || g->memory_asked)
+		return err_set(err, EBUSY,
+			       g->paused ? "it is paused" : "its memory is changed just now");
+	return 0;
+}
+
+static void begin_memory(struct manager *g, struct control_call *call, uint64_t n)
+{
+	const struct control_answer same = {.memory = g->memory};
+	struct err err = ERR_INIT;
+
+	n = n / MEMORY_STEP * MEMORY_STEP;
+	if (check_memory(g, n, &err) < 0) {
+		control_fail(call, &err);
+		return;
+	}
+	if (n == g->memory) {
+		control_answer(call, &same);
+		return;
+	}
+	g->memory_asked = n;
+	g->memory_from = g->memory;
+	wait_for(g, call, CONTROL_MEMORY, MEMORY_PATIENCE);
+	if (n > g->memory)
+		set_memory(g, n);
+	else if (ask_usage(g) < 0)
+		no_answer(g);
 }
 
 /* ---- what sessions get ---- */
@@ -639,6 +832,9 @@ static void on_call(void *arg, struct control_call *call, const struct control_r
 	case CONTROL_CPUS:
 		begin_cpus(g, call, q->cpus);
 		return;
+	case CONTROL_MEMORY:
+		begin_memory(g, call, q->memory);
+		return;
 	case CONTROL_DEFAULTS:
 		set_defaults(g, call, q);
 		return;
@@ -707,6 +903,7 @@ int manage_new(struct manager **ret, struct machine *m, int listenfd, manage_sto
 		.drain = {.fn = on_drain},
 		.patience = {.fn = on_patience},
 		.cpus = vm_config_cpus_on(m->config),
+		.memory = m->config->memory,
 	};
 	r = control_new(&g->control, m->loop, listenfd, on_call, g, err);
 	if (r < 0) {

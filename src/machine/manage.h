@@ -5,10 +5,10 @@
  *
  * Theory of operation. A request that the engine or the guest's agent has to carry out waits in a
  * list with a deadline; the answer that it waits for comes as an event (paused, pong, host.used,
- * host.cpus.set). One tick serves what is due first: the maximum duration, which counts from the
- * guest's readiness by the wall, the host's sleep included, and the idle timeout, which counts from
- * the last activity that the host has seen while no session is open, and not while the guest is
- * paused.
+ * host.cpus.set), or as steps that each give it more time (memory). One tick serves what is due
+ * first: the maximum duration, which counts from the guest's readiness by the wall, the host's
+ * sleep included, and the idle timeout, which counts from the last activity that the host has seen
+ * while no session is open, and not while the guest is paused.
  *
  * All calls belong to the thread of the machine's loop.
  */
@@ -39,6 +39,8 @@ int manage_new(struct manager **ret, struct machine *m, int listenfd, manage_sto
 void manage_ready(struct manager *g);
 /* From the engine; @paused is how it is now. */
 void manage_paused(struct manager *g, bool paused);
+/* The guest has so much memory beyond what it booted with. */
+void manage_memory(struct manager *g, uint64_t bytes);
 /* From the relay. */
 void manage_active(struct manager *g);
 void manage_gone(struct manager *g);

@@ -32,9 +32,11 @@ static void on_line(struct qmp *q, const char *line, size_t n)
 	event = json_string_value(json_object_get(msg, "event"));
 	error = json_object_get(msg, "error");
 	if (json_object_get(msg, "QMP"))
-		(void)qmp_execute(q, "qmp_capabilities");
+		(void)qmp_execute(q, "qmp_capabilities", NULL);
 	else if (event)
 		q->fn(q->arg, event, json_object_get(msg, "data"));
+	else if (json_is_integer(json_object_get(msg, "return")))
+		q->fn(q->arg, NULL, json_object_get(msg, "return"));
 	else if (error)
 		log_warn("qmp: %s", json_string_value(json_object_get(error, "desc")));
 	json_decref(msg);
@@ -65,12 +67,13 @@ static void on_readable(struct loop_source *s, uint32_t events)
 	}
 }
 
-int qmp_execute(struct qmp *q, const char *command)
+int qmp_execute(struct qmp *q, const char *command, const char *arguments)
 {
 	cleanup_buf struct buf b = BUF_INIT;
 	ssize_t n;
 
-	buf_addf(&b, "{\"execute\":\"%s\"}\n", command);
+	buf_addf(&b, "{\"execute\":\"%s\"%s%s}\n", command, arguments ? ",\"arguments\":" : "",
+		 arguments ? arguments : "");
 	if (buf_failed(&b))
 		return -ENOMEM;
 	/* A command is far smaller than the socket's buffer and QEMU reads promptly. */

@@ -57,6 +57,7 @@ static const struct wire_field config_fields[] = {
 	FIELD(vm_config, cpus, WIRE_U32),
 	FIELD(vm_config, cpus_on, WIRE_U32),
 	FIELD(vm_config, memory, WIRE_U64),
+	FIELD(vm_config, memory_max, WIRE_U64),
 	FIELD(vm_config, disks, WIRE_STRUCTS, .table = &disk_table),
 	FIELD(vm_config, bootstrap, WIRE_BYTES),
 	FIELD(vm_config, owned, WIRE_BOOL),

@@ -77,6 +77,7 @@ struct vm_config {
 	uint32_t cpus;		     /* that the machine has */
 	uint32_t cpus_on;	     /* ...and those that it starts with; 0: all */
 	uint64_t memory;	     /* bytes, a multiple of 2 MiB */
+	uint64_t memory_max;	     /* ...that it can have while it runs; 0: those */
 	struct wire_list disks;	     /* struct vm_disk */
 	struct wire_bytes bootstrap; /* a complete core.bootstrap frame */
 	bool owned;		     /* end the machine when VM_FD_PARENT reports its owner gone */
@@ -111,6 +112,11 @@ struct vm_report {
 static inline uint32_t vm_config_cpus_on(const struct vm_config *c)
 {
 	return c->cpus_on ? c->cpus_on : c->cpus;
+}
+
+static inline uint64_t vm_config_memory_max(const struct vm_config *c)
+{
+	return c->memory_max > c->memory ? c->memory_max : c->memory;
 }
 
 /* Failure is the buffer's. */

@@ -187,6 +187,7 @@ int sandbox_vm_config(const struct sandbox *sb, struct err *err)
 		.cpus = MAX(spec->cpus, spec->max_cpus),
 		.cpus_on = spec->cpus,
 		.memory = spec->memory,
+		.memory_max = spec->max_memory,
 		.has_net = true,
 		.net = sandbox_vm_net(spec),
 		.owned = true,

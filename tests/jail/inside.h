@@ -115,16 +115,22 @@ static inline void inside_begin(struct inside *in, const char *engine, bool remo
 static inline void inside_close(struct inside *in)
 {
 	struct err err = ERR_INIT;
-	const char *name = NULL;
-	int initramfs = io_memfd("initramfs", "init", 4, NULL);
+	struct jail_names names = {0};
+	const struct jail_files files = {.initramfs = io_memfd("initramfs", "init", 4, NULL),
+					 .memory = 64 << 20};
 
-	CHECK(jail_close(&in->jail, initramfs, 2 << 20, &name, &err) == 0);
-	CHECK(!in->jail.rooted || !str_eq(in->jail.params.engine, "qemu") ||
-	      (name && access(name, R_OK) == 0));
+	CHECK(jail_close(&in->jail, &files, 2 << 20, &names, &err) == 0);
+	if (in->jail.rooted && str_eq(in->jail.params.engine, "qemu")) {
+		struct stat st;
+
+		CHECK(names.initramfs && access(names.initramfs, R_OK) == 0);
+		CHECK(names.memory && access(names.memory, R_OK | W_OK) == 0);
+		CHECK(stat(names.memory, &st) == 0 && st.st_size == 64 << 20 && st.st_blocks == 0);
+	}
 	assert_int_equal(jail_loop(&in->jail, in->worker.loop, JAIL_DEVICE), 0);
 	assert_int_equal(jail_loop(&in->jail, in->net.loop, JAIL_NET), 0);
 	jail_wait(&in->jail);
-	close(initramfs);
+	close(files.initramfs);
 }
 
 /* The usual way in, up to just before an engine would start. */

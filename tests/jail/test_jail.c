@@ -438,11 +438,12 @@ static void without_anything(struct inside *in)
 	const struct jail_params p = {
 		.on = false, .dir = in->dir, .kernel = in->kernel, .engine = "qemu"};
 	struct buf b = BUF_INIT;
-	const char *name = NULL;
+	struct jail_names names = {0};
 
 	in->jail = (struct jail)JAIL_INIT;
 	jail_begin(&in->jail, &p);
-	CHECK(jail_close(&in->jail, -1, 0, &name, NULL) == 0 && !name);
+	CHECK(jail_close(&in->jail, &(struct jail_files){.initramfs = -1}, 0, &names, NULL) == 0 &&
+	      !names.initramfs);
 	(void)jail_seal(&in->jail, NULL);
 	CHECK(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 0 && getenv("PATH"));
 	CHECK(access("/etc/passwd", R_OK) == 0);
@@ -562,8 +563,8 @@ static void console(struct inside *in)
 	CHECK(loop_new(&loop, NULL) == 0);
 	CHECK(console_new(&c, loop, in->dir, &fd, NULL) == 0);
 	/* Files of this size do not fit the limit that the others set. */
-	CHECK(jail_close(&in->jail, -1, CONSOLE_LOG_MAX + (1 << 20), &(const char *){NULL}, NULL) ==
-	      0);
+	CHECK(jail_close(&in->jail, &(struct jail_files){.initramfs = -1},
+			 CONSOLE_LOG_MAX + (1 << 20), &(struct jail_names){0}, NULL) == 0);
 	(void)jail_seal(&in->jail, NULL);
 	for (size_t n = 0; n < CONSOLE_LOG_MAX + sizeof(text); n += sizeof(text)) {
 		CHECK(io_write_full(fd, text, sizeof(text)) == 0);

@@ -321,6 +321,31 @@ static void test_boot_parameters(void **state)
 	drop_files(&f);
 }
 
+/* Of memory that comes later the kernel hears nothing at the boot. */
+static void test_ram_more(void **state)
+{
+	struct boot_params bp;
+	struct files f;
+	struct ram m;
+
+	(void)state;
+	make_files(&f);
+	assert_int_equal(ram_init(&m, 512 * MIB, X86_HOLE, RAM_PRIVATE, NULL), 0);
+	assert_int_equal(ram_more(&m, 256 * MIB, 512 * MIB, NULL), -EEXIST);
+	ram_done(&m);
+	assert_int_equal(ram_init(&m, 512 * MIB, X86_HOLE, RAM_PRIVATE, NULL), 0);
+	assert_int_equal(ram_more(&m, 4 * GIB, 64 * GIB, NULL), 0);
+	assert_int_equal(m.map.nregions, 2);
+	assert_true(m.map.region[1].gpa == 4 * GIB && m.map.region[1].size == 64 * GIB);
+	*(char *)guest_memory_ptr(&m.map, 68 * GIB - 1, 1) = 1;
+	assert_int_equal(x86_boot_load(&m, &f.b, NULL), 0);
+	memcpy(&bp, (uint8_t *)m.host + X86_ZERO_PAGE, sizeof(bp));
+	for (unsigned i = 0; i < bp.e820_entries; i++)
+		assert_true(bp.e820_table[i].addr + bp.e820_table[i].size <= 512 * MIB);
+	ram_done(&m);
+	drop_files(&f);
+}
+
 /* A machine far larger than its host: pages exist only once they are touched. */
 static void test_huge_memory(void **state)
 {
@@ -676,25 +701,16 @@ int main(void)
 #define SCRATCH(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
 #define PORT(name)    cmocka_unit_test_setup_teardown(name, port_setup, port_teardown)
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ram_shapes),
-		cmocka_unit_test(test_ram_refusals),
-		PORT(test_uart_prints_lines),
-		PORT(test_uart_is_a_16550),
-		PORT(test_uart_interrupts),
-		PORT(test_uart_full_pipe),
-		cmocka_unit_test(test_mptable),
-		cmocka_unit_test(test_boot_parameters),
-		cmocka_unit_test(test_huge_memory),
-		cmocka_unit_test(test_boot_refusals),
-		cmocka_unit_test(test_loader),
-		cmocka_unit_test(test_cpuid),
-		SCRATCH(test_probe),
-		SCRATCH(test_probe_notices_changes),
-		SCRATCH(test_probe_distrusts_its_cache),
-		SCRATCH(test_open_explains),
-		SCRATCH(test_explains_each_situation),
-		SCRATCH(test_explains_permissions),
-		cmocka_unit_test(test_verdict_names),
+		cmocka_unit_test(test_ram_shapes),    cmocka_unit_test(test_ram_refusals),
+		PORT(test_uart_prints_lines),	      PORT(test_uart_is_a_16550),
+		PORT(test_uart_interrupts),	      PORT(test_uart_full_pipe),
+		cmocka_unit_test(test_mptable),	      cmocka_unit_test(test_boot_parameters),
+		cmocka_unit_test(test_ram_more),      cmocka_unit_test(test_huge_memory),
+		cmocka_unit_test(test_boot_refusals), cmocka_unit_test(test_loader),
+		cmocka_unit_test(test_cpuid),	      SCRATCH(test_probe),
+		SCRATCH(test_probe_notices_changes),  SCRATCH(test_probe_distrusts_its_cache),
+		SCRATCH(test_open_explains),	      SCRATCH(test_explains_each_situation),
+		SCRATCH(test_explains_permissions),   cmocka_unit_test(test_verdict_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

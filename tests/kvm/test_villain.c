@@ -24,10 +24,12 @@
 #include "machine/engine.h"
 #include "machine/kvm/vm.h"
 #include "machine/machine.h"
+#include "machine/memory_plan.h"
 #include "test.h"
 #include "villain/cases.h"
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
+#include "virtio/mem.h"
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
 
@@ -339,6 +341,27 @@ static uint64_t memory_for(const struct instance *i)
 	return (uint64_t)SMALL_MIB << 20;
 }
 
+/* Only where it is wanted: it adds to what there is of memory. */
+static bool wants_mem(const struct instance *i)
+{
+	return i->target == MEMORY || str_eq(i->on, "mem");
+}
+
+static void add_mem(struct world *w)
+{
+	const struct memory_plan p =
+		memory_plan(w->config.memory, vm_config_memory_max(&w->config));
+	const struct mem_options o = {.gpa = p.more, .size = p.more_size};
+	struct virtio_device *dev;
+
+	if (!p.more_size)
+		return;
+	assert_true(p.more_size == MEM_BLOCKS * MEM_BLOCK);
+	assert_int_equal(mem_device_new(&o, &dev, NULL), 0);
+	mem_want(dev, MEM_GIVEN * MEM_BLOCK);
+	add(w, dev);
+}
+
 static void world_init(struct world *w, const struct instance *i)
 {
 	const char *build = getenv("MSB_BUILD");
@@ -352,6 +375,8 @@ static void world_init(struct world *w, const struct instance *i)
 		 i->row ? i->row->name : "all", i->target, i->on);
 	w->config = (struct vm_config){
 		.name = w->kernel, .kernel = w->kernel, .cpus = i->cpus, .memory = memory_for(i)};
+	if (wants_mem(i))
+		w->config.memory_max = w->config.memory + MEM_BLOCKS * MEM_BLOCK;
 	w->m.config = &w->config;
 	w->m.cmdline = w->cmdline;
 	assert_int_equal(loop_new(&w->m.loop, &err), 0);
@@ -372,6 +397,7 @@ static void world_init(struct world *w, const struct instance *i)
 	add(w, dev);
 	assert_int_equal(balloon_device_new(&dev, NULL), 0);
 	add(w, dev);
+	add_mem(w);
 	/* A new device: here. */
 }
 
@@ -510,7 +536,7 @@ static void add_test(const struct row *row, enum villain_target target, const ch
 	static const char *const all[] = {
 		[MACHINE] = "machine", [EACH_DEVICE] = "registers", [EACH_QUEUE] = "queue",
 		[BLK] = "disks",       [VSOCK] = "sockets",	    [RNG] = "random",
-		[BALLOON] = "balloon",
+		[BALLOON] = "balloon", [MEMORY] = "memory",
 	};
 	struct instance *i = &instances[ntests];
 
@@ -548,6 +574,7 @@ int main(int argc, char **argv)
 		{VSOCK, ""},
 		{RNG, ""},
 		{BALLOON, ""},
+		{MEMORY, ""},
 		{MACHINE, ""},
 	};
 

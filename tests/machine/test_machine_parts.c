@@ -20,6 +20,7 @@
 #include "base/str.h"
 #include "machine/console.h"
 #include "machine/initramfs.h"
+#include "machine/memory_plan.h"
 #include "machine/vm_config.h"
 
 static void test_config_round_trip(void **state)
@@ -275,9 +276,45 @@ static void test_console_keeps_its_ceiling(void **state)
 	io_remove_tree(dir, NULL);
 }
 
+#define MIB ((uint64_t)1 << 20)
+#define GIB ((uint64_t)1 << 30)
+
+static void test_where_memory_is(void **state)
+{
+	static const struct {
+		uint64_t boot, most, end, more, size;
+	} rows[] = {
+		{512 * MIB, 0, 512 * MIB, 0, 0},
+		{512 * MIB, 512 * MIB, 512 * MIB, 0, 0},
+		{512 * MIB, 514 * MIB, 512 * MIB, 512 * MIB, 128 * MIB},
+		{200 * MIB, 702 * MIB, 200 * MIB, 256 * MIB, 512 * MIB},
+		/* Up to the hole, or all of it behind. */
+		{512 * MIB, 3 * GIB, 512 * MIB, 512 * MIB, 2560 * MIB},
+		{512 * MIB, 3 * GIB + 2 * MIB, 512 * MIB, 4 * GIB, 2688 * MIB},
+		{514 * MIB, 3 * GIB, 514 * MIB, 4 * GIB, 2560 * MIB},
+		{3 * GIB, 4 * GIB, 3 * GIB, 4 * GIB, GIB},
+		{3 * GIB - 2 * MIB, 4 * GIB, 3 * GIB - 2 * MIB, 4 * GIB, GIB + 128 * MIB},
+		{3 * GIB + 2 * MIB, 4 * GIB, 4 * GIB + 2 * MIB, 4 * GIB + 128 * MIB, GIB},
+		{8 * GIB, 16 * GIB, 9 * GIB, 9 * GIB, 8 * GIB},
+		/* A kernel of that much memory takes more at once. */
+		{63 * GIB - 2 * MIB, 64 * GIB, 64 * GIB - 2 * MIB, 64 * GIB, GIB + 128 * MIB},
+		{64 * GIB, 65 * GIB, 65 * GIB, 66 * GIB, 2 * GIB},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		const struct memory_plan p = memory_plan(rows[i].boot, rows[i].most);
+
+		if (p.end != rows[i].end || p.more != rows[i].more || p.more_size != rows[i].size)
+			fail_msg("row %zu: %llx %llx %llx", i, (unsigned long long)p.end,
+				 (unsigned long long)p.more, (unsigned long long)p.more_size);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_where_memory_is),
 		cmocka_unit_test(test_config_round_trip),
 		cmocka_unit_test(test_reports_in_a_stream),
 		cmocka_unit_test(test_initramfs_is_cpio),

@@ -22,6 +22,8 @@
 #include "machine/manage.h"
 #include "machine/relay.h"
 
+#define MIB ((uint64_t)1 << 20)
+
 struct engine {
 	struct world *w;
 };
@@ -36,7 +38,9 @@ struct world {
 	int guest; /* ...and of the one client's */
 	struct buf said;
 	unsigned pauses, resumes, allowed;
-	bool refuse_pause, late_pause;
+	bool refuse_pause, late_pause, refuse_memory;
+	uint64_t memory_wanted;
+	unsigned wishes;
 	char reason[32];
 };
 
@@ -63,11 +67,23 @@ static void engine_allow(struct engine *e, unsigned n)
 	e->w->allowed = n;
 }
 
+static int engine_memory(struct engine *e, uint64_t bytes, struct err *err)
+{
+	struct world *w = e->w;
+
+	if (w->refuse_memory)
+		return err_set(err, EIO, "no");
+	w->memory_wanted = bytes;
+	w->wishes++;
+	return 0;
+}
+
 static const struct engine_ops fake = {
 	.name = "fake",
 	.pause = engine_pause,
 	.usage = engine_usage,
 	.allow_cpus = engine_allow,
+	.want_memory = engine_memory,
 };
 
 static int dial(void *arg, int fd, struct err *err)
@@ -148,7 +164,13 @@ static int setup(void **state)
 	strcpy(w->dir, "/tmp/msb-manage-XXXXXX");
 	assert_non_null(mkdtemp(w->dir));
 	w->guest = -1;
-	w->config = (struct vm_config){.name = (char *)"box", .cpus = 4, .cpus_on = 2};
+	w->config = (struct vm_config){
+		.name = (char *)"box",
+		.cpus = 4,
+		.cpus_on = 2,
+		.memory = 512 * MIB,
+		.memory_max = 1024 * MIB,
+	};
 	w->engine.w = w;
 	w->m.config = &w->config;
 	w->m.ops = &fake;
@@ -631,6 +653,125 @@ static void test_cpus(void **state)
 	close(fd);
 }
 
+static void ask_memory(struct world *w, int fd, uint64_t mib)
+{
+	ask(w, fd, &(struct control_request){.op = CONTROL_MEMORY, .memory = mib * MIB});
+}
+
+static void memory_is(struct world *w, int fd, uint32_t code, uint64_t mib)
+{
+	cleanup_answer struct control_answer a = {0};
+
+	assert_true(answered(w, fd, &a));
+	assert_int_equal(a.code, code);
+	if (code)
+		assert_non_null(a.message);
+	else
+		assert_true(a.memory == mib * MIB);
+}
+
+static void test_memory_grows(void **state)
+{
+	cleanup_answer struct control_answer a = {0};
+	struct world *w = *state;
+	int fd, other;
+
+	boot(w);
+	fd = connect_to(w, "control");
+	other = connect_to(w, "control");
+	ask_memory(w, fd, 512);
+	memory_is(w, fd, 0, 512);
+	assert_int_equal(w->wishes, 0);
+	ask_memory(w, fd, 511);
+	memory_is(w, fd, ERR_LIMIT, 0);
+	ask_memory(w, fd, 1026);
+	memory_is(w, fd, ERR_LIMIT, 0);
+	/* It comes in steps. */
+	ask_memory(w, fd, 1024);
+	assert_true(w->memory_wanted == 512 * MIB);
+	ask_memory(w, other, 600);
+	memory_is(w, other, EBUSY, 0);
+	manage_memory(w->manager, 100 * MIB);
+	manage_memory(w->manager, 510 * MIB);
+	assert_false(answered(w, fd, &a));
+	manage_memory(w->manager, 512 * MIB);
+	memory_is(w, fd, 0, 1024);
+	/* What comes unasked is known all the same. */
+	manage_memory(w->manager, 400 * MIB);
+	w->config.memory_max = 0;
+	ask(w, fd, &(struct control_request){.op = CONTROL_STATS});
+	agent_hears(w, MSG_HOST_USAGE);
+	agent_says(w, MSG_HOST_USED, &(struct msg_host_used){0});
+	assert_true(answered(w, fd, &a));
+	assert_true(a.stats.memory == 912 * MIB && a.stats.memory_min == 512 * MIB);
+	assert_true(a.stats.memory_max == 512 * MIB);
+	w->config.memory_max = 1024 * MIB;
+	w->refuse_memory = true;
+	ask_memory(w, fd, 1024);
+	memory_is(w, fd, EIO, 0);
+	w->refuse_memory = false;
+	/* Half a block is none. */
+	ask(w, fd, &(struct control_request){.op = CONTROL_MEMORY, .memory = 913 * MIB});
+	memory_is(w, fd, 0, 912);
+	assert_int_equal(code_of(w, fd, CONTROL_PAUSE), 0);
+	ask_memory(w, fd, 1024);
+	memory_is(w, fd, EBUSY, 0);
+	close(fd);
+	close(other);
+}
+
+static void test_memory_shrinks(void **state)
+{
+	struct msg_host_used used = {.memory_total = 1000 * MIB, .memory_available = 900 * MIB};
+	cleanup_answer struct control_answer a = {0}, b = {0};
+	struct world *w = *state;
+	int fd;
+
+	boot(w);
+	fd = connect_to(w, "control");
+	manage_memory(w->manager, 512 * MIB);
+	/* First the guest says what it can spare. */
+	ask_memory(w, fd, 512);
+	agent_hears(w, MSG_HOST_USAGE);
+	assert_int_equal(w->wishes, 0);
+	agent_says(w, MSG_HOST_USED, &used);
+	assert_true(w->wishes == 1 && w->memory_wanted == 0);
+	/* Another count changes nothing. */
+	agent_says(w, MSG_HOST_USED, &(struct msg_host_used){0});
+	assert_int_equal(w->wishes, 1);
+	manage_memory(w->manager, 0);
+	memory_is(w, fd, 0, 512);
+	/* Of 1024 it uses 724, and a sixteenth and 16 MiB are its to keep. */
+	manage_memory(w->manager, 512 * MIB);
+	ask_memory(w, fd, 512);
+	agent_hears(w, MSG_HOST_USAGE);
+	used.memory_available = 300 * MIB;
+	agent_says(w, MSG_HOST_USED, &used);
+	assert_true(w->wishes == 2 && w->memory_wanted == (786 - 512) * MIB);
+	assert_false(answered(w, fd, &a));
+	manage_memory(w->manager, (786 - 512) * MIB);
+	assert_true(answered(w, fd, &a));
+	assert_int_equal(a.code, ERR_GUEST);
+	assert_non_null(strstr(a.message, "gave up 238 MiB of 512 MiB"));
+	assert_non_null(strstr(a.hint, "786 MiB"));
+	/* Nothing to spare, by far: it is not asked. */
+	ask_memory(w, fd, 600);
+	agent_hears(w, MSG_HOST_USAGE);
+	agent_says(w, MSG_HOST_USED, &(struct msg_host_used){0});
+	memory_is(w, fd, ERR_GUEST, 0);
+	assert_int_equal(w->wishes, 2);
+	/* One that claims to have more free than it has is believed: it hurts itself. */
+	ask_memory(w, fd, 600);
+	agent_hears(w, MSG_HOST_USAGE);
+	used.memory_available = UINT64_MAX;
+	agent_says(w, MSG_HOST_USED, &used);
+	assert_true(w->wishes == 3 && w->memory_wanted == 88 * MIB);
+	w->manager = manage_free(w->manager);
+	assert_true(answered(w, fd, &b));
+	assert_int_equal(b.code, ESHUTDOWN);
+	close(fd);
+}
+
 static void test_defaults(void **state)
 {
 	char *env[] = {(char *)"A=1", (char *)"B=x=y"};
@@ -719,6 +860,8 @@ int main(void)
 		TEST(test_idle),
 		TEST(test_what_is_activity),
 		TEST(test_cpus),
+		TEST(test_memory_grows),
+		TEST(test_memory_shrinks),
 		TEST(test_defaults),
 		TEST(test_bad_clients),
 	};

@@ -218,8 +218,8 @@ static void open_parent(struct jail *j)
 	j->dir_parent = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
-static int change_root(struct jail *j, const struct jail_place *places, unsigned n, int initramfs,
-		       struct err *err)
+static int change_root(struct jail *j, const struct jail_place *places, unsigned n,
+		       const struct jail_files *files, struct err *err)
 {
 	int r = 0;
 
@@ -228,17 +228,17 @@ static int change_root(struct jail *j, const struct jail_place *places, unsigned
 	else if (j->params.dir[0] != '/' || j->params.kernel[0] != '/')
 		jail_degrade(j, JAIL_ROOT, "needs absolute paths");
 	else
-		r = jail_root(j, places, n, initramfs, err);
+		r = jail_root(j, places, n, files, err);
 	if (!j->rooted && j->params.remove_dir)
 		open_parent(j);
 	return r;
 }
 
-int jail_close(struct jail *j, int initramfs, uint64_t file_max, const char **ret_initramfs,
-	       struct err *err)
+int jail_close(struct jail *j, const struct jail_files *files, uint64_t file_max,
+	       struct jail_names *ret, struct err *err)
 {
 	bool child = str_eq(j->params.engine, "qemu");
-	struct jail_place places[JAIL_PLACES_MAX + 1];
+	struct jail_place places[JAIL_PLACES_MAX + 2];
 	struct walls w = {0};
 	unsigned n;
 	int r;
@@ -246,12 +246,16 @@ int jail_close(struct jail *j, int initramfs, uint64_t file_max, const char **re
 	if (!j->params.on)
 		return 0;
 	n = jail_places(j, places);
-	r = change_root(j, places, n, child ? initramfs : -1, err);
+	r = change_root(j, places, n, child ? files : NULL, err);
 	if (r < 0)
 		return r;
 	if (j->rooted && child) {
-		*ret_initramfs = JAIL_INITRAMFS;
+		ret->initramfs = JAIL_INITRAMFS;
 		places[n++] = (struct jail_place){JAIL_INITRAMFS, JAIL_READ};
+		if (files->memory) {
+			ret->memory = JAIL_MEMORY;
+			places[n++] = (struct jail_place){JAIL_MEMORY, JAIL_READ | JAIL_WRITE};
+		}
 	}
 	jail_landlock(j, places, n);
 	jail_finish_net(j);

@@ -119,12 +119,18 @@ struct jail {
 /* Confine the process as far as goes before anything is opened. Call it with one thread only. */
 void jail_begin(struct jail *j, const struct jail_params *params);
 
-/*
- * Shut the process in. @initramfs (a descriptor, read from its start) is made available under a
- * name for an engine that needs one: *ret_initramfs, static. A file may grow to @file_max bytes.
- */
-int jail_close(struct jail *j, int initramfs, uint64_t file_max, const char **ret_initramfs,
-	       struct err *err);
+/* What an engine that is a child, and has no /proc, needs under a name. */
+struct jail_files {
+	int initramfs;	 /* a descriptor, read from its start */
+	uint64_t memory; /* bytes of a file in memory to share with itself; 0: none */
+};
+struct jail_names {
+	const char *initramfs, *memory; /* static; NULL: it has none */
+};
+
+/* Shut the process in. A file may grow to @file_max bytes. */
+int jail_close(struct jail *j, const struct jail_files *files, uint64_t file_max,
+	       struct jail_names *ret, struct err *err);
 
 /*
  * Have the thread of @loop, which runs already, confine itself as @role, JAIL_DEVICE or JAIL_NET.

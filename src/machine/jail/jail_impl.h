@@ -56,11 +56,13 @@ bool jail_has(unsigned cap);
 
 /* ---- root.c ---- */
 
-#define JAIL_INITRAMFS "/initramfs"
+#define JAIL_INITRAMFS	 "/initramfs"
+#define JAIL_MEMORY_ROOM "/memory"
+#define JAIL_MEMORY	 JAIL_MEMORY_ROOM "/file"
 
-/* The old root is left only once jail_left() says so. */
-int jail_root(struct jail *j, const struct jail_place *places, unsigned n, int initramfs,
-	      struct err *err);
+/* @files may be NULL. The old root is left only once jail_left() says so. */
+int jail_root(struct jail *j, const struct jail_place *places, unsigned n,
+	      const struct jail_files *files, struct err *err);
 int jail_left(struct jail *j, struct err *err);
 
 /* ---- landlock.c ---- */

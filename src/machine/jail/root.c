@@ -138,6 +138,22 @@ static int put_initramfs(int from)
 	return 0;
 }
 
+/* In a room of its own, as the root's is small and becomes read-only. */
+static int put_memory(uint64_t size)
+{
+	cleanup_close int fd = -1;
+	char options[64];
+
+	snprintf(options, sizeof(options), "mode=0700,size=%llu,nr_inodes=4",
+		 (unsigned long long)size);
+	if (mkdir(&JAIL_MEMORY_ROOM[1], 0700) < 0 ||
+	    mount("jail", &JAIL_MEMORY_ROOM[1], "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+		  options) < 0)
+		return -errno;
+	fd = open(&JAIL_MEMORY[1], O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	return fd < 0 || ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+}
+
 static int keep_parent(struct jail *j)
 {
 	cleanup_close int fd = -1;
@@ -162,8 +178,8 @@ static int keep_parent(struct jail *j)
 }
 
 /* Everything that can fail and leaves the old root in place. */
-static int furnish(struct jail *j, const struct jail_place *places, unsigned n, int initramfs,
-		   struct ready *ready, const char **what)
+static int furnish(struct jail *j, const struct jail_place *places, unsigned n,
+		   const struct jail_files *files, struct ready *ready, const char **what)
 {
 	int r = 0;
 
@@ -188,9 +204,13 @@ static int furnish(struct jail *j, const struct jail_place *places, unsigned n, 
 		*what = places[i].path;
 		r = put(&places[i], &ready[i]);
 	}
-	if (r == 0 && initramfs >= 0) {
+	if (r == 0 && files) {
 		*what = JAIL_INITRAMFS;
-		r = put_initramfs(initramfs);
+		r = put_initramfs(files->initramfs);
+	}
+	if (r == 0 && files && files->memory) {
+		*what = JAIL_MEMORY;
+		r = put_memory(files->memory);
 	}
 	*what = "pivot_root";
 	/* Stacked on the new root, the old one is reached as "." until it is detached. */
@@ -223,8 +243,8 @@ int jail_left(struct jail *j, struct err *err)
 	return 0;
 }
 
-int jail_root(struct jail *j, const struct jail_place *places, unsigned n, int initramfs,
-	      struct err *err)
+int jail_root(struct jail *j, const struct jail_place *places, unsigned n,
+	      const struct jail_files *files, struct err *err)
 {
 	struct ready ready[JAIL_PLACES_MAX] = {{0}};
 	const char *what = NULL;
@@ -232,7 +252,7 @@ int jail_root(struct jail *j, const struct jail_place *places, unsigned n, int i
 
 	for (unsigned i = 0; i < n; i++)
 		ready[i].fd = -1;
-	r = furnish(j, places, n, initramfs, ready, &what);
+	r = furnish(j, places, n, files, ready, &what);
 	for (unsigned i = 0; i < n; i++)
 		close_fd(ready[i].fd);
 	if (r < 0) {

@@ -17,11 +17,12 @@
 static int enter(struct jail *j, struct worker *worker, struct err *err)
 {
 	cleanup_close int initramfs = io_memfd("initramfs", "", 0, err);
-	const char *name = NULL;
+	const struct jail_files files = {.initramfs = initramfs};
+	struct jail_names names = {0};
 	int r = initramfs;
 
 	if (r >= 0)
-		r = jail_close(j, initramfs, FILE_MAX, &name, err);
+		r = jail_close(j, &files, FILE_MAX, &names, err);
 	if (r < 0)
 		return r;
 	r = jail_loop(j, worker->loop, JAIL_DEVICE);

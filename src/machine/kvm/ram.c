@@ -30,7 +30,8 @@ int ram_check_host(uint64_t size, struct err *err)
 	return err_hint(err, "give the sandbox less memory");
 }
 
-static int map(struct ram *m, struct err *err)
+static int map(const struct ram *m, enum ram_kind kind, uint64_t size, struct ram_area *area,
+	       void **ret, struct err *err)
 {
 	static const int flags[] = {
 		[RAM_PRIVATE] = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
@@ -38,28 +39,32 @@ static int map(struct ram *m, struct err *err)
 		[RAM_HUGE] = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB,
 	};
 	uintptr_t at;
+	void *host;
 
 	/* Alignment of address and file offset lets the kernel use large pages. */
-	m->area_size = m->size + RAM_ALIGN;
-	m->area = mmap(NULL, m->area_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-		       -1, 0);
-	if (m->area == MAP_FAILED) {
-		m->area = NULL;
+	area->size = size + RAM_ALIGN;
+	area->at = mmap(NULL, area->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			-1, 0);
+	if (area->at == MAP_FAILED) {
+		area->at = NULL;
 		return err_errno(err, "cannot map the guest's memory");
 	}
-	at = ((uintptr_t)m->area + RAM_ALIGN - 1) & ~(uintptr_t)(RAM_ALIGN - 1);
-	m->host = mmap((void *)at, m->size, PROT_READ | PROT_WRITE, flags[m->kind] | MAP_FIXED,
-		       m->fd, 0);
-	if (m->host == MAP_FAILED) {
-		err_errno(err, "cannot map the guest's memory%s",
-			  m->kind == RAM_HUGE ? " in huge pages" : "");
-		if (m->kind == RAM_HUGE)
+	at = ((uintptr_t)area->at + RAM_ALIGN - 1) & ~(uintptr_t)(RAM_ALIGN - 1);
+	host = mmap((void *)at, size, PROT_READ | PROT_WRITE, flags[kind] | MAP_FIXED,
+		    kind == RAM_SHARED ? m->fd : -1, 0);
+	if (host == MAP_FAILED) {
+		int r = -errno;
+
+		err_set(err, r, "cannot map the guest's memory%s: %s",
+			kind == RAM_HUGE ? " in huge pages" : "", err_name(r));
+		if (kind == RAM_HUGE)
 			err_hint(err, "set some aside: sysctl vm.nr_hugepages=N, of 2 MiB each");
-		return err ? -err->code : -ENOMEM;
+		return r;
 	}
 	/* Advice: without it core dumps are larger, and so is an idle guest on many hosts. */
-	(void)madvise(m->host, m->size, MADV_DONTDUMP);
-	(void)madvise(m->host, m->size, MADV_NOHUGEPAGE);
+	(void)madvise(host, size, MADV_DONTDUMP);
+	(void)madvise(host, size, MADV_NOHUGEPAGE);
+	*ret = host;
 	return 0;
 }
 
@@ -88,14 +93,27 @@ int ram_init(struct ram *m, uint64_t size, uint64_t hole, enum ram_kind kind, st
 	if (kind == RAM_SHARED)
 		r = make_file(m, err);
 	if (r == 0)
-		r = map(m, err);
+		r = map(m, kind, size, &m->area, &m->host, err);
 	if (r == 0)
 		r = guest_memory_add(&m->map, 0, m->low, m->host);
 	if (r == 0 && size > m->low)
 		r = guest_memory_add(&m->map, FOUR_GIB, size - m->low, (char *)m->host + m->low);
+	m->boot = m->map.nregions;
 	if (r < 0)
 		ram_done(m);
 	return r;
+}
+
+int ram_more(struct ram *m, uint64_t gpa, uint64_t size, struct err *err)
+{
+	void *host;
+	int r = map(m, RAM_PRIVATE, size, &m->more, &host, err);
+
+	if (r < 0)
+		return r;
+	r = guest_memory_add(&m->map, gpa, size, host);
+	return r < 0 ? err_set(err, r, "memory cannot be added at %#llx", (unsigned long long)gpa)
+		     : 0;
 }
 
 void ram_want_large(struct ram *m, uint64_t gpa, uint64_t len)
@@ -111,9 +129,11 @@ void ram_want_large(struct ram *m, uint64_t gpa, uint64_t len)
 
 void ram_done(struct ram *m)
 {
-	if (m->area)
-		munmap(m->area, m->area_size);
-	m->area = m->host = NULL;
+	if (m->area.at)
+		munmap(m->area.at, m->area.size);
+	if (m->more.at)
+		munmap(m->more.at, m->more.size);
+	m->area.at = m->more.at = m->host = NULL;
 	m->fd = close_fd(m->fd);
 	m->map = (struct guest_memory){0};
 }

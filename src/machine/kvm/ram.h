@@ -33,10 +33,13 @@ struct ram {
 	uint64_t size, low; /* @low bytes of it are below the hole */
 	void *host;
 	struct guest_memory map;
+	unsigned boot; /* the first so many regions of it are what the guest boots with */
 
 	/* private */
-	void *area;
-	uint64_t area_size;
+	struct ram_area {
+		void *at; /* NULL: not mapped */
+		uint64_t size;
+	} area, more;
 };
 
 #define RAM_INIT                                                                                   \
@@ -55,6 +58,9 @@ int ram_check_host(uint64_t size, struct err *err);
  * multiple of RAM_ALIGN; -ENOMEM when too few huge pages are free.
  */
 int ram_init(struct ram *m, uint64_t size, uint64_t hole, enum ram_kind kind, struct err *err);
+/* @size bytes at @gpa, above all others, for memory that comes later. Private, in ordinary pages.
+ */
+int ram_more(struct ram *m, uint64_t gpa, uint64_t size, struct err *err);
 /*
  * From here on let large pages back [gpa, gpa + len), widened to whole ones, where nothing has been
  * touched yet. For private memory; memory in a file has them only where shmem_enabled says so.

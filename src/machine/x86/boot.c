@@ -118,7 +118,7 @@ static void write_zero_page(const struct ram *ram, uint64_t initramfs, uint64_t 
 	add_range(&bp, 0, X86_MPTABLE, TYPE_RAM);
 	add_range(&bp, X86_MPTABLE, X86_BASE_END, TYPE_RESERVED);
 	add_range(&bp, X86_HIGH_START, ram->low, TYPE_RAM);
-	for (unsigned i = 1; i < ram->map.nregions; i++)
+	for (unsigned i = 1; i < ram->boot; i++)
 		add_range(&bp, ram->map.region[i].gpa,
 			  ram->map.region[i].gpa + ram->map.region[i].size, TYPE_RAM);
 	memcpy((uint8_t *)ram->host + X86_ZERO_PAGE, &bp, sizeof(bp));
@@ -131,7 +131,7 @@ static void write_zero_page(const struct ram *ram, uint64_t initramfs, uint64_t 
  */
 static void advise(struct ram *ram, const struct kernel_image *k)
 {
-	const struct guest_region *top = &ram->map.region[ram->map.nregions - 1];
+	const struct guest_region *top = &ram->map.region[ram->boot - 1];
 	uint64_t dense = MIN(ram->size / 64 + EARLY_TABLES, top->size);
 
 	ram_want_large(ram, top->gpa + top->size - dense, dense);

@@ -16,11 +16,13 @@ enum {
 	VILLAIN_SECTORS = 64,	/* the first of each disk: byte i of sector s is 7 * s + i */
 	VILLAIN_MAILBOX = 4000, /* sector of the first disk, filled when "villain wait" is read */
 	VILLAIN_SCRATCH = 4096, /* sectors from here on may be written */
-	VILLAIN_PORT = 7,	/* of the host: somebody says VILLAIN_GREETING, never listens */
+	MEM_BLOCKS = 64,	/* of the memory device's region, and so many may be had */
+	MEM_GIVEN = 16,
+	VILLAIN_PORT = 7, /* of the host: somebody says VILLAIN_GREETING, never listens */
 };
 #define VILLAIN_GREETING "villain"
 
-enum villain_target { MACHINE, EACH_DEVICE, EACH_QUEUE, BLK, VSOCK, RNG, BALLOON };
+enum villain_target { MACHINE, EACH_DEVICE, EACH_QUEUE, BLK, VSOCK, RNG, BALLOON, MEMORY };
 
 enum villain_fate {
 	WORKS,	  /* no device breaks, all work on without or with a reset */
@@ -41,14 +43,16 @@ enum villain_fate {
 	QUEUE(rng, 4, 0, 0)                                                                        \
 	QUEUE(inflate, 5, 0, 0)                                                                    \
 	QUEUE(deflate, 5, 0, 1)                                                                    \
-	QUEUE(reporting, 5, 0, 2)
+	QUEUE(reporting, 5, 0, 2)                                                                  \
+	QUEUE(mem, 24, 0, 0)
 
 #define VILLAIN_DEVICES(DEVICE)                                                                    \
 	DEVICE(blk, 2, 0, 0)                                                                       \
 	DEVICE(readonly, 2, 1, 0)                                                                  \
 	DEVICE(vsock, 19, 0, 1)                                                                    \
 	DEVICE(rng, 4, 0, 0)                                                                       \
-	DEVICE(balloon, 5, 0, 0)
+	DEVICE(balloon, 5, 0, 0)                                                                   \
+	DEVICE(mem, 24, 0, 0)
 
 #define OUTSIDE	 "buffer outside guest memory"
 #define TABLE	 "indirect table outside guest memory"
@@ -193,6 +197,15 @@ enum villain_fate {
 	CASE(balloon_toctou, BALLOON, 2, SURVIVES, "")                                             \
 	CASE(balloon_code, BALLOON, 1, ANYHOW, "")                                                 \
 	CASE(balloon_report_everything, BALLOON, 1, ANYHOW, "")                                    \
+	/* memory */                                                                               \
+	CASE(mem_short, MEMORY, 1, BREAKS, "request that is too short")                            \
+	CASE(mem_no_answer, MEMORY, 1, BREAKS, "without a place for the answer")                   \
+	CASE(mem_writable, MEMORY, 1, BREAKS, "request that is too short")                         \
+	CASE(mem_places, MEMORY, 1, WORKS, "")                                                     \
+	CASE(mem_states, MEMORY, 1, WORKS, "")                                                     \
+	CASE(mem_not_given, MEMORY, 1, WORKS, "")                                                  \
+	CASE(mem_rings, MEMORY, 1, SURVIVES, "")                                                   \
+	CASE(mem_toctou, MEMORY, 2, WORKS, "")                                                     \
 	/* the machine */                                                                          \
 	CASE(ports_unassigned, MACHINE, 1, WORKS, "")                                              \
 	CASE(memory_unassigned, MACHINE, 1, WORKS, "")                                             \

@@ -347,6 +347,45 @@ void balloon_verify(struct dev *d)
 	check(page[0][7] == 1 && page[1][7] == 0, "another page was reported");
 }
 
+uint64_t mem_region(const struct dev *d)
+{
+	return read64(d->at + CONFIG + MEM_REGION);
+}
+
+uint16_t mem_ask(struct dev *d, uint16_t type, uint64_t addr, uint16_t blocks)
+{
+	static struct mem_request request;
+	static volatile uint16_t answer[MEM_ANSWER / 2];
+	struct ring *r = &d->ring[0];
+
+	request = (struct mem_request){.type = type, .addr = addr, .blocks = blocks};
+	r->desc[0] = (struct desc){(uintptr_t)&request, sizeof(request), NEXT, 1};
+	r->desc[1] = (struct desc){(uintptr_t)answer, sizeof(answer), WRITE, 0};
+	publish(r, 0);
+	notify(d, 0);
+	check(wait_used(d, r) == MEM_ANSWER, "the answer has another length");
+	return answer[0];
+}
+
+/* All of it comes, can be used, goes, and is empty when it comes again. */
+void mem_verify(struct dev *d)
+{
+	uint64_t at = mem_region(d);
+
+	check(mem_ask(d, MEM_UNPLUG_ALL, 0, 0) == MEM_ACK, "not all memory goes");
+	for (unsigned round = 0; round < 2; round++) {
+		check(mem_ask(d, MEM_PLUG, at, MEM_GIVEN) == MEM_ACK, "memory does not come");
+		check(read64(d->at + CONFIG + MEM_PLUGGED) == MEM_GIVEN * MEM_BLOCK_SIZE,
+		      "it is not all there");
+		check(read64(at) == 0 && read64(at + MEM_GIVEN * MEM_BLOCK_SIZE - 8) == 0,
+		      "memory that comes is not empty");
+		write64(at, 1);
+		write64(at + MEM_GIVEN * MEM_BLOCK_SIZE - 8, 1);
+		check(mem_ask(d, MEM_UNPLUG, at, MEM_GIVEN) == MEM_ACK, "memory does not go");
+		check(read64(d->at + CONFIG + MEM_PLUGGED) == 0, "some is still there");
+	}
+}
+
 void verify_all(void)
 {
 	for (unsigned i = 0; i < DEVICES; i++) {
@@ -364,6 +403,8 @@ void verify_all(void)
 			rng_verify(d);
 		else if (d->id == 5)
 			balloon_verify(d);
+		else if (d->id == 24)
+			mem_verify(d);
 		check(!is_broken(d), "a device is broken in the end");
 		reset(d);
 	}

@@ -11,6 +11,8 @@ static void still_works(void)
 		rng_verify(dev);
 	else if (dev->id == 5)
 		balloon_verify(dev);
+	else if (dev->id == 24)
+		mem_verify(dev);
 	check(!is_broken(dev), "the device broke");
 }
 

@@ -262,6 +262,28 @@ uint32_t give(struct dev *d, unsigned q, struct desc buffer);
 void rng_verify(struct dev *d);
 void balloon_verify(struct dev *d);
 
+/* ---- memory ---- */
+
+enum { MEM_PLUG, MEM_UNPLUG, MEM_UNPLUG_ALL, MEM_STATE };
+enum { MEM_ACK, MEM_NACK, MEM_BUSY, MEM_ERROR };
+enum {
+	MEM_BLOCK_SIZE = 2 << 20,
+	MEM_ANSWER = 10,  /* bytes */
+	MEM_REGION = 16,  /* in the configuration: where it is, */
+	MEM_PLUGGED = 40, /* and how much there is */
+};
+
+struct mem_request {
+	uint16_t type, padding[3];
+	uint64_t addr;
+	uint16_t blocks, more_padding[3];
+};
+
+uint64_t mem_region(const struct dev *d);
+/* The answer's type. */
+uint16_t mem_ask(struct dev *d, uint16_t type, uint64_t addr, uint16_t blocks);
+void mem_verify(struct dev *d);
+
 /* Every device is reset, brought up and put to work. */
 void verify_all(void);
 
