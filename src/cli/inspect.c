@@ -180,10 +180,13 @@ static void print_time(const char *name, int64_t t)
 static void print_config(const struct sandbox_record *r)
 {
 	const struct sandbox_spec *c = &r->spec;
-	char size[24];
+	char size[24], most[24] = "";
 
 	printf("%-14s%u\n", "CPUs", c->cpus);
-	line("Memory", str_size(c->memory, size));
+	if (c->max_memory > c->memory)
+		str_size(c->max_memory, most);
+	printf("%-14s%s%s%s\n", "Memory", str_size(c->memory, size), *most ? ", at most " : "",
+	       most);
 	if (c->root == SANDBOX_ROOT_TMPFS)
 		printf("%-14stmpfs%s%s\n", "Root disk", c->root_size ? ", " : "",
 		       c->root_size ? str_size(c->root_size, size) : "");

@@ -228,6 +228,7 @@ static json_t *to_json(const struct sample *m)
 	GUEST("memory_available_bytes", s->guest_memory_available);
 	NUMBER("memory_host_resident_bytes", s->memory_resident);
 	NUMBER("memory_limit_bytes", s->memory);
+	NUMBER("memory_max_bytes", s->memory_max);
 	NUMBER("disk_read_bytes", s->disk_read_bytes);
 	NUMBER("disk_read_ops", s->disk_read_ops);
 	NUMBER("disk_write_bytes", s->disk_write_bytes);

@@ -32,6 +32,7 @@ enum field {
 	CPUS,
 	MAX_CPUS,
 	MEMORY,
+	MAX_MEMORY,
 	MAX_DURATION,
 	IDLE_TIMEOUT,
 	WORKDIR,
@@ -45,8 +46,8 @@ enum field {
 };
 
 static const char *const field_names[FIELDS] = {
-	"cpus", "max_cpus", "memory", "max_duration", "idle_timeout", "workdir",
-	"env",	"labels",   "net",    "net_rules",    "net_limits",   "ports",
+	"cpus", "max_cpus", "memory", "max_memory", "max_duration", "idle_timeout", "workdir",
+	"env",	"labels",   "net",    "net_rules",  "net_limits",   "ports",
 };
 
 struct modify_args {
@@ -92,6 +93,8 @@ static int set_field(const struct opt *o, void *target, const char *value, struc
 		return sandbox_spec_max_cpus(&a->wishes, value, err);
 	case MEMORY:
 		return sandbox_spec_memory(&a->wishes, value, err);
+	case MAX_MEMORY:
+		return sandbox_spec_max_memory(&a->wishes, value, err);
 	case MAX_DURATION:
 	case IDLE_TIMEOUT:
 		return set_limit(a, f, value, err);
@@ -147,7 +150,10 @@ static int remove_net(const struct opt *o, void *target, const char *value, stru
 static const struct opt modify_opts[] = {
 	{'c', "cpus", "N", "CPUs; at once up to --max-cpus of its start", set_field, 0, CPUS},
 	{0, "max-cpus", "N", "CPUs that it can be given while it runs", set_field, 0, MAX_CPUS},
-	{'m', "memory", "SIZE", "Memory", set_field, 0, MEMORY},
+	{'m', "memory", "SIZE", "Memory; at once up to --max-memory of its start", set_field, 0,
+	 MEMORY},
+	{0, "max-memory", "SIZE", "Memory that it can be given while it runs", set_field, 0,
+	 MAX_MEMORY},
 	{0, "max-duration", "TIME|none", "Stop it after this long, counted from its start",
 	 set_field, 0, MAX_DURATION},
 	{0, "idle-timeout", "TIME|none", "Stop it when nothing was done in it for so long",
@@ -202,7 +208,7 @@ struct change {
 	struct buf from, to;
 	enum disposition when;
 	const char *state; /* static */
-	char why[256];
+	struct err why;
 };
 
 struct subject {
@@ -212,7 +218,9 @@ struct subject {
 	struct sandbox_record old, new;
 	bool running;
 	int control; /* -1: it does not run */
-	uint32_t machine_cpus;
+	/* Of the machine: what it has, and can have. */
+	uint32_t cpus, machine_cpus;
+	uint64_t memory, least_memory, most_memory;
 	struct change changes[FIELDS];
 	size_t n;
 };
@@ -274,6 +282,8 @@ static int apply(struct subject *s, const struct modify_args *a, struct err *err
 		to->cpus = w->cpus;
 	if (a->named[MEMORY])
 		to->memory = w->memory;
+	if (a->named[MAX_MEMORY])
+		to->max_memory = w->max_memory;
 	if (a->named[MAX_DURATION])
 		to->max_duration_ms = w->max_duration_ms;
 	if (a->named[IDLE_TIMEOUT])
@@ -322,6 +332,10 @@ static void describe(const struct sandbox_spec *s, enum field f, struct buf *b)
 		break;
 	case MEMORY:
 		buf_addf(b, "%s", str_size(s->memory, size));
+		break;
+	case MAX_MEMORY:
+		if (s->max_memory)
+			buf_addf(b, "%s", str_size(s->max_memory, size));
 		break;
 	case MAX_DURATION:
 		add_ms(b, s->max_duration_ms);
@@ -374,25 +388,59 @@ static enum disposition when(const struct subject *s, enum field f, bool next_st
 			       ? LIVE
 			       : NEEDS_RESTART;
 	case MEMORY:
-		return NEEDS_RESTART;
+		return s->new.spec.memory >= s->least_memory && s->new.spec.memory <= s->most_memory
+			       ? LIVE
+			       : NEEDS_RESTART;
+	case MAX_MEMORY:
+		return MAX(s->new.spec.memory, s->new.spec.max_memory) == s->most_memory
+			       ? LIVE
+			       : NEEDS_RESTART;
 	default:
 		return LIVE;
 	}
 }
 
+/* It was asked for before, and the machine could not. */
+static bool is_due(const struct subject *s, const struct modify_args *a, enum field f)
+{
+	if (!s->running || a->next_start || !a->named[f])
+		return false;
+	return (f == CPUS && s->cpus != s->new.spec.cpus) ||
+	       (f == MEMORY && s->memory != s->new.spec.memory);
+}
+
+static bool is_same(const struct subject *s, const struct change *c)
+{
+	const struct sandbox_spec *old = &s->old.spec, *new = &s->new.spec;
+
+	/* In words two sizes may be one. */
+	if (c->field == MEMORY)
+		return old->memory == new->memory;
+	if (c->field == MAX_MEMORY)
+		return old->max_memory == new->max_memory;
+	return buf_size(&c->from) == buf_size(&c->to) &&
+	       !memcmp(buf_ptr(&c->from), buf_ptr(&c->to), buf_size(&c->from));
+}
+
 static void plan(struct subject *s, const struct modify_args *a)
 {
+	const struct sandbox_spec machine = {.cpus = s->cpus, .memory = s->memory};
+
 	for (enum field f = 0; f < FIELDS; f++) {
 		struct change *c = &s->changes[s->n];
 
 		*c = (struct change){.field = f};
 		describe(&s->old.spec, f, &c->from);
 		describe(&s->new.spec, f, &c->to);
-		if (buf_size(&c->from) == buf_size(&c->to) &&
-		    !memcmp(buf_ptr(&c->from), buf_ptr(&c->to), buf_size(&c->from))) {
-			buf_done(&c->from);
-			buf_done(&c->to);
-			continue;
+		if (is_same(s, c)) {
+			buf_reset(&c->from);
+			if (is_due(s, a, f)) {
+				describe(&machine, f, &c->from);
+			} else {
+				buf_done(&c->from);
+				buf_done(&c->to);
+				continue;
+			}
 		}
 		c->when = when(s, f, a->next_start);
 		c->state = "planned";
@@ -432,7 +480,11 @@ static int look(struct subject *s, struct err *err)
 	s->running = true;
 	r = control_ask(s->control, &(struct control_request){.op = CONTROL_STATS},
 			CONTROL_TIMEOUT_MS, &a, err);
+	s->cpus = a.stats.cpus;
 	s->machine_cpus = a.stats.cpus_max;
+	s->memory = a.stats.memory;
+	s->least_memory = a.stats.memory_min;
+	s->most_memory = a.stats.memory_max;
 	return r < 0 ? err_wrap(err, "sandbox \"%s\"", s->name) : 0;
 }
 
@@ -470,15 +522,22 @@ static int ask_defaults(struct subject *s, struct err *err)
 	return r;
 }
 
+/* 1 when it is on the way there, and we no longer wait. */
 static int ask_live(struct subject *s, enum field f, struct err *err)
 {
 	const struct sandbox_spec *to = &s->new.spec;
+	cleanup_answer struct control_answer a = {0};
 	struct control_request q = {.op = CONTROL_LIMITS};
+	int r;
 
 	switch (f) {
 	case CPUS:
 		q.op = CONTROL_CPUS;
 		q.cpus = to->cpus;
+		break;
+	case MEMORY:
+		q.op = CONTROL_MEMORY;
+		q.memory = to->memory;
 		break;
 	case MAX_DURATION:
 		q.has_max_duration_ns = true;
@@ -500,7 +559,8 @@ static int ask_live(struct subject *s, enum field f, struct err *err)
 	default:
 		return 0;
 	}
-	return control_ask(s->control, &q, CONTROL_TIMEOUT_MS, NULL, err);
+	r = control_ask(s->control, &q, CONTROL_TIMEOUT_MS, &a, err);
+	return r == 0 && f == MEMORY ? a.memory != to->memory : r;
 }
 
 /* False when one of them did not work. */
@@ -510,19 +570,18 @@ static bool carry_out(struct subject *s)
 
 	for (size_t i = 0; i < s->n; i++) {
 		struct change *c = &s->changes[i];
-		struct err err = ERR_INIT;
 		int r;
 
 		if (c->when != LIVE) {
 			c->state = "accepted";
 			continue;
 		}
-		r = s->running ? ask_live(s, c->field, &err) : 0;
-		c->state = r == 0 ? "applied" : r == -ERR_GUEST ? "guest-refused" : "failed";
-		if (r < 0) {
-			snprintf(c->why, sizeof(c->why), "%.255s", err.msg);
-			all = false;
-		}
+		r = s->running ? ask_live(s, c->field, &c->why) : 0;
+		c->state = r == 0	     ? "applied"
+			   : r > 0	     ? "converging"
+			   : r == -ERR_GUEST ? "guest-refused"
+					     : "failed";
+		all &= r >= 0;
 	}
 	return all;
 }
@@ -567,8 +626,8 @@ static int show_json(const struct subject *s, const struct modify_args *a)
 				      buf_ptr(&c->to), buf_size(&c->to), "disposition",
 				      dispositions[c->when], "state", c->state);
 
-		if (c->why[0])
-			json_object_set_new(o, "message", json_string(c->why));
+		if (c->why.code)
+			json_object_set_new(o, "message", json_string(c->why.msg));
 		json_array_append_new(changes, o);
 	}
 	return cli_json(json_pack("{s:s,s:b,s:o}", "name", s->name, "dry_run", a->dry_run,
@@ -651,11 +710,12 @@ static int modify_one(struct cli *cli, struct subject *s, const struct modify_ar
 	}
 	code = show(s, a);
 	for (size_t i = 0; i < s->n; i++) {
-		if (!s->changes[i].why[0])
+		struct change *c = &s->changes[i];
+
+		if (!c->why.code)
 			continue;
-		err_set(err, ERR_GUEST, "sandbox \"%s\": %s: %s", s->name,
-			field_names[s->changes[i].field], s->changes[i].why);
-		cli_error(err);
+		err_wrap(&c->why, "sandbox \"%s\": %s", s->name, field_names[c->field]);
+		cli_error(&c->why);
 	}
 	return restarted ? restarted : worked ? code : EXIT_FAILURE;
 }
@@ -700,9 +760,10 @@ const struct verb verb_modify = {
 	.details =
 		"CPUs come and go while it runs, up to those that it was started with "
 		"(--max-cpus); those\n"
-		"beyond do not run, whatever the guest does. Limits, labels and the network change "
-		"at "
-		"once, and\n"
+		"beyond do not run, whatever the guest does. Memory comes up to --max-memory of "
+		"its start, and\n"
+		"goes again as far as the guest does not use it. Limits, labels and the network "
+		"change at once, and\n"
 		"connections that are denied now are cut; environment and\n"
 		"working directory for commands to come. Without --next-start, nothing is changed "
 		"at all where\n"

@@ -36,7 +36,6 @@ static const struct {
 	{"network.tls", "looking into TLS is not there yet"},
 	{"network.trust_host_cas", "looking into TLS is not there yet"},
 	{"vsock", "sockets of the host are not there yet"},
-	{"max_memory", "adding memory to a machine that runs is not there yet"},
 	{"cpu_placement", "the host's kernel places CPUs"},
 	{"placement_profile", "the host's kernel places CPUs"},
 	{"thp", "large pages in the guest are its kernel's choice"},

@@ -157,6 +157,7 @@ static int find_root(struct sandbox *sb, struct err *err)
 /* More memory than there is would only end in the middle of something. */
 static int check_memory(const struct sandbox_spec *spec, struct err *err)
 {
+	const uint64_t most = MAX(spec->memory, spec->max_memory);
 	struct sysinfo si;
 	char asked[24], there[24];
 	uint64_t total;
@@ -164,11 +165,11 @@ static int check_memory(const struct sandbox_spec *spec, struct err *err)
 	if (sysinfo(&si) < 0)
 		return 0;
 	total = ((uint64_t)si.totalram + si.totalswap) * si.mem_unit;
-	if (spec->memory <= total)
+	if (most <= total)
 		return 0;
-	err_set(err, ENOMEM, "%s of memory are more than this host has (%s)",
-		str_size(spec->memory, asked), str_size(total, there));
-	return err_hint(err, "lower --memory");
+	err_set(err, ENOMEM, "%s of memory are more than this host has (%s)", str_size(most, asked),
+		str_size(total, there));
+	return err_hint(err, spec->memory <= total ? "lower --max-memory" : "lower --memory");
 }
 
 static int find_parts(struct sandbox *sb, struct err *err)

@@ -541,6 +541,12 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 		err_set(err, ERR_USAGE, "the most memory is less than that to start with");
 		return err_hint(err, "raise --max-memory, or lower --memory");
 	}
+	if (s->max_memory > s->memory && s->huge_pages && str_eq(s->huge_pages, "on")) {
+		err_set(err, ERR_USAGE,
+			"huge pages are set aside at the start, and cannot come and "
+			"go while it runs");
+		return err_hint(err, "leave --max-memory or --huge-pages out");
+	}
 	if (!s->init && (s->init_args.n || s->init_env.n)) {
 		err_set(err, ERR_USAGE, "arguments or environment for an init, but no init");
 		return err_hint(err, "add --init auto, or --init PATH");

@@ -260,6 +260,11 @@ static void limits_and_init(void **state)
 	assert_int_equal(sandbox_spec_cpus(&s, "2", NULL), 0);
 	assert_int_equal(sandbox_spec_memory(&s, "1G", NULL), 0);
 	assert_int_equal(sandbox_spec_check(&s, &err), -ERR_USAGE);
+	assert_int_equal(sandbox_spec_memory(&s, "256M", NULL), 0);
+	assert_int_equal(sandbox_spec_check(&s, NULL), 0);
+	s.huge_pages = strdup("on");
+	assert_int_equal(sandbox_spec_check(&s, &err), -ERR_USAGE);
+	assert_non_null(strstr(err.msg, "huge pages"));
 	assert_int_equal(sandbox_spec_memory(&s, "512M", NULL), 0);
 	assert_int_equal(sandbox_spec_init_arg(&s, "--debug", NULL), 0);
 	assert_int_equal(sandbox_spec_init_env(&s, "container=vm", NULL), 0);
