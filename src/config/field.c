@@ -108,6 +108,16 @@ static void clear_rlimits(struct model *m)
 	m->spec.nrlimits = 0;
 }
 
+static void clear_vsock(struct model *m)
+{
+	strv_done(&m->spec.vsock);
+}
+
+static void clear_vsock_listen(struct model *m)
+{
+	strv_done(&m->spec.vsock_listen);
+}
+
 static void clear_init_args(struct model *m)
 {
 	strv_done(&m->spec.init_args);
@@ -363,6 +373,13 @@ const struct field fields[] = {
 	{"network.dns.hosts", NULL, FIELD_LIST, 0, "add-host", "NAME:IP",
 	 "A name that the gateway knows an address of (repeatable)", NULL,
 	 .spec = sandbox_spec_dns_host, .scope = FIELD_NET, .clear = clear_dns_hosts},
+	{"vsock", NULL, FIELD_LIST, 0, "vsock", "SOCKET:PORT[/stream]",
+	 "Let the guest reach a Unix socket of this host as port PORT of vsock, CID 2 (repeatable)",
+	 NULL, .spec = sandbox_spec_vsock, .clear = clear_vsock, .load = conf_load_sockets},
+	{"vsock_listen", NULL, FIELD_LIST, 0, "vsock-listen", "SOCKET:PORT[/stream]",
+	 "Make a Unix socket on this host that leads to a port of the guest's vsock (repeatable)",
+	 NULL, .spec = sandbox_spec_vsock_listen, .clear = clear_vsock_listen,
+	 .load = conf_load_sockets},
 	{"labels", NULL, FIELD_MAP, 0, "label", "KEY[=VALUE]",
 	 "Attach a label, to choose sandboxes by (repeatable)", NULL, .spec = sandbox_spec_label,
 	 .scope = FIELD_RUNTIME},

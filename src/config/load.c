@@ -35,7 +35,6 @@ static const struct {
 	{"secrets", "secrets are not there yet"},
 	{"network.tls", "looking into TLS is not there yet"},
 	{"network.trust_host_cas", "looking into TLS is not there yet"},
-	{"vsock", "sockets of the host are not there yet"},
 	{"cpu_placement", "the host's kernel places CPUs"},
 	{"placement_profile", "the host's kernel places CPUs"},
 	{"thp", "large pages in the guest are its kernel's choice"},
@@ -327,6 +326,27 @@ int conf_load_entrypoint(struct conf_loading *l, const struct field *f, const st
 				  err);
 	}
 	json_decref(list);
+	return r;
+}
+
+/* Texts that begin with a path, each. */
+int conf_load_sockets(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+		      struct err *err)
+{
+	size_t i = 0;
+	int r = n->kind == CONF_LIST ? 0 : conf_expected(l, f->key, n, "a list", err);
+
+	if (r == 0)
+		(void)field_clear(f, l->m);
+	for (const struct conf_node *c = n->first; c && r == 0; c = c->next) {
+		cleanup_free char *words = c->kind == CONF_TEXT ? conf_resolve(l, c->text) : NULL;
+		char key[32];
+
+		snprintf(key, sizeof(key), "%s[%zu]", f->key, i++);
+		if (c->kind != CONF_TEXT)
+			return conf_expected(l, key, c, "a text", err);
+		r = words ? conf_say(l, f, key, c, words, err) : no_memory(err);
+	}
 	return r;
 }
 

@@ -72,6 +72,8 @@ int conf_load_entrypoint(struct conf_loading *l, const struct field *f, const st
 			 struct err *err);
 int conf_load_rlimits(struct conf_loading *l, const struct field *f, const struct conf_node *n,
 		      struct err *err);
+int conf_load_sockets(struct conf_loading *l, const struct field *f, const struct conf_node *n,
+		      struct err *err);
 int conf_load_patches(struct conf_loading *l, const struct field *f, const struct conf_node *n,
 		      struct err *err);
 int conf_load_patch_files(struct conf_loading *l, const struct field *f, const struct conf_node *n,

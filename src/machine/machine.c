@@ -27,6 +27,7 @@
 #include "machine/memory_plan.h"
 #include "machine/net.h"
 #include "machine/relay.h"
+#include "machine/routes.h"
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
 #include "virtio/mem.h"
@@ -59,6 +60,7 @@ struct run {
 	struct backing backing;
 	uint64_t largest; /* disk image, when it is full */
 	struct virtio_device *vsock, *net;
+	struct routes *routes;
 	struct strv ports; /* published, in the report's words */
 	int control_guest; /* the guest's end of the control connection, until it connects */
 	struct loop_source parent, signals;
@@ -411,7 +413,7 @@ static int add_vsock(struct run *r, int *ret_control, struct err *err)
 	if (e < 0)
 		return e;
 	r->m.devices[r->m.ndevices++] = r->vsock;
-	return 0;
+	return r->routes ? routes_start(r->routes, r->vsock, r->m.loop, err) : 0;
 }
 
 static int add_net(struct run *r, struct err *err)
@@ -710,6 +712,7 @@ static void wind_up(struct run *r, const char *why)
 	r->manager = manage_free(r->manager);
 	if (r->m.engine)
 		r->m.ops->stop(r->m.engine);
+	r->routes = routes_free(r->routes);
 	/* The devices deliver what they hold before the relay's clients are cut off. */
 	for (unsigned i = 0; i < r->m.ndevices; i++)
 		virtio_device_free(r->m.devices[i]);
@@ -811,8 +814,10 @@ int machine_run(const struct machine_start *start, struct err *err)
 
 	/* The last moment with a single thread is the first. */
 	machine_mark(&r.m, "exec, configuration");
+	e = routes_begin(start->config, &r.routes, err);
 	jail_begin(&r.jail, &walls);
-	e = set_up(&r, start, &stage, err);
+	if (e == 0)
+		e = set_up(&r, start, &stage, err);
 
 	if (e == 0) {
 		e = loop_run(r.m.loop);

@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "machine/vm_config.h"
 
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "wire/agent_msg.h"
 #include "wire/packet.h"
 
 #define FIELD(type_, member, kind, ...)                                                            \
@@ -69,6 +77,8 @@ static const struct wire_field config_fields[] = {
 	FIELD(vm_config, idle_timeout_ns, WIRE_U64),
 	FIELD(vm_config, net, WIRE_STRUCT, .flags = WIRE_OPTIONAL,
 	      .has = offsetof(struct vm_config, has_net), .table = &vm_net_table),
+	FIELD(vm_config, vsock, WIRE_TEXTS),
+	FIELD(vm_config, vsock_listen, WIRE_TEXTS),
 	FIELD(vm_config, spawned_ns, WIRE_U64),
 };
 static const struct wire_table config_table = TABLE(vm_config, config_fields);
@@ -81,6 +91,47 @@ static const struct wire_field report_fields[] = {
 	FIELD(vm_report, ports, WIRE_TEXTS),
 };
 static const struct wire_table report_table = TABLE(vm_report, report_fields);
+
+static int bad_route(struct err *err, const char *text, const char *why)
+{
+	err_set(err, ERR_USAGE, "no socket for vsock: \"%s\"%s", text, why);
+	return err_hint(err, "it looks like /run/service.sock:5000");
+}
+
+int vm_route_parse(const char *text, char **ret_path, uint32_t *ret_port, struct err *err)
+{
+	cleanup_free char *copy = strdup(text);
+	char *port = copy ? strrchr(copy, ':') : NULL, *kind;
+	uint64_t n;
+
+	if (!copy)
+		return err_set(err, ENOMEM, "out of memory");
+	if (!port)
+		return bad_route(err, text, "");
+	*port++ = '\0';
+	kind = strchr(port, '/');
+	if (kind)
+		*kind++ = '\0';
+	if (kind && str_eq(kind, "dgram")) {
+		err_set(err, ERR_UNSUPPORTED, "\"%s\": vsock of a virtual machine has no datagrams",
+			text);
+		return err_hint(err, "Linux carries streams only over virtio");
+	}
+	if (kind && !str_eq(kind, "stream"))
+		return bad_route(err, text, "");
+	if (copy[0] != '/')
+		return bad_route(err, text, ", as the path is not absolute");
+	if (strlen(copy) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+		return bad_route(err, text, ", as a path of a socket has at most 107 bytes");
+	if (str_to_u64(port, UINT32_MAX - 1, &n) < 0 || !n)
+		return bad_route(err, text, ", as ports are from 1 to 4294967294");
+	if (n == AGENT_PORT || n == AGENT_CONTROL_PORT)
+		return bad_route(err, text, ", as the guest's agent uses that port");
+	*ret_port = (uint32_t)n;
+	if (ret_path)
+		*ret_path = take_ptr(copy);
+	return 0;
+}
 
 void vm_config_encode(const struct vm_config *c, struct buf *b)
 {

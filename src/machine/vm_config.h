@@ -89,6 +89,7 @@ struct vm_config {
 	uint64_t max_duration_ns, idle_timeout_ns;
 	bool has_net;
 	struct vm_net net;
+	struct wire_texts vsock, vsock_listen; /* "/HOST/PATH:PORT" */
 	uint64_t spawned_ns; /* CLOCK_MONOTONIC when msb was about to start msb-vm */
 };
 
@@ -118,6 +119,13 @@ static inline uint64_t vm_config_memory_max(const struct vm_config *c)
 {
 	return c->memory_max > c->memory ? c->memory_max : c->memory;
 }
+
+#define VM_ROUTES_MAX 32
+/*
+ * Of vsock and vsock_listen, "/HOST/PATH:PORT[/stream]": the path, which becomes the caller's (may
+ * be NULL), and the port. ERR_USAGE with a hint.
+ */
+int vm_route_parse(const char *text, char **ret_path, uint32_t *ret_port, struct err *err);
 
 /* Failure is the buffer's. */
 void vm_config_encode(const struct vm_config *c, struct buf *b);

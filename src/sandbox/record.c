@@ -88,6 +88,8 @@ static const struct {
 	{"dns_servers", offsetof(struct sandbox_spec, dns_servers), false},
 	{"dns_hosts", offsetof(struct sandbox_spec, dns_hosts), false},
 	{"net_names", offsetof(struct sandbox_spec, net_names), true},
+	{"vsock", offsetof(struct sandbox_spec, vsock), false},
+	{"vsock_listen", offsetof(struct sandbox_spec, vsock_listen), false},
 	{"init_args", offsetof(struct sandbox_spec, init_args), false},
 	{"init_env", offsetof(struct sandbox_spec, init_env), true},
 };

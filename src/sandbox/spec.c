@@ -61,6 +61,8 @@ void sandbox_spec_done(struct sandbox_spec *s)
 	strv_done(&s->dns_servers);
 	strv_done(&s->dns_hosts);
 	strv_done(&s->net_names);
+	strv_done(&s->vsock);
+	strv_done(&s->vsock_listen);
 	strv_done(&s->ports);
 	strv_done(&s->init_args);
 	strv_done(&s->init_env);

@@ -72,6 +72,7 @@ struct sandbox_spec {
 	struct strv net_limits;		    /* "KEY=VALUE" (net/limit.h) */
 	struct strv dns_servers, dns_hosts; /* net/resolver.h */
 	struct strv net_names;		    /* "KEY=VALUE" (net/plan.h) */
+	struct strv vsock, vsock_listen;    /* "/PATH:PORT" */
 	/* 0: no limit. */
 	uint64_t max_duration_ms; /* of the machine's life */
 	uint64_t idle_timeout_ms; /* without anybody doing anything in it */
@@ -126,6 +127,9 @@ int sandbox_spec_net_name(struct sandbox_spec *s, const char *key, const char *t
 struct vm_net;
 /* What a machine is told of it; points into @s. */
 struct vm_net sandbox_vm_net(const struct sandbox_spec *s);
+/* "PATH:PORT[/stream]": a socket of this host for the guest's vsock, and the other way round. */
+int sandbox_spec_vsock(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_vsock_listen(struct sandbox_spec *s, const char *text, struct err *err);
 /* Do the wishes for the network go together? */
 int sandbox_spec_net_check(const struct sandbox_spec *s, struct err *err);
 /* "[BIND:]HOST:GUEST[/udp]", ports or ranges of them */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "machine/vm_config.h"
@@ -210,4 +211,35 @@ int sandbox_spec_port(struct sandbox_spec *s, const char *text, struct err *err)
 	if (r < 0)
 		return r;
 	return strv_add(&s->ports, text) < 0 ? out_of_memory(err) : 0;
+}
+
+/* Paths are kept absolute, as the sandbox may be started from anywhere. */
+static int add_route(struct sandbox_spec *s, struct strv *to, const char *text, struct err *err)
+{
+	cleanup_free char *here = text[0] == '/' ? NULL : getcwd(NULL, 0);
+	cleanup_free char *whole = here ? str_fmt("%s/%s", here, text) : strdup(text);
+	uint32_t port, other;
+	int r = whole ? vm_route_parse(whole, NULL, &port, err) : out_of_memory(err);
+
+	if (r < 0)
+		return r;
+	if (s->vsock.n + s->vsock_listen.n == VM_ROUTES_MAX)
+		return err_set(err, ERR_USAGE, "more than %d sockets for vsock", VM_ROUTES_MAX);
+	/* The guest dials one number for one socket. */
+	for (size_t i = 0; to == &s->vsock && i < to->n; i++) {
+		if (vm_route_parse(to->v[i], NULL, &other, NULL) == 0 && other == port)
+			return err_set(err, ERR_USAGE, "port %u of vsock leads to two sockets",
+				       port);
+	}
+	return strv_add(to, whole) < 0 ? out_of_memory(err) : 0;
+}
+
+int sandbox_spec_vsock(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return add_route(s, &s->vsock, text, err);
+}
+
+int sandbox_spec_vsock_listen(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return add_route(s, &s->vsock_listen, text, err);
 }

@@ -190,6 +190,8 @@ int sandbox_vm_config(const struct sandbox *sb, struct err *err)
 		.memory_max = spec->max_memory,
 		.has_net = true,
 		.net = sandbox_vm_net(spec),
+		.vsock = {spec->vsock.v, spec->vsock.n},
+		.vsock_listen = {spec->vsock_listen.v, spec->vsock_listen.n},
 		.owned = true,
 		.remove_dir = sb->record.ephemeral,
 		.verbose_kernel = str_eq(level, "debug") || str_eq(level, "trace"),

@@ -38,6 +38,8 @@ enum {
 	BUFFER_MAX = 16 << 20,
 	/* Host ports of our own connects: above everything people number by hand. */
 	PORT_FIRST = 1 << 30,
+	/* For whoever listens to find a socket. */
+	ANSWER_MS = 10000,
 };
 
 static struct vsock *to_vsock(struct virtio_device *dev)
@@ -294,6 +296,13 @@ static void update_credit(struct vsock_conn *c, const struct virtio_vsock_hdr *h
 	}
 }
 
+static void answer(struct vsock_conn *c)
+{
+	c->todo = VSOCK_TODO_RESPONSE;
+	if (vsock_conn_open(c) < 0)
+		vsock_conn_reset(c, -ENOMEM);
+}
+
 static void on_request(struct vsock *v, const struct virtio_vsock_hdr *hdr)
 {
 	uint32_t guest_port = le32toh(hdr->src_port), host_port = le32toh(hdr->dst_port);
@@ -303,23 +312,25 @@ static void on_request(struct vsock *v, const struct virtio_vsock_hdr *hdr)
 
 	if (l && v->nconns < v->max_connections)
 		fd = l->fn(&v->dev, guest_port, host_port, l->arg);
-	if (fd < 0) {
+	if (fd < 0 && fd != -EINPROGRESS) {
 		reply_stray(v, hdr);
 		return;
 	}
 	/* The callback may have connected and so used up the room or, absurdly, the ports. */
 	c = vsock_conn_find(v, guest_port, host_port)
 		    ? NULL
-		    : vsock_conn_new(v, guest_port, host_port, fd, VSOCK_OPEN);
+		    : vsock_conn_new(v, guest_port, host_port, fd < 0 ? -1 : fd,
+				     fd < 0 ? VSOCK_ASKED : VSOCK_OPEN);
 	if (!c) {
 		close_fd(fd);
 		reply_stray(v, hdr);
 		return;
 	}
 	update_credit(c, hdr);
-	c->todo = VSOCK_TODO_RESPONSE;
-	if (vsock_conn_open(c) < 0)
-		vsock_conn_reset(c, -ENOMEM);
+	if (c->state == VSOCK_ASKED)
+		vsock_conn_clock(c, ANSWER_MS);
+	else
+		answer(c);
 }
 
 static void on_response(struct vsock_conn *c)
@@ -361,7 +372,7 @@ static void on_packet(struct vsock_conn *c, const struct virtio_vsock_hdr *hdr,
 			vsock_conn_owe(c, VSOCK_TODO_CREDIT);
 		break;
 	case VIRTIO_VSOCK_OP_SHUTDOWN:
-		if (c->state == VSOCK_REQUESTING)
+		if (c->state == VSOCK_REQUESTING || c->state == VSOCK_ASKED)
 			vsock_conn_reset(c, -ECONNRESET);
 		else
 			vsock_conn_guest_shutdown(c, le32toh(hdr->flags));
@@ -470,7 +481,8 @@ static void forget_driver(struct vsock *v, bool all)
 		next = TAILQ_NEXT(c, all);
 		if (c->state == VSOCK_REQUESTING)
 			vsock_conn_owe(c, VSOCK_TODO_REQUEST);
-		else if (c->state != VSOCK_DRAINING && (all || c->exposed))
+		else if (c->state != VSOCK_DRAINING &&
+			 (all || c->exposed || c->state == VSOCK_ASKED))
 			vsock_conn_guest_gone(c, -ECONNRESET);
 	}
 	v->nstrays = 0;
@@ -570,7 +582,7 @@ int vsock_device_new(const struct vsock_options *options, struct virtio_device *
 
 struct api_call {
 	struct vsock *v;
-	uint32_t port;
+	uint32_t port, host_port;
 	int fd;
 	uint32_t timeout_ms;
 	union {
@@ -630,6 +642,29 @@ void vsock_unlisten(struct virtio_device *dev, uint32_t port)
 	struct api_call a = {.port = port};
 
 	call(dev, &a, unlisten_on_worker);
+}
+
+static void answer_on_worker(void *arg)
+{
+	const struct api_call *a = arg;
+	struct vsock_conn *c = vsock_conn_find(a->v, a->port, a->host_port);
+
+	/* The guest may have changed its mind. */
+	if (!c || c->state != VSOCK_ASKED) {
+		close_fd(a->fd);
+	} else if (a->fd < 0) {
+		vsock_conn_reset(c, a->fd);
+	} else {
+		c->io.fd = a->fd;
+		answer(c);
+	}
+}
+
+void vsock_answer(struct virtio_device *dev, uint32_t guest_port, uint32_t host_port, int fd)
+{
+	struct api_call a = {.port = guest_port, .host_port = host_port, .fd = fd};
+
+	call(dev, &a, answer_on_worker);
 }
 
 static void connect_on_worker(void *arg)

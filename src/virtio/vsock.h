@@ -25,7 +25,8 @@
 
 /*
  * The guest connects from its @guest_port to @host_port. Return a stream socket, which the device
- * then owns, or -errno to refuse. The socket may be a blocking one.
+ * then owns, or -errno to refuse. The socket may be a blocking one. -EINPROGRESS: vsock_answer()
+ * follows.
  */
 typedef int vsock_accept_fn(struct virtio_device *dev, uint32_t guest_port, uint32_t host_port,
 			    void *arg);
@@ -44,6 +45,9 @@ struct vsock_options {
 
 int vsock_device_new(const struct vsock_options *options, struct virtio_device **ret,
 		     struct err *err);
+
+/* For a connection that was put off: its socket, which the device then owns, or -errno. */
+void vsock_answer(struct virtio_device *dev, uint32_t guest_port, uint32_t host_port, int fd);
 
 /* -EADDRINUSE when the port is taken, -ENOSPC beyond 64 listeners. */
 int vsock_listen(struct virtio_device *dev, uint32_t port, vsock_accept_fn *fn, void *arg);

@@ -184,7 +184,7 @@ static void on_timer(struct loop_timer *t)
 {
 	struct vsock_conn *c = container_of(t, struct vsock_conn, timer);
 
-	if (c->state == VSOCK_REQUESTING && c->exposed)
+	if (c->state == VSOCK_ASKED || (c->state == VSOCK_REQUESTING && c->exposed))
 		vsock_conn_reset(c, -ETIMEDOUT);
 	else
 		vsock_conn_free(c, -ETIMEDOUT);

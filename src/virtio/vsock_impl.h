@@ -38,6 +38,7 @@ _Static_assert(sizeof(struct virtio_vsock_hdr) == 44, "packet header (5.10.6)");
  */
 enum vsock_state {
 	VSOCK_REQUESTING,
+	VSOCK_ASKED, /* by the guest; vsock_answer() makes it OPEN or RESETTING */
 	VSOCK_OPEN,
 	VSOCK_LINGER,
 	VSOCK_RESETTING,

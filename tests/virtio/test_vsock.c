@@ -673,6 +673,51 @@ static void listeners_have_rules(void **state)
 	guest_dial_ok(f, 3, 31337);
 }
 
+/* Who listens need not know at once. */
+static int put_off(struct virtio_device *dev, uint32_t guest_port, uint32_t host_port, void *arg)
+{
+	(void)dev, (void)guest_port, (void)host_port, (void)arg;
+	return -EINPROGRESS;
+}
+
+static void answers_may_come_later(void **state)
+{
+	struct fixture *f = *state;
+	char b[4] = "";
+	int sv[2];
+
+	assert_int_equal(vsock_listen(f->dev, 50, put_off, f), 0);
+	post_rx(f);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+	guest_dial(f, 3, 50);
+	guest_dial(f, 4, 50);
+	guest_dial(f, 5, 50);
+	guest_dial(f, 6, 50);
+	/* One does not wait, one sends before it may. */
+	guest_op(f, 5, VIRTIO_VSOCK_OP_RST, 0);
+	guest_op(f, 6, VIRTIO_VSOCK_OP_SHUTDOWN, 3);
+	WAIT_FOR(f, f->g[6].resets == 1);
+	assert_int_equal(f->g[3].responses + f->g[4].responses + f->g[5].responses, 0);
+	vsock_answer(f->dev, 4, 50, -ECONNREFUSED);
+	WAIT_FOR(f, f->g[4].resets == 1);
+	vsock_answer(f->dev, 5, 50, dup(sv[1]));
+	vsock_answer(f->dev, 77, 50, -ECONNREFUSED);
+	vsock_answer(f->dev, 3, 50, sv[0]);
+	WAIT_FOR(f, f->g[3].responses == 1);
+	assert_int_equal(guest_write(f, 3, 3), 3);
+	assert_int_equal(recv(sv[1], b, sizeof(b), 0), 3);
+	/* An answer too many. */
+	vsock_answer(f->dev, 3, 50, -ECONNREFUSED);
+	assert_int_equal(f->g[3].resets, 0);
+	/* Nobody is left behind when the driver goes. */
+	guest_dial(f, 8, 50);
+	WAIT_FOR(f, vsock_connections(f->dev) == 2);
+	virtio_device_reset(f->dev);
+	WAIT_FOR(f, vsock_connections(f->dev) == 0);
+	vsock_answer(f->dev, 8, 50, -ECONNREFUSED);
+	close(sv[1]);
+}
+
 #define WITH(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -690,6 +735,7 @@ int main(void)
 		WITH(rings_broken_by_the_guest),
 		WITH(pause_keeps_connections),
 		WITH(listeners_have_rules),
+		WITH(answers_may_come_later),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

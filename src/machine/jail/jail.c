@@ -341,6 +341,15 @@ int jail_thread(enum jail_role role)
 	return filtered ? jail_filter(role) : 0;
 }
 
+int jail_dialer(void)
+{
+	if (SANITIZED)
+		return 0;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
+	return jail_filter(JAIL_DIALER);
+}
+
 bool jail_filters(void)
 {
 	return filtered;

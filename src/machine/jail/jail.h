@@ -73,6 +73,7 @@ enum jail_role {
 	JAIL_NET,     /* serves the network card: sockets to the world, and no files */
 	JAIL_VCPU,    /* runs the guest */
 	JAIL_CONTROL, /* the main loop: relay, console, transports, engine */
+	JAIL_DIALER,  /* a child that connects to sockets of the host: see routes.h */
 	JAIL_ROLES,
 };
 
@@ -145,6 +146,9 @@ void jail_wait(struct jail *j);
  * Does nothing when the process has no jail. 0 or -errno.
  */
 int jail_thread(enum jail_role role);
+
+/* For that child, which was forked before all this. 0 or -errno. */
+int jail_dialer(void);
 
 /* Do system call filters hold, so that children can expect to be able to make their own? */
 bool jail_filters(void);

@@ -249,6 +249,17 @@ static const struct jail_call control_calls[] = {
 #endif
 };
 
+/* Sockets of the host: connections to them, handed on; its own are removed at the end. */
+static const struct jail_call dialer_calls[] = {
+	CALLS_OF_ALL,	CALL_IF(socket, EQUAL, 0, AF_UNIX),
+	CALL(connect),	CALL(sendmsg),
+	CALL(recvfrom), CALL(newfstatat),
+	CALL(unlinkat),
+#ifdef __x86_64__
+	CALL(lstat),	CALL(unlink),
+#endif
+};
+
 #define LIST(calls_, matched_, other_)                                                             \
 	{                                                                                          \
 		.calls = calls_, .n = ARRAY_SIZE(calls_), .matched = matched_, .other = other_     \
@@ -259,5 +270,6 @@ const struct jail_list jail_lists[JAIL_ROLES] = {
 	[JAIL_DEVICE] = LIST(device_calls, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS),
 	[JAIL_NET] = LIST(net_calls, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS),
 	[JAIL_VCPU] = LIST(vcpu_calls, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS),
+	[JAIL_DIALER] = LIST(dialer_calls, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS),
 	[JAIL_CONTROL] = LIST(control_calls, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS),
 };
