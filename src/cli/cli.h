@@ -38,11 +38,12 @@ struct verb {
 	const char *group; /* heading in the list of verbs */
 	const char *args;  /* for the usage line */
 	const char *summary;
-	const char *details; /* more for --help; NULL: nothing */
+	const char *details;  /* more for --help; NULL: nothing */
+	const char *examples; /* commands, one a line; "  #" begins what to know about one */
 	const struct opt *opts;
 	size_t nopts;
 	const struct opt_set *shared; /* more, for the same target; NULL: none */
-	const struct verb *subs;      /* verbs below this one; then run is NULL */
+	const struct verb *subs;      /* verbs below this one; run, if any, is for other words */
 	size_t nsubs;
 	int (*run)(struct cli *cli, int argc, char **argv);
 	size_t operands; /* more of them start the rest; SIZE_MAX: only `--` does */

@@ -257,10 +257,14 @@ static void complete(struct complete *c, char *const *words, size_t n)
 			return;
 		} else if (w[0] == '-' && w[1]) {
 			open = w[len] ? NULL : taking(v, w, len);
-		} else if (!v || v->nsubs) {
-			v = find_verb(v, w);
-			if (!v)
+		} else if (!v || (v->nsubs && !operands)) {
+			const struct verb *sub = find_verb(v, w);
+
+			/* A verb that is one with other words, too. */
+			operands += !sub && v && v->run;
+			if (!sub && !operands)
 				return;
+			v = sub ? sub : v;
 		} else {
 			operands++;
 			if (v->operands && operands > v->operands)
@@ -287,11 +291,11 @@ static void complete(struct complete *c, char *const *words, size_t n)
 			offer_opts(c, sets[i].opts, sets[i].n);
 		if (!v)
 			offer(c, "--version", "Show the version");
-	} else if (!v || v->nsubs) {
-		offer_verbs(c, v);
 	} else {
-		cleanup_free char *what = operand_of(v->args, operands);
+		cleanup_free char *what = v && v->run ? operand_of(v->args, operands) : NULL;
 
+		if (!v || (v->nsubs && !operands))
+			offer_verbs(c, v);
 		if (what)
 			offer_value(c, what, true);
 	}
@@ -413,6 +417,7 @@ static int completion(struct cli *cli, int argc, char **argv)
 	static const struct {
 		const char *shell, *script;
 	} scripts[] = {{"bash", bash}, {"zsh", zsh}, {"fish", fish}};
+	static const char *const shells[] = {"bash", "zsh", "fish"};
 	cleanup_words struct opt_words words = {0};
 	struct err err = ERR_INIT;
 	int code;
@@ -425,8 +430,7 @@ static int completion(struct cli *cli, int argc, char **argv)
 			return cli_finish();
 		}
 	}
-	err_set(&err, ERR_USAGE, "there is no completion for \"%s\"", words.words[0]);
-	err_hint(&err, "it is one of bash, zsh, fish");
+	opt_no_word("completion for", words.words[0], shells, ARRAY_SIZE(shells), &err);
 	return cli_fail(&err, EXIT_USAGE);
 }
 
@@ -439,6 +443,8 @@ const struct verb verb_completion = {
 		"For this session: eval \"$(msb completion bash)\"; its first lines say where to "
 		"keep it.\n"
 		"Commands, options, sandboxes, images and files are completed.",
+	.examples = "eval \"$(msb completion bash)\"\n"
+		    "msb completion fish > ~/.config/fish/completions/msb.fish",
 	.run = completion,
 };
 

@@ -201,6 +201,8 @@ const struct verb verb_config = {
 		   "this order, the last one most: defaults, sandbox_defaults of the config file, "
 		   "files in\n"
 		   "the order in which they are named, the command line.",
+	.examples = "msb config --conf app.yaml -m 2G\n"
+		    "msb config --conf app.yaml --format json",
 	.opts = config_opts,
 	.nopts = ARRAY_SIZE(config_opts),
 	.shared = &spec_opts,
@@ -212,5 +214,6 @@ const struct verb verb_schema = {
 	.group = "Other",
 	.args = "[OPTIONS]",
 	.summary = "Print the JSON Schema of files for --conf",
+	.examples = "msb schema > sandbox.schema.json",
 	.run = schema,
 };

@@ -152,6 +152,8 @@ const struct verb verb_pause = {
 	.details = "A paused sandbox takes no CPU time and keeps its memory. Commands and clients "
 		   "wait; its\n"
 		   "maximal duration goes on, its idle timeout does not.",
+	.examples = "msb pause box\n"
+		    "msb pause --all",
 	.shared = &select_opts,
 	.run = pause_verb,
 };
@@ -161,6 +163,8 @@ const struct verb verb_resume = {
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
 	.summary = "Let paused sandboxes go on",
+	.examples = "msb resume box\n"
+		    "msb resume --all",
 	.shared = &select_opts,
 	.run = resume_verb,
 };
@@ -170,6 +174,7 @@ const struct verb verb_touch = {
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
 	.summary = "Begin the idle timeout of sandboxes anew",
+	.examples = "msb touch box  # its --idle-timeout begins anew",
 	.shared = &select_opts,
 	.run = touch_verb,
 };
@@ -205,6 +210,8 @@ const struct verb verb_ping = {
 	.args = "[OPTIONS] NAME…",
 	.summary = "Ask the agents of sandboxes for a sign of life, and how long that takes",
 	.details = "This is no activity: it does not keep a sandbox from its idle timeout.",
+	.examples = "msb ping box\n"
+		    "msb ping --touch box",
 	.opts = ping_opts,
 	.nopts = ARRAY_SIZE(ping_opts),
 	.shared = &select_opts,
@@ -256,6 +263,8 @@ const struct verb verb_drain = {
 	.details = "New commands are refused from now on. Interrupted, this command only stops "
 		   "waiting:\n"
 		   "the sandboxes go on draining.",
+	.examples = "msb drain web  # until its commands have ended\n"
+		    "msb drain -t 60 --label team=core",
 	.opts = drain_opts,
 	.nopts = ARRAY_SIZE(drain_opts),
 	.shared = &select_opts,

@@ -151,6 +151,10 @@ const struct verb verb_copy = {
 		   "and, as root, owners are kept. What comes out of a sandbox has no set-id bits "
 		   "and no\n"
 		   "devices unless -a asks for them.",
+	.examples = "msb cp ./data box:/srv  # as /srv/data, if /srv is there\n"
+		    "msb cp box:/var/log/app.log .\n"
+		    "msb cp box:/etc other:/backup\n"
+		    "tar -c src | msb cp - box:/build",
 	.opts = cp_opts,
 	.nopts = ARRAY_SIZE(cp_opts),
 	.run = copy,

@@ -67,6 +67,9 @@ const struct verb verb_create = {
 	.details = "It runs until it is stopped, and stays until it is removed. Without a --name "
 		   "it gets one,\n"
 		   "which is printed.",
+	.examples = "msb create --name box debian  # then: msb exec box -- ls\n"
+		    "msb create --name web -p 8080:80 --label team=core nginx\n"
+		    "msb create --replace --name box --conf box.yaml",
 	.shared = &spec_opts,
 	.run = create,
 };

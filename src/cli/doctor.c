@@ -285,6 +285,8 @@ const struct verb verb_doctor = {
 	.group = "Other",
 	.args = "[OPTIONS]",
 	.summary = "Check what sandboxes need on this host",
+	.examples = "msb doctor\n"
+		    "msb doctor --format json",
 	.opts = doctor_opts,
 	.nopts = ARRAY_SIZE(doctor_opts),
 	.run = doctor,

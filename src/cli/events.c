@@ -34,8 +34,6 @@ struct events_args {
 /* Behind those of enum sandbox_state. */
 #define REMOVED	    "removed"
 #define REMOVED_BIT (1u << SANDBOX_STATES)
-#define STATES_WORDS                                                                               \
-	"created, starting, running, draining, stopping, stopped, paused, crashed, failed"
 
 static int set_time(const struct opt *o, void *target, const char *value, struct err *err)
 {
@@ -47,6 +45,7 @@ static int set_time(const struct opt *o, void *target, const char *value, struct
 
 static int add_state(struct events_args *a, const char *word, struct err *err)
 {
+	const char *names[SANDBOX_STATES + 1] = {[SANDBOX_STATES] = REMOVED};
 	enum sandbox_state s;
 
 	if (str_eq(word, REMOVED)) {
@@ -57,8 +56,9 @@ static int add_state(struct events_args *a, const char *word, struct err *err)
 		a->states |= 1u << s;
 		return 0;
 	}
-	err_set(err, ERR_USAGE, "there is no state \"%s\"", word);
-	return err_hint(err, "it is one of " STATES_WORDS ", " REMOVED);
+	for (size_t i = 0; i < SANDBOX_STATES; i++)
+		names[i] = sandbox_state_name((enum sandbox_state)i);
+	return opt_no_word("state", word, names, ARRAY_SIZE(names), err);
 }
 
 static int add_filter(const struct opt *o, void *target, const char *value, struct err *err)
@@ -267,6 +267,9 @@ const struct verb verb_events = {
 		   "misses nothing as long as it is kept. A sandbox whose owner was killed is "
 		   "noticed within\n"
 		   "five seconds. The fields are in docs/json.md.",
+	.examples = "msb events  # what happens from now on\n"
+		    "msb events --since 1h --no-follow\n"
+		    "msb events --filter label=team=core --filter state=crashed",
 	.opts = events_opts,
 	.nopts = ARRAY_SIZE(events_opts),
 	.run = events,

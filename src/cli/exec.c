@@ -273,6 +273,11 @@ const struct verb verb_exec = {
 		"started for it, and stopped when the last command in it has ended, whoever came "
 		"first;\n"
 		"`msb start` makes it stay. Exit codes are those of `run`.",
+	.examples =
+		"msb exec box -- ls -l /srv\n"
+		"msb exec -u 1000 -w /srv -e MODE=test box -- ./check\n"
+		"echo 'print(6*7)' | msb exec box -- python3 -\n"
+		"msb exec -d --session web box -- ./serve  # left to itself: msb attach box web",
 	.opts = exec_opts,
 	.nopts = ARRAY_SIZE(exec_opts),
 	.run = exec,
@@ -288,6 +293,8 @@ const struct verb verb_shell = {
 	.details = "The shell is what --shell said when the sandbox was made, else /bin/sh. "
 		   "Otherwise as\n"
 		   "`exec`.",
+	.examples = "msb shell box  # a shell, on a terminal\n"
+		    "msb shell box -- 'cd /srv && ls | wc -l'",
 	.opts = exec_opts,
 	.nopts = ARRAY_SIZE(exec_opts),
 	.run = exec,

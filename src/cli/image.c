@@ -141,6 +141,8 @@ static int load(struct cli *cli, int argc, char **argv)
 
 #define LOAD                                                                                       \
 	.name = "load", .group = "Images", .args = "[OPTIONS]",                                    \
+	.examples = "docker save alpine | msb load\n"                                              \
+		    "msb load -i image.tar -t mine:1.0",                                           \
 	.summary = "Load images from an OCI layout or a `docker save` archive", .opts = load_opts, \
 	.nopts = ARRAY_SIZE(load_opts), .run = load
 
@@ -158,11 +160,11 @@ static int set_archive(const struct opt *o, void *target, const char *value, str
 {
 	struct save_args *a = target;
 
+	static const char *const words[] = {"docker", "oci"};
+
 	(void)o;
-	if (!str_eq(value, "docker") && !str_eq(value, "oci")) {
-		err_set(err, ERR_USAGE, "there is no archive format \"%s\"", value);
-		return err_hint(err, "it is docker or oci");
-	}
+	if (!str_eq(value, "docker") && !str_eq(value, "oci"))
+		return opt_no_word("archive format", value, words, ARRAY_SIZE(words), err);
 	a->format = str_eq(value, "oci") ? IMAGE_ARCHIVE_OCI : IMAGE_ARCHIVE_DOCKER;
 	return 0;
 }
@@ -218,6 +220,8 @@ static int save(struct cli *cli, int argc, char **argv)
 
 #define SAVE                                                                                       \
 	.name = "save", .group = "Images", .args = "[OPTIONS] IMAGE…",                             \
+	.examples = "msb save -o alpine.tar alpine\n"                                              \
+		    "msb save --format oci alpine debian | ssh host msb load",                     \
 	.summary = "Write images to an archive", .opts = save_opts,                                \
 	.nopts = ARRAY_SIZE(save_opts), .run = save
 
@@ -480,6 +484,8 @@ static int rm(struct cli *cli, int argc, char **argv)
 
 #define RM                                                                                         \
 	.group = "Images", .args = "[OPTIONS] IMAGE…",                                             \
+	.examples = "msb image rm alpine:3.19\n"                                                   \
+		    "msb image rm -f old:latest",                                                  \
 	.summary = "Remove references and, with the last one, the image", .opts = rm_opts,         \
 	.nopts = ARRAY_SIZE(rm_opts), .run = rm
 
@@ -728,6 +734,8 @@ static const struct verb image_verbs[] = {
 		.alias = "ls",
 		.args = "[OPTIONS]",
 		.summary = "List the images",
+		.examples = "msb image ls\n"
+			    "msb image ls --format json",
 		.opts = list_opts,
 		.nopts = ARRAY_SIZE(list_opts),
 		.run = list,
@@ -736,6 +744,8 @@ static const struct verb image_verbs[] = {
 		.name = "inspect",
 		.args = "[OPTIONS] IMAGE",
 		.summary = "Show everything about an image",
+		.examples = "msb image inspect alpine\n"
+			    "msb image inspect alpine --format json | jq .config",
 		.opts = inspect_opts,
 		.nopts = ARRAY_SIZE(inspect_opts),
 		.run = inspect,
@@ -747,6 +757,8 @@ static const struct verb image_verbs[] = {
 		.summary = "Remove images that nothing needs",
 		.details = "These are images without a name and without a sandbox; with --all also "
 			   "those with a name.",
+		.examples = "msb image prune\n"
+			    "msb image prune --all --yes",
 		.opts = prune_opts,
 		.nopts = ARRAY_SIZE(prune_opts),
 		.run = prune,
@@ -757,6 +769,8 @@ static const struct verb image_verbs[] = {
 		.summary = "Compare images with their checksums and mend what can be mended",
 		.details = "Without IMAGE, all of them and the database. What cannot be mended is "
 			   "set aside,\nand loading or pulling the image again mends it.",
+		.examples = "msb image verify\n"
+			    "msb image verify alpine",
 		.opts = verify_opts,
 		.nopts = ARRAY_SIZE(verify_opts),
 		.run = verify,
@@ -768,6 +782,7 @@ static const struct verb image_verbs[] = {
 		.args = "[OPTIONS] REFERENCE",
 		.summary = "Fetch an image from a registry",
 		.details = PULL_DETAILS,
+		.examples = "msb image pull alpine",
 		.opts = pull_opts,
 		.nopts = PULL_OPTS,
 		.run = pull_run,
@@ -777,6 +792,9 @@ static const struct verb image_verbs[] = {
 		.args = "[OPTIONS] SUITE",
 		.summary = "Make an image from a distribution's own packages",
 		.details = "SUITE is like debian:bookworm. No image registry is asked.",
+		.examples = "msb image bootstrap debian:bookworm\n"
+			    "msb image bootstrap debian:bookworm --include python3-minimal,git -t "
+			    "tools",
 		.opts = bootstrap_opts,
 		.nopts = ARRAY_SIZE(bootstrap_opts),
 		.run = bootstrap,

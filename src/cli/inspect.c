@@ -304,6 +304,8 @@ const struct verb verb_inspect = {
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME",
 	.summary = "Show what a sandbox is, its machine and the walls around it",
+	.examples = "msb inspect box\n"
+		    "msb inspect box --format json | jq .status",
 	.opts = inspect_opts,
 	.nopts = ARRAY_SIZE(inspect_opts),
 	.run = inspect,

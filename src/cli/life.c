@@ -251,6 +251,8 @@ const struct verb verb_start = {
 	.args = "[OPTIONS] NAME…",
 	.summary = "Start sandboxes that do not run",
 	.details = "One that was made by `run -d` runs its command again.",
+	.examples = "msb start box\n"
+		    "msb start --label team=core",
 	.shared = &select_opts,
 	.run = start,
 };
@@ -260,6 +262,9 @@ const struct verb verb_stop = {
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
 	.summary = "Stop sandboxes that run",
+	.examples = "msb stop box web\n"
+		    "msb stop -t 60 db  # it may take its time\n"
+		    "msb stop --all",
 	.opts = stop_opts,
 	.nopts = ARRAY_SIZE(stop_opts),
 	.shared = &select_opts,
@@ -271,6 +276,8 @@ const struct verb verb_kill = {
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
 	.summary = "End sandboxes at once; what they have not written to disk is lost",
+	.examples = "msb kill box\n"
+		    "msb kill --label team=core",
 	.shared = &select_opts,
 	.run = kill_verb,
 };
@@ -280,6 +287,8 @@ const struct verb verb_restart = {
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
 	.summary = "Stop sandboxes, if they run, and start them",
+	.examples = "msb restart box\n"
+		    "msb restart -t 30 db",
 	.opts = stop_opts,
 	.nopts = ARRAY_SIZE(stop_opts),
 	.shared = &select_opts,
@@ -292,6 +301,8 @@ const struct verb verb_rm = {
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
 	.summary = "Delete sandboxes and what was written in them",
+	.examples = "msb rm box\n"
+		    "msb rm -f --all  # whatever runs",
 	.opts = rm_opts,
 	.nopts = ARRAY_SIZE(rm_opts),
 	.shared = &select_opts,
@@ -306,6 +317,8 @@ const struct verb verb_wait = {
 	.details = "The exit code is that of the last one: its command's, 0 if it had none and "
 		   "was stopped,\n"
 		   "125 if it failed.",
+	.examples = "msb run -d -n job alpine -- sh -c 'sleep 5; exit 7'\n"
+		    "msb wait job  # prints 7",
 	.shared = &select_opts,
 	.run = wait_verb,
 };

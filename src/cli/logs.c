@@ -92,11 +92,8 @@ static int set_source(const struct opt *o, void *target, const char *value, stru
 
 		while (i < ARRAY_SIZE(names) && !str_eq(names[i], word))
 			i++;
-		if (i == ARRAY_SIZE(names)) {
-			err_set(err, ERR_USAGE, "there is no source \"%s\"", word);
-			return err_hint(err,
-					"it is stdout, stderr, output, system, network or all");
-		}
+		if (i == ARRAY_SIZE(names))
+			return opt_no_word("source", word, names, ARRAY_SIZE(names), err);
 		a->sources |= str_eq(word, "all") ? NETWORK - 1 : 1u << i;
 	}
 	/* They are in a log of their own. */
@@ -513,6 +510,9 @@ const struct verb verb_logs = {
 	.details = "Everything any command of a sandbox prints is kept, the last 30 to 40 MiB of "
 		   "it, byte\n"
 		   "for byte. With -f, what comes is shown until the sandbox has ended.",
+	.examples = "msb logs -f box\n"
+		    "msb logs --since 10m --timestamps box\n"
+		    "msb logs -n 100 --source stderr --grep 'error|fail' box",
 	.opts = logs_opts,
 	.nopts = ARRAY_SIZE(logs_opts),
 	.run = logs,

@@ -99,13 +99,16 @@ static void print(const struct buf *b)
 
 static void print_options(const char *title, const struct opt *opts, size_t n)
 {
-	cleanup_buf struct buf b = BUF_INIT;
+	for (struct opt_group g = {0}; opt_next_group(opts, n, &g);) {
+		cleanup_buf struct buf b = BUF_INIT;
 
-	if (!n)
-		return;
-	opt_help(opts, n, &b);
-	printf("\n%s%s:%s\n", cli_bold(stdout), title, cli_reset(stdout));
-	print(&b);
+		for (size_t i = 0; i < n; i++) {
+			if (opt_in_group(&opts[i], &g))
+				opt_help(&opts[i], 1, &b);
+		}
+		printf("\n%s%s:%s\n", cli_bold(stdout), g.name ? g.name : title, cli_reset(stdout));
+		print(&b);
+	}
 }
 
 static void print_verbs(const struct verb *const *list, size_t n)
@@ -123,6 +126,22 @@ static void print_verbs(const struct verb *const *list, size_t n)
 	}
 }
 
+/* Commands in a column, what there is to know about them in another. */
+static void print_examples(const char *text)
+{
+	printf("\n%sExamples:%s\n", cli_bold(stdout), cli_reset(stdout));
+	for (const char *p = text, *end; *p; p = end + (*end == '\n')) {
+		const char *note = strstr(p, "  #");
+
+		end = p + strcspn(p, "\n");
+		if (!note || note > end)
+			printf("  %.*s\n", (int)(end - p), p);
+		else
+			printf("  %-48.*s %s%.*s%s\n", (int)(note - p), p, cli_dim(stdout),
+			       (int)(end - note - 2), note + 2, cli_reset(stdout));
+	}
+}
+
 static void help_verb(const struct cli *cli, const struct verb *v)
 {
 	printf("%s\n\n%sUsage:%s msb %s%s%s %s\n", v->summary, cli_bold(stdout), cli_reset(stdout),
@@ -136,9 +155,11 @@ static void help_verb(const struct cli *cli, const struct verb *v)
 		for (size_t i = 0; i < v->nsubs; i++)
 			printf("  %-14s%s\n", v->subs[i].name, v->subs[i].summary);
 	}
+	if (v->examples)
+		print_examples(v->examples);
 	print_options("Options", v->opts, v->nopts);
 	if (v->shared)
-		print_options("Options of the sandbox", v->shared->opts, v->shared->n);
+		print_options(v->nopts ? "More options" : "Options", v->shared->opts, v->shared->n);
 	print_options("Global options", globals, ARRAY_SIZE(globals));
 }
 
@@ -333,8 +354,8 @@ int main(int argc, char **argv)
 		if (!is_verb(cli_verbs[i], words.rest[0]))
 			continue;
 		cli.verb = cli_verbs[i];
-		return cli_verbs[i]->nsubs ? run_subs(&cli, cli_verbs[i], n, rest)
-					   : cli_verbs[i]->run(&cli, n, rest);
+		return cli_verbs[i]->run ? cli_verbs[i]->run(&cli, n, rest)
+					 : run_subs(&cli, cli_verbs[i], n, rest);
 	}
 	return no_verb(&cli, words.rest[0], names, ARRAY_SIZE(cli_verbs));
 }

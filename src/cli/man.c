@@ -68,25 +68,34 @@ static void entry(const char *help, const char *def)
 	putchar('\n');
 }
 
+static void option(const struct opt *o)
+{
+	fputs(".TP\n", stdout);
+	if (o->letter)
+		printf("\\fB\\-%c\\fR, ", o->letter);
+	fputs("\\fB\\-\\-", stdout);
+	text(o->name);
+	fputs("\\fR", stdout);
+	if (o->arg) {
+		fputs(" \\fI", stdout);
+		text(o->arg);
+		fputs("\\fR", stdout);
+	}
+	putchar('\n');
+	entry(o->help, o->def);
+}
+
 static void options(const char *title, const struct opt *o, size_t n)
 {
-	if (!n)
-		return;
-	section(title);
-	for (; n--; o++) {
-		fputs(".TP\n", stdout);
-		if (o->letter)
-			printf("\\fB\\-%c\\fR, ", o->letter);
-		fputs("\\fB\\-\\-", stdout);
-		text(o->name);
-		fputs("\\fR", stdout);
-		if (o->arg) {
-			fputs(" \\fI", stdout);
-			text(o->arg);
-			fputs("\\fR", stdout);
+	if (n)
+		section(title);
+	for (struct opt_group g = {0}; opt_next_group(o, n, &g);) {
+		if (g.name)
+			printf(".SS %s\n", g.name);
+		for (size_t i = 0; i < n; i++) {
+			if (opt_in_group(&o[i], &g))
+				option(&o[i]);
 		}
-		putchar('\n');
-		entry(o->help, o->def);
 	}
 }
 
@@ -156,6 +165,12 @@ static void page_verb(const char *page, const struct verb *parent, const struct 
 	options("OPTIONS", v->opts, v->nopts);
 	if (v->shared)
 		options("OPTIONS OF THE SANDBOX", v->shared->opts, v->shared->n);
+	if (v->examples) {
+		section("EXAMPLES");
+		puts(".nf");
+		line(v->examples);
+		puts(".fi");
+	}
 	options("GLOBAL OPTIONS", cli_globals.opts, cli_globals.n);
 	section("SEE ALSO");
 	puts(v->shared ? "\\fBmsb\\fR(1), \\fBmsb\\-sandbox\\fR(5)" : "\\fBmsb\\fR(1)");

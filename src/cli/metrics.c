@@ -434,6 +434,9 @@ const struct verb verb_metrics = {
 		   "in use, and\n"
 		   "what the host holds for it. Looking is no activity: it keeps no sandbox from "
 		   "its idle timeout.",
+	.examples = "msb metrics\n"
+		    "msb metrics -w --sort cpu\n"
+		    "msb metrics box -f --interval 5s --format json",
 	.opts = metrics_opts,
 	.nopts = ARRAY_SIZE(metrics_opts),
 	.run = metrics,

@@ -768,6 +768,9 @@ const struct verb verb_modify = {
 		"working directory for commands to come. Without --next-start, nothing is changed "
 		"at all where\n"
 		"something needs a restart.",
+	.examples = "msb modify box --max-duration 2h --label reviewed\n"
+		    "msb modify box -c 4 --restart\n"
+		    "msb modify box -m 2G --dry-run  # what would that take?",
 	.opts = modify_opts,
 	.nopts = ARRAY_SIZE(modify_opts),
 	.run = modify,

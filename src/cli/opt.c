@@ -159,15 +159,25 @@ void opt_words_done(struct opt_words *w)
 	w->n = 0;
 }
 
+/* Columns of UTF-8 text, one for each character. */
+static size_t width(const char *p, size_t n)
+{
+	size_t columns = 0;
+
+	for (size_t i = 0; i < n; i++)
+		columns += ((unsigned char)p[i] & 0xc0) != 0x80;
+	return columns;
+}
+
 /* Text from column @at on, broken at blanks. */
 static void wrap(struct buf *b, const char *text, size_t at)
 {
 	size_t column = at;
 
 	while (*text) {
-		size_t n = strcspn(text, " ");
+		size_t n = strcspn(text, " "), wide = width(text, n);
 
-		if (column > HELP_COLUMN && column + n >= HELP_WIDTH) {
+		if (column > HELP_COLUMN && column + wide >= HELP_WIDTH) {
 			buf_addf(b, "\n%*s", HELP_COLUMN, "");
 			column = HELP_COLUMN;
 		} else if (column > HELP_COLUMN) {
@@ -175,11 +185,41 @@ static void wrap(struct buf *b, const char *text, size_t at)
 			column++;
 		}
 		buf_add(b, text, n);
-		column += n;
+		column += wide;
 		text += n;
 		text += strspn(text, " ");
 	}
 	buf_add_u8(b, '\n');
+}
+
+static bool same_group(const char *a, const char *b)
+{
+	return a == b || (a && b && str_eq(a, b));
+}
+
+bool opt_in_group(const struct opt *o, const struct opt_group *group)
+{
+	return same_group(o->group, group->name);
+}
+
+bool opt_next_group(const struct opt *opts, size_t n, struct opt_group *group)
+{
+	bool seen = !group->begun;
+
+	for (size_t i = 0; i < n; i++) {
+		bool first = true;
+
+		for (size_t j = 0; j < i && first; j++)
+			first = !same_group(opts[j].group, opts[i].group);
+		if (!first)
+			continue;
+		if (seen) {
+			*group = (struct opt_group){opts[i].group, true};
+			return true;
+		}
+		seen = opt_in_group(&opts[i], group);
+	}
+	return false;
 }
 
 void opt_help(const struct opt *opts, size_t n, struct buf *b)
@@ -195,7 +235,8 @@ void opt_help(const struct opt *opts, size_t n, struct buf *b)
 		else
 			buf_add_str(b, "      ");
 		buf_addf(b, "--%s%s%s", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
-		used = buf_size(b) - start;
+		used = buf_size(b) > start ? width((char *)buf_ptr(b) + start, buf_size(b) - start)
+					   : 0;
 		if (used + 2 > HELP_COLUMN)
 			buf_addf(b, "\n%*s", HELP_COLUMN, "");
 		else
@@ -243,13 +284,30 @@ int opt_set_timeout(const struct opt *o, void *target, const char *value, struct
 	return 0;
 }
 
+int opt_no_word(const char *what, const char *text, const char *const *words, size_t n,
+		struct err *err)
+{
+	const char *like = str_suggest(text, words, n);
+	char list[256] = "";
+	size_t at = 0;
+
+	for (size_t i = 0; i < n && at < sizeof(list); i++)
+		at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%s", i ? ", " : "",
+				       words[i]);
+	err_set(err, ERR_USAGE, "there is no %s \"%.60s\"", what, text);
+	if (like)
+		return err_hint(err, "did you mean %s? It is one of %s", like, list);
+	return err_hint(err, "it is one of %s", list);
+}
+
 int opt_set_format(const struct opt *o, void *target, const char *value, struct err *err)
 {
 	bool json = str_eq(value, "json");
 
 	if (!json && !str_eq(value, "table")) {
-		err_set(err, ERR_USAGE, "there is no format \"%s\"", value);
-		return err_hint(err, "it is json or table");
+		static const char *const words[] = {"json", "table"};
+
+		return opt_no_word("format", value, words, ARRAY_SIZE(words), err);
 	}
 	*(bool *)((char *)target + o->offset) = json;
 	return 0;

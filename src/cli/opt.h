@@ -22,8 +22,9 @@ struct opt {
 	/* Store @value (NULL without arg) in @target, at o->offset if that is of use. */
 	int (*set)(const struct opt *o, void *target, const char *value, struct err *err);
 	size_t offset;
-	int number;	 /* for set() */
-	const char *def; /* default, for the help; NULL: none */
+	int number;	   /* for set() */
+	const char *def;   /* default, for the help; NULL: none */
+	const char *group; /* heading in the help; NULL: that of its table */
 };
 
 /* A table that several verbs share. */
@@ -58,8 +59,23 @@ int opt_parse(const struct opt_table *tables, size_t ntables, size_t operands, i
 void opt_words_done(struct opt_words *w);
 #define cleanup_words __attribute__((cleanup(opt_words_done)))
 
+/*
+ * The groups of a table in the order in which they begin: the next one after @group in *ret, and
+ * false when there is none. Begin with no group at all.
+ */
+struct opt_group {
+	const char *name; /* NULL: those without */
+	bool begun;
+};
+bool opt_next_group(const struct opt *opts, size_t n, struct opt_group *group);
+bool opt_in_group(const struct opt *o, const struct opt_group *group);
+
 /* Append one aligned line (or more) per option. */
 void opt_help(const struct opt *opts, size_t n, struct buf *b);
+
+/* "There is no WHAT TEXT", and what it may have been meant to be. Returns -ERR_USAGE. */
+int opt_no_word(const char *what, const char *text, const char *const *words, size_t n,
+		struct err *err);
 
 /* Ready-made setters. */
 int opt_set_flag(const struct opt *o, void *target, const char *value, struct err *err); /* bool */

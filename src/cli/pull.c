@@ -169,6 +169,10 @@ const struct verb verb_pull = {
 	.args = "[OPTIONS] REFERENCE",
 	.summary = "Fetch an image from a registry",
 	.details = PULL_DETAILS,
+	.examples = "msb pull alpine\n"
+		    "msb pull ghcr.io/org/app:1.2\n"
+		    "msb pull --platform linux/arm64 alpine\n"
+		    "msb pull --insecure localhost:5000/app",
 	.opts = pull_opts,
 	.nopts = PULL_OPTS,
 	.run = pull_run,

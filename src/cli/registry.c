@@ -271,6 +271,8 @@ static const struct verb registry_verbs[] = {
 		.details =
 			"The login is tried first. It is kept in $MSB_HOME/registry-auth.json, or "
 			"by the\ncredential helper that config.json there names.",
+		.examples = "msb registry login -u me  # Docker Hub\n"
+			    "echo \"$TOKEN\" | msb registry login -u me --password-stdin ghcr.io",
 		.opts = login_opts,
 		.nopts = ARRAY_SIZE(login_opts),
 		.run = login,
@@ -279,6 +281,7 @@ static const struct verb registry_verbs[] = {
 		.name = "logout",
 		.args = "[REGISTRY]",
 		.summary = "Forget a login",
+		.examples = "msb registry logout ghcr.io",
 		.run = logout,
 	},
 	{
@@ -286,6 +289,7 @@ static const struct verb registry_verbs[] = {
 		.alias = "ls",
 		.args = "[OPTIONS]",
 		.summary = "List the logins, Docker's included",
+		.examples = "msb registry ls",
 		.opts = list_opts,
 		.nopts = ARRAY_SIZE(list_opts),
 		.run = list,

@@ -317,6 +317,13 @@ const struct verb verb_run = {
 		"Both stay as they are. A disk takes options behind a colon: rw, format=, "
 		"fstype=,\n"
 		"partition=, backing=.",
+	.examples = "msb run alpine -- uname -a  # pulled if it is not here\n"
+		    "msb run debian  # a shell, on a terminal\n"
+		    "msb run -c 2 -m 1G -e MODE=test -w /srv python:3.12 -- python3 app.py\n"
+		    "msb run -d -n web -p 8080:80 nginx  # in the background, under a name\n"
+		    "msb run --timeout 30s alpine -- sleep 100  # exit code 124\n"
+		    "msb run --conf app.yaml  # as a file says\n"
+		    "msb run --copy ./app:/srv/app ./rootfs -- /srv/app/start",
 	.opts = run_opts,
 	.nopts = ARRAY_SIZE(run_opts),
 	.shared = &spec_opts,

@@ -50,16 +50,19 @@ static int set_format(const struct opt *o, void *target, const char *value, stru
 	if (a->json || str_eq(value, "table"))
 		return 0;
 	for (char *w = strtok_r(words, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
-		size_t i = 0;
+		const char *names[COLUMNS + 2] = {[COLUMNS] = "json", "table"};
+		size_t found = COLUMNS;
 
-		while (i < COLUMNS && !str_eq(columns[i].name, w))
-			i++;
-		if (i == COLUMNS || a->nshow == COLUMNS) {
-			err_set(err, ERR_USAGE, "there is no format or column \"%s\"", w);
-			return err_hint(err, "write json, table, or some of name,image,status,"
-					     "created,command,cpus,memory,ports,labels,reason");
+		for (size_t i = 0; i < COLUMNS; i++) {
+			names[i] = columns[i].name;
+			if (str_eq(names[i], w))
+				found = i;
 		}
-		a->show[a->nshow++] = (enum column)i;
+		if (found == COLUMNS)
+			return opt_no_word("format or column", w, names, ARRAY_SIZE(names), err);
+		if (a->nshow == COLUMNS)
+			return err_set(err, ERR_USAGE, "more columns than there are");
+		a->show[a->nshow++] = (enum column)found;
 	}
 	return a->nshow ? 0 : err_set(err, ERR_USAGE, "a format of no columns shows nothing");
 }
@@ -351,6 +354,10 @@ const struct verb verb_ls = {
 	.group = "Sandboxes",
 	.args = "[OPTIONS]",
 	.summary = "List the sandboxes",
+	.examples = "msb ls\n"
+		    "msb ls --stopped -q\n"
+		    "msb ls --format name,status,labels\n"
+		    "msb ls --label team=core --format json",
 	.opts = ls_opts,
 	.nopts = ARRAY_SIZE(ls_opts),
 	.shared = &list_opts,
@@ -363,6 +370,9 @@ const struct verb verb_ps = {
 	.group = "Sandboxes",
 	.args = "[OPTIONS] [NAME]",
 	.summary = "Show the sandboxes that run, and what they may use",
+	.examples = "msb ps\n"
+		    "msb ps -a\n"
+		    "msb ps --format name,ports,reason",
 	.opts = ps_opts,
 	.nopts = ARRAY_SIZE(ps_opts),
 	.shared = &list_opts,

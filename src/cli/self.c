@@ -285,6 +285,7 @@ static const struct verb subs[] = {
 		.group = "Other",
 		.args = "[OPTIONS]",
 		.summary = "Show the version, of the program and of what it keeps",
+		.examples = "msb self version --format json",
 		.opts = version_opts,
 		.nopts = ARRAY_SIZE(version_opts),
 		.run = version,
@@ -296,6 +297,7 @@ static const struct verb subs[] = {
 		.args = "[OPTIONS]",
 		.summary =
 			"Tell how to come to a newer version, and what becomes of sandboxes then",
+		.examples = "msb self upgrade",
 		.run = upgrade,
 	},
 	{
@@ -306,6 +308,8 @@ static const struct verb subs[] = {
 		.details = "Asks first, and refuses while anything of it runs. Images and "
 			   "sandboxes are kept\n"
 			   "unless --home is given.",
+		.examples = "msb self uninstall\n"
+			    "msb self uninstall --yes --home  # nothing stays",
 		.opts = uninstall_opts,
 		.nopts = ARRAY_SIZE(uninstall_opts),
 		.run = uninstall,

@@ -221,6 +221,9 @@ const struct verb verb_attach = {
 		"ours.\n"
 		"Several may be attached to one at the same time. Without a SESSION, it is the "
 		"only one.",
+	.examples = "msb attach -l box  # which there are\n"
+		    "msb attach box  # ctrl-] leaves it again\n"
+		    "msb attach --no-replay box web",
 	.opts = attach_opts,
 	.nopts = ARRAY_SIZE(attach_opts),
 	.run = attach,

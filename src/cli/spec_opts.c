@@ -91,15 +91,45 @@ static int set_no_rebind(const struct opt *o, void *target, const char *value, s
 	return say("network.dns.rebind_protection", "off", target, err);
 }
 
+/* Headings. */
+#define COMMANDS "Commands in the sandbox"
+#define RESOURCE "Resources"
+#define ROOT	 "Files of the root"
+#define NETWORK	 "Network"
+#define SANDBOX	 "The sandbox and its machine"
+#define IN_FILES "All of this from files"
+
+static const char *group_of(const struct field *f)
+{
+	switch (f->scope) {
+	case FIELD_RUNTIME:
+		return COMMANDS;
+	case FIELD_RESOURCE:
+		return RESOURCE;
+	case FIELD_FS:
+		return ROOT;
+	case FIELD_NET:
+		return NETWORK;
+	default:
+		break;
+	}
+	/* Entries of patches and scripts. */
+	if (f->kind == FIELD_MAP || (f->kind == FIELD_LIST && !f->key))
+		return ROOT;
+	return f->kind == FIELD_LIST ? NETWORK : SANDBOX;
+}
+
 static const struct opt own[] = {
 	{0, "replace", NULL, "Stop and remove a sandbox of that name first", opt_set_flag,
-	 offsetof(struct spec_args, replace)},
+	 offsetof(struct spec_args, replace), .group = SANDBOX},
 	{0, "replace-with-timeout", "DURATION",
-	 "The same, with this long for it to stop before force is used", set_replace, 0, 0, "10s"},
-	{0, "no-net", NULL, "The same as --net none", set_no_net},
+	 "The same, with this long for it to stop before force is used", set_replace, 0, 0, "10s",
+	 .group = SANDBOX},
+	{0, "no-net", NULL, "The same as --net none", set_no_net, .group = NETWORK},
 	{0, "no-dns-rebind-protection", NULL, "The same as --dns-rebind-protection off",
-	 set_no_rebind},
-	{'q', "quiet", NULL, "Show no warnings", opt_set_flag, offsetof(struct spec_args, quiet)},
+	 set_no_rebind, .group = NETWORK},
+	{'q', "quiet", NULL, "Show no warnings", opt_set_flag, offsetof(struct spec_args, quiet),
+	 .group = SANDBOX},
 };
 
 static struct opt rows[ROWS_MAX];
@@ -115,12 +145,15 @@ void spec_opts_init(void)
 		const struct field *f = &fields[i];
 
 		if (f->opt)
-			rows[n++] = (struct opt){f->letter, f->opt, f->arg, f->help,
-						 note_word, 0,	    (int)i, f->def};
+			rows[n++] = (struct opt){f->letter, f->opt, f->arg, f->help,	note_word,
+						 0,	    (int)i, f->def, group_of(f)};
 	}
 	for (size_t i = 0; i < nconf_scopes; i++)
-		rows[n++] = (struct opt){
-			0, conf_scopes[i].opt, "FILE", conf_scopes[i].help, note_file, 0, (int)i};
+		rows[n++] = (struct opt){0,	    conf_scopes[i].opt,
+					 "FILE",    conf_scopes[i].help,
+					 note_file, 0,
+					 (int)i,    NULL,
+					 IN_FILES};
 	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
 		rows[n++] = own[i];
 	spec_opts.n = n;

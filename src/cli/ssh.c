@@ -450,6 +450,8 @@ static const struct verb subs[] = {
 	{.name = "connect",
 	 .args = "[OPTIONS] NAME [-- COMMAND…]",
 	 .summary = "The same as `msb ssh NAME`",
+	 .examples = "msb ssh connect box\n"
+		     "msb ssh connect -u user box -- make test",
 	 .opts = connect_opts,
 	 .nopts = ARRAY_SIZE(connect_opts),
 	 .run = connect_to,
@@ -460,12 +462,16 @@ static const struct verb subs[] = {
 	 .details = "Keys that `msb ssh authorize` was told get in, as the user they ask for, "
 		    "or --user. Shells,\n"
 		    "commands, sftp, scp, -L and -D work. Nothing runs in the sandbox for it.",
+	 .examples = "msb ssh serve box --port 2222  # then: ssh -p 2222 root@127.0.0.1\n"
+		     "msb ssh serve box --stdio  # as a ProxyCommand",
 	 .opts = serve_opts,
 	 .nopts = ARRAY_SIZE(serve_opts),
 	 .run = serve},
 	{.name = "authorize",
 	 .args = "--file PATH | --key KEY | --stdin",
 	 .summary = "Let the owner of a key into all sandboxes that are served",
+	 .examples = "msb ssh authorize --file ~/.ssh/id_ed25519.pub\n"
+		     "ssh-add -L | msb ssh authorize --stdin",
 	 .opts = authorize_opts,
 	 .nopts = ARRAY_SIZE(authorize_opts),
 	 .run = authorize},
@@ -491,8 +497,14 @@ const struct verb verb_ssh = {
 	.details = "A shell or COMMAND in a sandbox that runs, through the system's ssh. `msb ssh "
 		   "serve` lets\n"
 		   "any SSH client in, `msb ssh authorize` says whose. See `msb ssh serve --help`.",
+	.examples = "msb ssh box\n"
+		    "msb ssh -u user box -- make test\n"
+		    "msb ssh authorize --file ~/.ssh/id_ed25519.pub\n"
+		    "msb ssh serve box --port 2222",
 	.opts = connect_opts,
 	.nopts = ARRAY_SIZE(connect_opts),
+	.subs = subs,
+	.nsubs = ARRAY_SIZE(subs),
 	.run = ssh_verb,
 	.operands = 1,
 };

@@ -447,19 +447,22 @@ static bool is_word(const char *words, const char *text)
 
 static int no_word(const struct field *f, const char *text, struct err *err)
 {
+	cleanup_strv struct strv words = {0};
 	char list[128] = "";
-	size_t at = 0;
+	const char *like;
+	size_t at = 0, len;
 
-	for (const char *w = f->arg; *w && at + 3 < sizeof(list); w++) {
-		if (*w == '|') {
-			list[at++] = ',';
-			list[at++] = ' ';
-		} else {
-			list[at++] = *w;
-		}
+	for (const char *w = f->arg; *w; w += len + (w[len] == '|')) {
+		len = strcspn(w, "|");
+		at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%.*s", at ? ", " : "",
+				       (int)len, w);
+		if (strv_addf(&words, "%.*s", (int)len, w) < 0 || at >= sizeof(list))
+			break;
 	}
-	list[at] = '\0';
+	like = str_suggest(text, (const char *const *)words.v, words.n);
 	err_set(err, ERR_USAGE, "there is no %s \"%.60s\"", f->opt, text);
+	if (like)
+		return err_hint(err, "did you mean %s? It is one of %s", like, list);
 	return err_hint(err, "it is one of %s", list);
 }
 

@@ -422,7 +422,7 @@ int sandbox_open_kept(struct sandbox **ret, struct store *s, const char *name, s
 	if (r == 0)
 		r = sandbox_dir_take(s, name, false, &sb->dir, err);
 	if (r == 0 && !sb->dir.kept)
-		r = sandbox_none(name, err);
+		r = sandbox_none(s, name, err);
 	if (r == 0)
 		r = open_kept(sb, err);
 	return opened(ret, sb, r);

@@ -92,9 +92,26 @@ static int empty(const struct sandbox_dir *d)
 	return 0;
 }
 
-int sandbox_none(const char *name, struct err *err)
+int sandbox_none(struct store *s, const char *name, struct err *err)
 {
+	cleanup_strv struct strv names = {0};
+	int fd = openat(store_dirfd(s, STORE_SANDBOXES), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_dir DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *e;
+	const char *like;
+
+	if (!d)
+		close_fd(fd);
+	while (d && (e = readdir(d))) {
+		/* One that is gone may still be in the way of being removed. */
+		if (e->d_name[0] != '.' && !str_eq(e->d_name, name) &&
+		    strv_add(&names, e->d_name) < 0)
+			break;
+	}
+	like = str_suggest(name, (const char *const *)names.v, names.n);
 	err_set(err, ERR_NOT_FOUND, "there is no sandbox \"%s\"", name);
+	if (like)
+		return err_hint(err, "did you mean %s? `msb ls` shows what there is", like);
 	return err_hint(err, "`msb ls` shows what there is");
 }
 
@@ -133,7 +150,7 @@ int sandbox_dir_take(struct store *s, const char *name, bool create, struct sand
 		return err_errno(err, "cannot create %s", path);
 	d.fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (d.fd < 0 && errno == ENOENT)
-		return sandbox_none(name, err);
+		return sandbox_none(s, name, err);
 	if (d.fd < 0)
 		return err_errno(err, "cannot open %s", path);
 	d.lock = openat(d.fd, SANDBOX_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -373,7 +390,7 @@ int sandbox_dir_list(struct store *s, const char *name, struct sandbox_list *ret
 			return err_set(err, ENOMEM, "cannot list sandboxes: out of memory");
 	}
 	if (name && !l.count)
-		return sandbox_none(name, err);
+		return sandbox_none(s, name, err);
 	if (l.count)
 		qsort(l.items, l.count, sizeof(*l.items), newest_first);
 	*ret = l;
@@ -389,6 +406,8 @@ int sandbox_dir_open(struct store *s, const char *name, struct err *err)
 		return r;
 	fd = openat(store_dirfd(s, STORE_SANDBOXES), name,
 		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		return sandbox_none(s, name, err);
 	return fd < 0 ? err_errno(err, "cannot open sandbox \"%s\"", name) : fd;
 }
 

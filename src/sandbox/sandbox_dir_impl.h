@@ -17,8 +17,8 @@ int sandbox_entry_open(int at, const char *name, int *lock);
 bool sandbox_dir_kept(int dirfd);
 /* Remove sockets that nobody listens on any more. */
 void sandbox_dir_clean(int dirfd);
-/* "There is no such sandbox." */
-int sandbox_none(const char *name, struct err *err);
+/* "There is no such sandbox.", and a name that it may have been meant to be. */
+int sandbox_none(struct store *s, const char *name, struct err *err);
 /*
  * State and reason of a sandbox that is not running and whose row is missing or says otherwise: by
  * what is known of its machine.

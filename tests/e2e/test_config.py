@@ -98,7 +98,7 @@ scripts:
 
     def test_every_option_has_a_key(self):
         """All that `run` takes about a sandbox is in the schema, or is said there in another form."""
-        shown = self.ok(self.msb("run", "--help")).text.split("Options of the sandbox:")[1].split("Global options:")[0]
+        shown = self.ok(self.msb("run", "--help")).text.split("Commands in the sandbox:")[1].split("Global options:")[0]
         options = set(re.findall(r"^ +(?:-\w, )?(--[a-z0-9-]+)", shown, re.M))
         self.assertGreater(len(options), 20)
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Help, completion and manual pages: all that there is, is in each of them."""
+import itertools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import unittest
@@ -45,6 +47,61 @@ class Words(Case):
             shown = re.findall(r"(?m)^ +--", self.ok(self.msb(*path, "--tree")).text)
             below = sum(len(o) for p, o in verbs.items() if p[:-1] == path)
             self.assertEqual(len(shown), len(options) + below, path)
+
+    def test_examples(self):
+        """Every command has some, and they say nothing that there is not."""
+        verbs = self.verbs()
+        short = {}
+        for path in verbs:
+            names = self.ok(self.msb(*path, "--help")).text
+            alias = re.search(r"(?m)^Alias: (.*)$", names)
+            for name in [path[-1]] + (alias.group(1).split() if alias else []):
+                short[path[:-1] + (name,)] = path
+        for path in verbs:
+            if any(p[:-1] == path for p in verbs):
+                continue
+            told = self.ok(self.msb(*path, "--help")).text
+            self.assertIn("\nExamples:\n", told, path)
+            page = self.ok(self.msb("__man", "-".join(("msb",) + path) + ".1")).text
+            self.assertIn(".SH EXAMPLES", page)
+            own = 0
+            for line in told.split("\nExamples:\n")[1].split("\n\n")[0].splitlines():
+                line = re.sub(r'eval "\$\((.*)\)"', r"\1", line.split("  #")[0])
+                lexer = shlex.shlex(line, posix=True, punctuation_chars="|")
+                lexer.whitespace_split = True
+                # What a shell makes of it: commands of a pipe, and the words that are ours.
+                for _, part in itertools.groupby(lexer, lambda word: word == "|"):
+                    words = list(part)
+                    if "msb" not in words:
+                        continue
+                    words = words[words.index("msb") + 1:]
+                    used = short.get(tuple(words[:2])) or short.get(tuple(words[:1]))
+                    self.assertTrue(used, f"{path}: no such command: {line}")
+                    own += used == path or path[0] == "image"
+                    known = verbs[used] | {"--help"}
+                    letters = dict(re.findall(r"(?m)^ +-(\w), (--[a-z-]+)", self.ok(self.msb(*used, "--help")).text))
+                    for word in words[:words.index("--") if "--" in words else None]:
+                        if word.startswith("--"):
+                            self.assertIn(word.split("=")[0], known, f"{path}: {line}")
+                        elif re.match(r"-\w", word):
+                            self.assertIn(word[1], letters, f"{path}: {line}")
+            self.assertTrue(own, f"{path}: no example of its own")
+
+    def test_typing_errors(self):
+        for words, hint in ((["rnu"], "run"), (["image", "lst"], "list"), (["run", "--memroy", "1G", "busybox"], "--memory"),
+                            (["run", "--engine", "qemo", "busybox"], "qemu"), (["image", "ls", "--format", "jsn"], "json"),
+                            (["completion", "bahs"], "bash")):
+            done = self.msb(*words)
+            self.assertNotEqual(done.code, 0, words)
+            self.assertRegex(done.messages, rf"did you mean `?(msb )?(image )?{hint}\b", words)
+        self.own_home()
+        for name in ("boxes", "webserver"):
+            self.ok(self.msb("create", "-q", "-n", name, "busybox"))
+        for verb in ("exec", "stop", "rm", "logs", "inspect", "shell", "start", "wait"):
+            done = self.msb(verb, "webservr")
+            self.assertEqual(done.code, 125 if verb in ("exec", "shell") else 1, done)
+            self.assertIn("did you mean webserver?", done.messages, verb)
+        self.ok(self.msb("rm", "-f", "--all"))
 
     @unittest.skipUnless(shutil.which("groff"), "no groff; install it")
     def test_manual_pages_are_sound(self):
