@@ -50,3 +50,19 @@ int install_find(const char *name, int mode, const char *hint, char **ret, struc
 	*ret = found;
 	return 0;
 }
+
+char *install_config(const char *home, struct err *err)
+{
+	const char *named = getenv("MSB_CONFIG_PATH");
+	char *path;
+
+	if (named && *named && access(named, R_OK) < 0) {
+		err_errno(err, "cannot read %s", named);
+		err_hint(err, "correct MSB_CONFIG_PATH, or unset it");
+		return NULL;
+	}
+	path = named && *named ? strdup(named) : str_fmt("%s/config.json", home);
+	if (!path)
+		err_set(err, ENOMEM, "out of memory");
+	return path;
+}

@@ -19,6 +19,12 @@ int install_find(const char *name, int mode, const char *hint, char **ret, struc
 /* What to do when a program is missing. */
 #define INSTALL_HINT "run `make`, or set MSB_LIBDIR to where it is"
 
+/*
+ * The file of what holds for all sandboxes: $MSB_CONFIG_PATH, which then must be there, or
+ * @home/config.json, which may be missing. The caller's to free.
+ */
+char *install_config(const char *home, struct err *err);
+
 /* @path if it can be used as @mode says, else freed and NULL. */
 char *install_usable(char *path, int mode);
 

@@ -29,6 +29,12 @@ enum cli_exit {
 	EXIT_SIGNAL = 128, /* plus its number */
 };
 
+/* What there is to know of them, for help and manual; a NULL name ends each. */
+struct cli_fact {
+	const char *name, *what;
+};
+extern const struct cli_fact cli_exit_codes[], cli_variables[];
+
 struct cli;
 
 struct verb {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/install.h"
 #include "cli/cli.h"
 #include "cli/spec_opts.h"
 #include "config/schema.h"
@@ -87,28 +88,74 @@ static int add_field(struct values *l, const struct model *m, const struct field
 	return r;
 }
 
+/* What the file of all sandboxes says to others: "images.limits.layer_bytes" and the like. */
+static int add_node(struct values *l, const char *file, const char *key, const struct conf_node *n)
+{
+	cleanup_free char *from = str_fmt("%s:%u", file, n->at.line);
+	unsigned i = 0;
+	int r = 0;
+
+	if (n->kind == CONF_TEXT || n->kind == CONF_NULL)
+		return from ? add(l, key, n->text ? n->text : "null", from) : -ENOMEM;
+	for (const struct conf_node *c = n->first; c && r == 0; c = c->next) {
+		cleanup_free char *below = n->kind == CONF_MAP ? str_fmt("%s.%s", key, c->key)
+							       : str_fmt("%s[%u]", key, i++);
+
+		r = below ? add_node(l, file, below, c) : -ENOMEM;
+	}
+	return r;
+}
+
+static int add_others(struct values *l, const char *path)
+{
+	cleanup_conf_file struct conf_file file = {0};
+	int r = conf_read_json(path, &file, NULL);
+
+	/* What is wrong with it has been said; it may also be missing. */
+	for (const struct conf_node *c = r < 0 ? NULL : file.root->first; c; c = c->next) {
+		if (!str_eq(c->key, "sandbox_defaults") && add_node(l, path, c->key, c) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static const char *who_says_home(void)
+{
+	static const char *const variables[] = {"MSB_HOME", "XDG_DATA_HOME"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(variables); i++) {
+		const char *v = getenv(variables[i]);
+
+		if (v && (i ? v[0] == '/' : v[0]))
+			return variables[i];
+	}
+	return "default";
+}
+
 static int collect(struct values *l, const struct model *m)
 {
-	static const char *const variables[] = {"MSB_HOME", "MSB_LIBDIR", "MSB_QEMU", "NO_COLOR"};
+	const char *named = getenv("MSB_CONFIG_PATH");
 	cleanup_free char *home = store_default_home(NULL);
-	cleanup_free char *file = home ? str_fmt("%s/config.json", home) : NULL;
+	cleanup_free char *file = home ? install_config(home, NULL) : NULL;
 	int r = 0;
 
 	if (!file)
 		return -ENOMEM;
-	r = add(l, "home", home, getenv("MSB_HOME") ? "MSB_HOME" : "default");
+	r = add(l, "home", home, who_says_home());
 	if (r == 0)
 		r = add(l, "config file", file,
-			access(file, F_OK) == 0 ? "home" : "home; there is none");
-	for (size_t i = 1; i < ARRAY_SIZE(variables) && r == 0; i++) {
-		const char *value = getenv(variables[i]);
+			named && *named		  ? "MSB_CONFIG_PATH"
+			: access(file, F_OK) == 0 ? "home"
+						  : "home; there is none");
+	for (const struct cli_fact *v = cli_variables; v->name && r == 0; v++) {
+		const char *value = getenv(v->name);
 
-		if (value)
-			r = add(l, variables[i], value, "environment");
+		if (value && !str_eq(v->name, "MSB_HOME") && !str_eq(v->name, "MSB_CONFIG_PATH"))
+			r = add(l, v->name, value, "environment");
 	}
 	for (size_t i = 0; i < nfields && r == 0; i++)
 		r = add_field(l, m, &fields[i]);
-	return r;
+	return r < 0 ? r : add_others(l, file);
 }
 
 static int print_json(const struct values *l)

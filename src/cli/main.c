@@ -114,6 +114,7 @@ static void print_options(const char *title, const struct opt *opts, size_t n)
 static void print_verbs(const struct verb *const *list, size_t n)
 {
 	const char *group = NULL;
+	char names[32];
 
 	for (size_t i = 0; i < n; i++) {
 		if (list[i]->hidden)
@@ -122,14 +123,16 @@ static void print_verbs(const struct verb *const *list, size_t n)
 			group = list[i]->group;
 			printf("\n%s%s:%s\n", cli_bold(stdout), group, cli_reset(stdout));
 		}
-		printf("  %-14s%s\n", list[i]->name, list[i]->summary);
+		snprintf(names, sizeof(names), "%s%s%s", list[i]->name, list[i]->alias ? ", " : "",
+			 list[i]->alias ? list[i]->alias : "");
+		printf("  %-14s%s\n", names, list[i]->summary);
 	}
 }
 
 /* Commands in a column, what there is to know about them in another. */
-static void print_examples(const char *text)
+static void print_examples(const char *title, const char *text)
 {
-	printf("\n%sExamples:%s\n", cli_bold(stdout), cli_reset(stdout));
+	printf("\n%s%s:%s\n", cli_bold(stdout), title, cli_reset(stdout));
 	for (const char *p = text, *end; *p; p = end + (*end == '\n')) {
 		const char *note = strstr(p, "  #");
 
@@ -156,22 +159,57 @@ static void help_verb(const struct cli *cli, const struct verb *v)
 			printf("  %-14s%s\n", v->subs[i].name, v->subs[i].summary);
 	}
 	if (v->examples)
-		print_examples(v->examples);
+		print_examples("Examples", v->examples);
 	print_options("Options", v->opts, v->nopts);
 	if (v->shared)
 		print_options(v->nopts ? "More options" : "Options", v->shared->opts, v->shared->n);
 	print_options("Global options", globals, ARRAY_SIZE(globals));
 }
 
+const struct cli_fact cli_exit_codes[] = {
+	{"0", "It is done."},
+	{"1", "It failed, or did for one of several names."},
+	{"2", "The words were wrong."},
+	{"124", "`run`, `exec`: the command took longer than --timeout."},
+	{"125", "`run`, `exec`: the sandbox failed, or msb did, and not the command."},
+	{"126, 127", "`run`, `exec`: the command cannot be executed, or is not there."},
+	{"128+N", "`run`, `exec`: signal N ended the command."},
+	{NULL, NULL},
+};
+
+const struct cli_fact cli_variables[] = {
+	{"MSB_HOME", "Where images and sandboxes are kept [$XDG_DATA_HOME/microsandbox, or "
+		     "~/.local/share/microsandbox]."},
+	{"MSB_CONFIG_PATH", "The configuration for all sandboxes [$MSB_HOME/config.json]."},
+	{"MSB_LIBDIR", "Where msb-vm, the guest's kernel and its agent are."},
+	{"MSB_QEMU", "The QEMU of the qemu engine."},
+	{"NO_COLOR", "If it is set, no colours."},
+	{NULL, NULL},
+};
+
+static const char first_steps[] =
+	"msb run alpine -- uname -a  # a command in a machine of its own\n"
+	"msb create --name box -p 8080:80 debian  # one that stays, with a port of ours\n"
+	"msb cp ./app box:/srv  # files into it\n"
+	"msb exec box -- ls -l /srv  # commands in it; msb shell box: a shell\n"
+	"msb run -d -n web -p 8081:80 nginx  # a command in the background\n"
+	"msb logs -f web  # what it prints\n"
+	"msb ps  # what runs\n"
+	"msb stop box && msb rm box";
+
 static void help_all(void)
 {
 	printf("Run anything in a virtual machine of its own, made from an OCI image\n\n"
 	       "%sUsage:%s msb [OPTIONS] COMMAND\n",
 	       cli_bold(stdout), cli_reset(stdout));
+	print_examples("First steps", first_steps);
 	print_verbs(cli_verbs, ARRAY_SIZE(cli_verbs));
 	print_options("Options", globals, ARRAY_SIZE(globals));
 	print_options("Version", version_opt, ARRAY_SIZE(version_opt));
-	printf("\n`msb COMMAND --help` says more about a command.\n");
+	printf("\n%sExit codes:%s\n", cli_bold(stdout), cli_reset(stdout));
+	for (const struct cli_fact *f = cli_exit_codes; f->name; f++)
+		printf("  %-14s%s\n", f->name, f->what);
+	printf("\n`msb COMMAND --help` says more about a command, `man msb` about all.\n");
 }
 
 static void tree_opts(const struct opt *o, size_t n, unsigned depth)

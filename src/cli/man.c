@@ -176,29 +176,18 @@ static void page_verb(const char *page, const struct verb *parent, const struct 
 	puts(v->shared ? "\\fBmsb\\fR(1), \\fBmsb\\-sandbox\\fR(5)" : "\\fBmsb\\fR(1)");
 }
 
+static void facts(const struct cli_fact *f)
+{
+	for (; f->name; f++) {
+		fputs(".TP\n\\fB", stdout);
+		text(f->name);
+		puts("\\fR");
+		line(f->what);
+	}
+}
+
 static void page_msb(void)
 {
-	static const struct {
-		const char *code, *what;
-	} codes[] = {
-		{"0", "It is done."},
-		{"1", "It failed, or did for one of several names."},
-		{"2", "The words were wrong."},
-		{"124", "`run`, `exec`: the command took longer than --timeout."},
-		{"125", "`run`, `exec`: the sandbox failed, or msb did, and not the command."},
-		{"126, 127", "`run`, `exec`: the command cannot be executed, or is not there."},
-		{"128+N", "`run`, `exec`: signal N ended the command."},
-	};
-	static const struct {
-		const char *name, *what;
-	} variables[] = {
-		{"MSB_HOME", "Where images and sandboxes are kept [$XDG_DATA_HOME/microsandbox, or "
-			     "~/.local/share/microsandbox]."},
-		{"MSB_LIBDIR", "Where msb-vm, the guest's kernel and its agent are."},
-		{"MSB_QEMU", "The QEMU of the qemu engine."},
-		{"NO_COLOR", "If it is set, no colours."},
-	};
-
 	head("msb", 1, "run anything in a virtual machine of its own");
 	section("SYNOPSIS");
 	puts("\\fBmsb\\fR [OPTIONS] COMMAND");
@@ -210,15 +199,9 @@ static void page_msb(void)
 	options("OPTIONS", cli_globals.opts, cli_globals.n);
 	section("EXIT CODES");
 	line("Any other code of `run` and `exec` is the command's own.");
-	for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
-		printf(".TP\n\\fB%s\\fR\n", codes[i].code);
-		line(codes[i].what);
-	}
+	facts(cli_exit_codes);
 	section("ENVIRONMENT");
-	for (size_t i = 0; i < ARRAY_SIZE(variables); i++) {
-		printf(".TP\n\\fB%s\\fR\n", variables[i].name);
-		line(variables[i].what);
-	}
+	facts(cli_variables);
 	section("SEE ALSO");
 	puts("\\fBmsb\\-run\\fR(1) and the other commands, \\fBmsb\\-sandbox\\fR(5)");
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/install.h"
 #include "base/str.h"
 #include "sandbox/sandbox.h"
 #include "config/global.h"
@@ -43,11 +44,11 @@ static int finish(void *target, struct err *err)
 {
 	struct spec_args *a = target;
 	cleanup_free char *home = store_default_home(err);
-	cleanup_free char *global = home ? str_fmt("%s/config.json", home) : NULL;
+	cleanup_free char *global = home ? install_config(home, err) : NULL;
 	int r;
 
-	if (!home || !global)
-		return home ? err_set(err, ENOMEM, "out of memory") : -ERR_USAGE;
+	if (!global)
+		return -ERR_USAGE;
 	r = conf_load_global(global, &a->model, err);
 	for (size_t i = 0; i < a->nfiles && r == 0; i++)
 		r = conf_load(a->files[i].scope, a->files[i].path, &a->model, err);

@@ -47,6 +47,9 @@ static int take_defaults(const struct conf_file *f, struct conf_node *map, struc
 				  "sandbox_defaults: an object is expected, not %s",
 				  conf_what(map));
 	for (struct conf_node *c = map->first; c; c = c->next) {
+		if (str_eq(c->key, "oci"))
+			return conf_error(err, f->name, c->name,
+					  "sandbox_defaults.oci: say sandbox_defaults.root_disk");
 		/* The peer's name for it. */
 		if (str_eq(c->key, "memory_mib") && !conf_get(map, "memory"))
 			c->key[strlen("memory")] = '\0';

@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/install.h"
 #include "base/io.h"
 #include "base/str.h"
 #include "image/image.h"
@@ -127,13 +128,13 @@ int image_limits_parse(const char *text, size_t n, struct image_limits *l, struc
 int image_limits_of(const struct store *s, const struct image_limits *given,
 		    struct image_limits *ret, struct err *err)
 {
-	cleanup_free char *path = str_fmt("%s/config.json", store_home(s));
+	cleanup_free char *path = install_config(store_home(s), err);
 	cleanup_buf struct buf b = BUF_INIT;
 	struct image_limits l = {0};
 	int r = 0;
 
 	if (!path)
-		return err_set(err, ENOMEM, "out of memory");
+		return err && err->code ? -err->code : -EACCES;
 	if (given) {
 		l = *given;
 	} else {

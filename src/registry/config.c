@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/install.h"
 #include "base/io.h"
 #include "registry/http.h"
 #include "registry/json.h"
@@ -213,12 +214,12 @@ int registries_config_parse(const char *json, size_t n, struct registries_config
 
 int registries_config_read(const char *home, struct registries_config *ret, struct err *err)
 {
-	cleanup_free char *path = str_fmt("%s/config.json", home);
+	cleanup_free char *path = install_config(home, err);
 	cleanup_buf struct buf b = BUF_INIT;
 	int r;
 
 	if (!path)
-		return no_memory(err);
+		return -EACCES;
 	if (access(path, F_OK) < 0 && errno == ENOENT) {
 		*ret = (struct registries_config){0};
 		return 0;

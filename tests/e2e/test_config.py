@@ -63,6 +63,28 @@ scripts:
         self.assertEqual(got["rlimits"], [("core=0", b + ":3"), ("as=5", "command line")])
         self.assertRegex(self.ok(self.msb("config", "-c", "7")).text, r"(?m)^cpus +7 +command line$")
 
+    def test_the_file_for_all_sandboxes(self):
+        self.config_json('{"images": {"limits": {"file_bytes": 1048576}}, "sandbox_defaults": {"cpus": 2}}')
+        kept = os.path.join(self.home, "config.json")
+        got = self.effective()
+        self.assertEqual(got["home"], [(self.home, "MSB_HOME")])
+        self.assertEqual(got["config file"], [(kept, "home")])
+        self.assertEqual(got["images.limits.file_bytes"], [("1048576", kept + ":1")])
+        self.assertEqual(got["cpus"], [("2", kept + ":1")])
+        other = self.file("other.json", '{\n"sandbox_defaults": {"cpus": 3}}')
+        got = self.effective(env={"MSB_CONFIG_PATH": other, "NO_COLOR": "1"})
+        self.assertEqual(got["config file"], [(other, "MSB_CONFIG_PATH")])
+        self.assertEqual(got["cpus"], [("3", other + ":2")])
+        self.assertEqual(got["NO_COLOR"], [("1", "environment")])
+        self.assertNotIn("images.limits.file_bytes", got)
+        # One that is named must be there, whoever asks for it.
+        for words in (["config"], ["run", "busybox"], ["load", "-i", os.environ["MSB_TEST_BUSYBOX"]],
+                      ["pull", "localhost:1/x"]):
+            done = self.msb(*words, env={"MSB_CONFIG_PATH": self.path("none.json")})
+            self.assertNotEqual(done.code, 0, words)
+            self.assertIn("none.json", done.messages)
+            self.assertIn("MSB_CONFIG_PATH", done.messages)
+
     def test_refusals_have_a_place(self):
         path = self.file("bad.yaml", "image: busybox\nmemroy: 1G\n")
         for verb in ("run", "config"):

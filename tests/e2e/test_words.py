@@ -67,10 +67,10 @@ class Words(Case):
             own = 0
             for line in told.split("\nExamples:\n")[1].split("\n\n")[0].splitlines():
                 line = re.sub(r'eval "\$\((.*)\)"', r"\1", line.split("  #")[0])
-                lexer = shlex.shlex(line, posix=True, punctuation_chars="|")
+                lexer = shlex.shlex(line, posix=True, punctuation_chars="|&")
                 lexer.whitespace_split = True
                 # What a shell makes of it: commands of a pipe, and the words that are ours.
-                for _, part in itertools.groupby(lexer, lambda word: word == "|"):
+                for _, part in itertools.groupby(lexer, lambda word: word in ("|", "&&")):
                     words = list(part)
                     if "msb" not in words:
                         continue
