@@ -436,6 +436,7 @@ static void on_ready(void *arg, const struct msg_ready *ready)
 	const char *term = getenv("TERM");
 	struct err err = ERR_INIT;
 
+	cli_busy_end();
 	log_info("the guest is ready (agent %s, %.1f ms after its kernel started)",
 		 ready->agent_version, (double)ready->ready_time_ns / 1e6);
 	if (start.tty) {

@@ -54,8 +54,11 @@ static int wait_word(const struct keeper *k)
 int background_ready(const struct cli *cli, struct keeper *k, struct err *err)
 {
 	cleanup_buf struct buf logs = BUF_INIT;
-	int sig = wait_word(k), r;
+	int sig, r;
 
+	cli_busy(false, "starting %s", k->sb ? sandbox_name(k->sb) : "the sandbox");
+	sig = wait_word(k);
+	cli_busy_end();
 	if (sig) {
 		keeper_done(k);
 		return EXIT_SIGNAL + sig;

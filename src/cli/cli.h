@@ -81,6 +81,13 @@ void cli_put_clean(FILE *f, const char *s);
 /* cli_error() and an exit code to return. */
 int cli_fail(const struct err *err, int code);
 
+/*
+ * Say on a terminal what is being waited for, once that has taken half a second, until the end or
+ * the next error or warning. Main thread only.
+ */
+void cli_busy(bool quiet, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void cli_busy_end(void);
+
 /* ANSI sequences, or "" when @f is no terminal or NO_COLOR is set. */
 const char *cli_bold(FILE *f);
 const char *cli_dim(FILE *f);
@@ -93,7 +100,7 @@ int cli_finish(void);
 
 /*
  * A table on stdout: rows of @columns cells, the first row being the headings; @cells belongs to
- * the caller.
+ * the caller. On a terminal that is too narrow the longest cells are cut.
  */
 void cli_table(const char *const *cells, size_t columns, size_t rows);
 

@@ -243,8 +243,11 @@ static int drain_one(struct store *s, const char *name, const struct control_arg
 static int drained_one(struct store *s, const char *name, const struct control_args *a,
 		       struct err *err)
 {
-	int r = sandbox_wait_end(s, name, -1, err);
+	int r;
 
+	cli_busy(a->which.quiet, "waiting for what runs in %s", name);
+	r = sandbox_wait_end(s, name, -1, err);
+	cli_busy_end();
 	if (r == 0)
 		say(a, name);
 	return r;

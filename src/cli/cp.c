@@ -124,7 +124,9 @@ static int copy(struct cli *cli, int argc, char **argv)
 	stop = c.stop = stop_fd(&c, &err);
 	if (stop < -1)
 		return cli_fail(&err, EXIT_FAILURE);
+	cli_busy(a.quiet, "copying %s", words.words[0]);
 	r = copy_run(&c, notes, sizeof(notes), &err);
+	cli_busy_end();
 	if (notes[0] && !a.quiet)
 		cli_warn("%s", notes);
 	if (r < 0) {

@@ -43,7 +43,9 @@ static int create(struct cli *cli, int argc, char **argv)
 	if (r == 0) {
 		attach_block_signals();
 		sandbox_dir_heal(store, false);
+		cli_busy(a.quiet, "preparing %s", words.words[0]);
 		r = sandbox_open_how(&sb, store, &a.model.spec, words.words[0], &how, &err);
+		cli_busy_end();
 	}
 	if (r == 0 && !(name = strdup(sandbox_name(sb)))) {
 		sandbox_free(sb);

@@ -548,8 +548,10 @@ static int prune(struct cli *cli, int argc, char **argv)
 		r = ask_prune(store, &a, &err);
 	if (r == 0 && !a.yes)
 		return EXIT_FAILURE;
+	cli_busy(a.quiet, "removing what nothing needs");
 	if (r >= 0)
 		r = image_prune(store, a.all, false, &gone, &err);
+	cli_busy_end();
 	if (r < 0)
 		return cli_fail(&err, r == -ERR_USAGE ? EXIT_USAGE : EXIT_FAILURE);
 	if (a.json) {

@@ -112,7 +112,9 @@ static int stop_all(struct store *store, struct strv *names, const struct life_a
 
 		if (r < 0)
 			continue;
+		cli_busy(a->which.quiet, "stopping %s", names->v[i]);
 		r = sandbox_stop_finish(store, &st[i], (int)a->timeout_ms, &err);
+		cli_busy_end();
 		if (r == -ETIMEDOUT)
 			cli_warn("%s", err.msg);
 		else if (r < 0)
@@ -177,13 +179,16 @@ static int rm(struct cli *cli, int argc, char **argv)
 	cleanup_store struct store *store = NULL;
 	cleanup_strv struct strv names = {0};
 	struct err err = ERR_INIT;
-	int code, failed = 0;
+	int code, failed = 0, r;
 
 	if (begin(cli, &a, argc, argv, SELECT_ANY, &store, &names, &code))
 		return code;
 	for (size_t i = 0; i < names.n; i++) {
 		err_clear(&err);
-		if (sandbox_remove(store, names.v[i], a.force, &err) < 0)
+		cli_busy(a.which.quiet, "removing %s", names.v[i]);
+		r = sandbox_remove(store, names.v[i], a.force, &err);
+		cli_busy_end();
+		if (r < 0)
 			failed = cli_fail(&err, EXIT_FAILURE);
 		else if (!a.which.quiet)
 			puts(names.v[i]);

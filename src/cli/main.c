@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "cli/cli.h"
 #include "cli/spec_opts.h"
+#include "cli/term.h"
 
 #ifndef MSB_VERSION
 #define MSB_VERSION "unknown"
@@ -352,6 +353,16 @@ static void fill_descriptors(void)
 	}
 }
 
+static void fit_help(void)
+{
+	uint16_t rows, columns;
+
+	if (!isatty(STDOUT_FILENO))
+		return;
+	term_size(STDOUT_FILENO, &rows, &columns);
+	opt_help_width(columns);
+}
+
 int main(int argc, char **argv)
 {
 	struct cli cli = {.level = LOG_OFF};
@@ -364,6 +375,7 @@ int main(int argc, char **argv)
 	struct err err = ERR_INIT;
 
 	fill_descriptors();
+	fit_help();
 	spec_opts_init();
 	if (opt_parse(tables, ARRAY_SIZE(tables), 0, argc - 1, argv + 1, &words, &err) < 0) {
 		err_hint(&err, "`msb --help` lists commands and options");

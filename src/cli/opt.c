@@ -10,7 +10,13 @@
 #include "base/str.h"
 
 /* Where the help's second column starts; longer options get a line of their own. */
-enum { HELP_COLUMN = 34, HELP_WIDTH = 96 };
+enum { HELP_COLUMN = 34, HELP_LEAST = HELP_COLUMN + 30 };
+static size_t help_width = 96;
+
+void opt_help_width(size_t columns)
+{
+	help_width = MAX(MIN(columns, help_width), (size_t)HELP_LEAST);
+}
 
 struct parser {
 	const struct opt_table *tables;
@@ -177,7 +183,7 @@ static void wrap(struct buf *b, const char *text, size_t at)
 	while (*text) {
 		size_t n = strcspn(text, " "), wide = width(text, n);
 
-		if (column > HELP_COLUMN && column + wide >= HELP_WIDTH) {
+		if (column > HELP_COLUMN && column + wide >= help_width) {
 			buf_addf(b, "\n%*s", HELP_COLUMN, "");
 			column = HELP_COLUMN;
 		} else if (column > HELP_COLUMN) {

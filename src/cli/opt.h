@@ -70,6 +70,8 @@ struct opt_group {
 bool opt_next_group(const struct opt *opts, size_t n, struct opt_group *group);
 bool opt_in_group(const struct opt *o, const struct opt_group *group);
 
+/* Help is not wider than this; 96 columns if nothing is said. */
+void opt_help_width(size_t columns);
 /* Append one aligned line (or more) per option. */
 void opt_help(const struct opt *opts, size_t n, struct buf *b);
 

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "cli/cli.h"
+#include "cli/term.h"
 
 static const char *colour(FILE *f, const char *sequence)
 {
@@ -58,6 +59,7 @@ void cli_put_clean(FILE *f, const char *s)
 
 void cli_error(const struct err *err)
 {
+	cli_busy_end();
 	fflush(stdout);
 	fprintf(stderr, "%serror:%s ", cli_red(stderr), cli_reset(stderr));
 	cli_put_clean(stderr, err->msg[0] ? err->msg : err_name(err->code));
@@ -77,6 +79,7 @@ void cli_warn(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	cli_busy_end();
 	fflush(stdout);
 	fprintf(stderr, "%swarning:%s ", cli_yellow(stderr), cli_reset(stderr));
 	cli_put_clean(stderr, text);
@@ -93,6 +96,7 @@ int cli_finish(void)
 {
 	struct err err = ERR_INIT;
 
+	cli_busy_end();
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return EXIT_SUCCESS;
 	err_errno(&err, "cannot write the output");
@@ -109,6 +113,48 @@ static size_t width(const char *s)
 	return n;
 }
 
+enum {
+	TABLE_GAP = 3,
+	TABLE_LEAST = 4, /* a column is made no narrower */
+};
+
+/* Take from the widest columns what the terminal has not. */
+static void fit(size_t *widths, size_t columns)
+{
+	uint16_t height, room;
+	size_t sum = TABLE_GAP * (columns - 1);
+
+	term_size(STDOUT_FILENO, &height, &room);
+	for (size_t c = 0; c < columns; c++)
+		sum += widths[c];
+	for (; sum > room; sum--) {
+		size_t widest = 0;
+
+		for (size_t c = 1; c < columns; c++)
+			widest = widths[c] > widths[widest] ? c : widest;
+		if (widths[widest] <= TABLE_LEAST)
+			return;
+		widths[widest]--;
+	}
+}
+
+/* At most @columns of @s, the last one saying that there is more; returns how many. */
+static size_t put_cell(const char *s, size_t columns)
+{
+	size_t all = width(s), n = 0;
+
+	if (all <= columns) {
+		fputs(s, stdout);
+		return all;
+	}
+	for (; *s && (n < columns - 1 || ((unsigned char)*s & 0xc0) == 0x80); s++) {
+		n += ((unsigned char)s[1] & 0xc0) != 0x80;
+		putchar(*s);
+	}
+	fputs("…", stdout);
+	return columns;
+}
+
 void cli_table(const char *const *cells, size_t columns, size_t rows)
 {
 	cleanup_free size_t *widths = calloc(columns, sizeof(*widths));
@@ -117,15 +163,17 @@ void cli_table(const char *const *cells, size_t columns, size_t rows)
 		return;
 	for (size_t i = 0; i < columns * rows; i++)
 		widths[i % columns] = MAX(widths[i % columns], width(cells[i]));
+	/* What goes to a program is whole. */
+	if (isatty(STDOUT_FILENO))
+		fit(widths, columns);
 	for (size_t r = 0; r < rows; r++) {
 		if (r == 0)
 			fputs(cli_bold(stdout), stdout);
 		for (size_t c = 0; c < columns; c++) {
-			const char *cell = cells[r * columns + c];
+			size_t used = put_cell(cells[r * columns + c], widths[c]);
 
-			fputs(cell, stdout);
 			if (c + 1 < columns)
-				printf("%*s", (int)(widths[c] - width(cell) + 3), "");
+				printf("%*s", (int)(widths[c] - used + TABLE_GAP), "");
 		}
 		if (r == 0)
 			fputs(cli_reset(stdout), stdout);

@@ -139,7 +139,11 @@ static int run_detached(const struct cli *cli, struct store *store, struct run_a
 	cleanup_free char *name = NULL;
 	struct sandbox *sb = NULL;
 	struct err err = ERR_INIT;
-	int r = sandbox_open_how(&sb, store, &a->with.model.spec, words->words[0], &how, &err);
+	int r;
+
+	cli_busy(a->with.quiet, "preparing %s", words->words[0]);
+	r = sandbox_open_how(&sb, store, &a->with.model.spec, words->words[0], &how, &err);
+	cli_busy_end();
 
 	if (r == -EBUSY)
 		err_hint(&err, "`msb exec -d` runs a command in it");
@@ -215,7 +219,9 @@ static int run_in(const struct cli *cli, struct store *store, struct run_args *a
 	int r;
 
 	for (;;) {
+		cli_busy(a->with.quiet, "preparing %s", image);
 		r = sandbox_open_how(&sb, store, &a->with.model.spec, image, &how, err);
+		cli_busy_end();
 		if (r != -EBUSY || !name)
 			break;
 		attach.name = name;
@@ -245,7 +251,10 @@ static int run_in(const struct cli *cli, struct store *store, struct run_args *a
 			sandbox_note(sb);
 			sandbox_dir_heal(store, false);
 			attach.sb = sb;
+			/* Until the guest is ready. */
+			cli_busy(a->with.quiet, "starting %s", image);
 			r = attach_run(&attach, died, err);
+			cli_busy_end();
 		}
 		if (r < 0)
 			show_logs(cli, sb);

@@ -132,7 +132,7 @@ static void help(void **state)
 	assert_non_null(strstr(text, "  -t, --text TEXT"));
 	assert_non_null(strstr(text, "      --format json|table"));
 	for (char *l = strtok_r(text, "\n", &save); l; l = strtok_r(NULL, "\n", &save))
-		assert_true(strlen(l) <= HELP_WIDTH);
+		assert_true(strlen(l) <= help_width);
 	buf_done(&b);
 }
 

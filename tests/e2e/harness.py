@@ -339,13 +339,13 @@ class Case(unittest.TestCase):
 class Terminal:
     """msb on a pseudo-terminal."""
 
-    def __init__(self, case, *args, rows=24, columns=80):
+    def __init__(self, case, *args, rows=24, columns=80, env=None):
         self.master, self.slave = pty.openpty()
         self.resize(rows, columns)
         self.modes = self.stty()
         self.seen = b""
         # A session of its own whose controlling terminal this is, as under a shell.
-        self.child = case.start(*args, stdin=self.slave, stdout=self.slave, stderr=self.slave,
+        self.child = case.start(*args, stdin=self.slave, stdout=self.slave, stderr=self.slave, env=env,
                                 preexec_fn=self.take_terminal)
         case.addCleanup(self.close)
 
@@ -381,6 +381,11 @@ class Terminal:
             self.seen += os.read(self.master, 65536)
         before, self.seen = self.seen.split(text, 1)
         return before
+
+    def drain(self):
+        """What is there to be read."""
+        while select.select([self.master], [], [], 0)[0]:
+            self.seen += os.read(self.master, 65536)
 
     def wait(self, seconds=PATIENCE):
         """The exit code; output goes on being read so that nobody blocks on it."""
