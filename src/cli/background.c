@@ -56,7 +56,7 @@ int background_ready(const struct cli *cli, struct keeper *k, struct err *err)
 	cleanup_buf struct buf logs = BUF_INIT;
 	int sig, r;
 
-	cli_busy(false, "starting %s", k->sb ? sandbox_name(k->sb) : "the sandbox");
+	cli_busy(cli->quiet, "starting %s", k->sb ? sandbox_name(k->sb) : "the sandbox");
 	sig = wait_word(k);
 	cli_busy_end();
 	if (sig) {

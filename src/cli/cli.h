@@ -59,6 +59,7 @@ struct verb {
 struct cli {
 	enum log_level level; /* LOG_OFF: nothing was asked for */
 	bool help, tree, version;
+	bool quiet;		 /* the verb's -q, for what shows progress on its behalf */
 	const struct verb *verb; /* the one that runs */
 	const char *parent;	 /* "image" for `image ls`; NULL for others */
 };

@@ -33,6 +33,7 @@ static int create(struct cli *cli, int argc, char **argv)
 	};
 	const bool unnamed = !a.model.spec.name;
 
+	cli->quiet = a.quiet;
 	r = spec_args_operands(&a, &words, &err);
 	if (r == 0)
 		r = spec_args_level(&a, cli, &err);

@@ -251,6 +251,7 @@ static int exec(struct cli *cli, int argc, char **argv)
 		err_hint(&err, "usage: msb %s %s", cli->verb->name, cli->verb->args);
 	if (r == 0)
 		r = sandbox_spec_check(&a.wishes, &err);
+	cli->quiet = a.quiet;
 	if (r == 0)
 		r = store_open(&store, NULL, &err);
 	attach_block_signals();

@@ -57,6 +57,7 @@ static int begin(struct cli *cli, struct life_args *a, int argc, char **argv, en
 
 	if (cli_parse_operands(cli, a, argc, argv, 0, SIZE_MAX, &words, code))
 		return 1;
+	cli->quiet = a->which.quiet;
 	r = store_open(store, NULL, &err);
 	if (r == 0) {
 		sandbox_dir_heal(*store, true);

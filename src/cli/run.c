@@ -281,6 +281,7 @@ static int run(struct cli *cli, int argc, char **argv)
 		spec_args_done(&a.with);
 		return code;
 	}
+	cli->quiet = a.with.quiet;
 	r = spec_args_operands(&a.with, &words, &err);
 	if (r == 0 && a.tty && a.no_tty)
 		r = err_set(&err, ERR_USAGE, "--tty and --no-tty exclude each other");

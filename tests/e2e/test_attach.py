@@ -267,7 +267,7 @@ class Run(Case):
 
     def test_every_byte_arrives(self):
         self.own_home()
-        t = Terminal(self, "run", "busybox", "--", "sh", "-c", "seq 200000; exit 5")
+        t = Terminal(self, "run", "-q", "busybox", "--", "sh", "-c", "seq 200000; exit 5")
         self.assertEqual(t.wait(), 5)
         while b"\n200000\r" not in t.seen:
             t.seen += os.read(t.master, 65536)

@@ -121,7 +121,7 @@ class Restored(Case):
     def test_ctrl_c_while_it_starts(self):
         self.own_home()
         t = Terminal(self, "run", "--engine", "qemu", "busybox", "--", "sleep", "1000")
-        t.expect("starting busybox".encode())
+        t.expect(b"starting ")
         t.write(b"\x03")
         self.assertIn(t.wait(), (130, -signal.SIGINT))
         self.assertEqual(t.stty(), t.modes)
