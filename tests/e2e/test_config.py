@@ -130,6 +130,7 @@ scripts:
                 yield from said(value)
         # Entries of patches and scripts; and what is about the command, not the sandbox.
         others = {"--" + o for o in ("copy", "copy-file", "copy-dir", "mkdir", "rm", "script", "script-path", "name",
-                                     "quiet", "replace", "replace-with-timeout", "no-net")}
+                                     "quiet", "replace", "replace-with-timeout", "no-net", "no-dns-rebind-protection",
+                                     "dns-query-timeout-ms")}
         left = options - set(said(json.loads(self.ok(self.msb("schema")).out))) - others
         self.assertEqual({o for o in left if not o.endswith("conf")}, set(), "cannot be said in a file")
