@@ -33,7 +33,7 @@ struct vhost_user *vhost_user_free(struct vhost_user *vu);
 /* Has the front-end set up memory and started a queue? */
 bool vhost_user_running(const struct vhost_user *vu);
 
-/* How much of the memory it shares is there; 0 before it shares any. */
+/* How much of the memory it shares is there, swapped out or not; 0 before it shares any. */
 uint64_t vhost_user_resident(const struct vhost_user *vu);
 
 #endif

@@ -49,6 +49,7 @@ struct fixture {
 	atomic_int ended; /* 1 + the error's code */
 	unsigned fds_before;
 	bool is_running;
+	uint64_t resident;
 };
 
 static unsigned open_fds(void)
@@ -305,6 +306,36 @@ static int64_t read_sector(struct fixture *f)
 	*(struct virtio_blk_outhdr *)drv_at(&f->d, 0x100000) = (struct virtio_blk_outhdr){0};
 	drvq_add(&f->q, b, 3);
 	return drvq_finish(&f->q);
+}
+
+static void resident_on_transport(void *arg)
+{
+	struct fixture *f = arg;
+
+	f->resident = vhost_user_resident(f->vu);
+}
+
+static uint64_t resident(struct fixture *f)
+{
+	loop_call(f->transport.loop, resident_on_transport, f);
+	return f->resident;
+}
+
+/* Two regions of one file are one file; what is behind the guest's memory comes and goes with it.
+ */
+static void memory_that_is_there_is_counted_once(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t before;
+
+	assert_int_equal(resident(f), 0);
+	negotiate(f, 4);
+	before = resident(f);
+	assert_true(before < DRV_LOW / 2);
+	memset(drv_at(&f->d, DRV_HIGH_AT), 1, DRV_HIGH);
+	assert_int_equal(resident(f), before + DRV_HIGH);
+	assert_int_equal(madvise(drv_at(&f->d, DRV_HIGH_AT), DRV_HIGH, MADV_REMOVE), 0);
+	assert_int_equal(resident(f), before);
 }
 
 static void requests_flow_and_memory_can_change(void **state)
@@ -670,6 +701,7 @@ static void a_broken_ring_is_not_served_until_features_are_set_again(void **stat
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		WITH(memory_that_is_there_is_counted_once),
 		WITH(requests_flow_and_memory_can_change),
 		WITH(configuration_is_read_within_bounds),
 		WITH(changes_of_the_configuration_are_told),
