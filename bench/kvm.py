@@ -26,6 +26,47 @@ KVM_MACHINE = [QEMU, "-M", "microvm,acpi=off,pic=off,pit=off,rtc=off", "-accel",
                "-global", "virtio-mmio.force-legacy=false", "-kernel", VMLINUX]
 QUIET = "console=ttyS0 quiet no_timer_check panic=-1 reboot=t"
 # Comes up and asks for a reset, with which the machine ends.
+# What a guest does with the server of netload on the machine's loopback, which its gateway stands for.
+TALK = r"""
+import select, socket, struct, sys, time
+port, ms, count = (int(x) for x in sys.argv[1:])
+route = next(l.split() for l in open("/proc/net/route") if l.split()[1] == "00000000")
+host = socket.inet_ntoa(struct.pack("<I", int(route[2], 16)))
+now, block = time.monotonic, bytearray(1 << 18)
+def dial():
+    s = socket.create_connection((host, port), timeout=120)
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return s
+def exchange(s):
+    s.sendall(b"r" + bytes(63))
+    n = 0
+    while n < 64:
+        n += len(s.recv(64))
+def once():
+    s = dial()
+    exchange(s)
+    s.close()
+t = now()
+once()
+first = now() - t
+t = now()
+for i in range(count):
+    once()
+each = (now() - t) / count
+s = dial()
+t, n = now(), 0
+s.sendall(b"d")
+while now() - t < ms / 1000:
+    n += s.recv_into(block)
+down = n / (now() - t)
+s.close()
+s = dial()
+s.sendall(b"u" + struct.pack("I", ms))
+while not select.select([s], [], [], 0)[0]:
+    s.send(block)
+up = struct.unpack("Q", s.recv(8))[0] / (ms / 1000)
+print("net", first, each, down, up)
+"""
 INIT = r"""
 #include <sys/reboot.h>
 #include <unistd.h>
@@ -89,6 +130,42 @@ class KvmBench(bench.Bench):
             call("stop", "-q", "box")
         finally:
             self.msb("rm", "-q", "-f", "box")
+
+    def net(self):
+        """A guest's network to a server of the machine it runs on, against the peer's"""
+        peer = self.ready_peer()
+        load = self.work + "/netload"
+        subprocess.run(["cc", "-O2", "-pthread", "-o", load, os.path.join(bench.ROOT, "bench", "netload.c")], check=True)
+        # Who has no route to anywhere gives the guest no network.
+        if not subprocess.run(["ip", "route", "show", "default"], stdout=subprocess.PIPE).stdout:
+            for words in ("link set lo up", "addr add 10.9.9.1/24 dev lo", "route add default dev lo"):
+                subprocess.run(["ip"] + words.split(), check=False)
+        server = subprocess.Popen([load, "serve"], stdout=subprocess.PIPE, text=True)
+        port = server.stdout.readline().strip()
+        argv = ["python", "--", "python3", "-c", TALK, port, os.environ.get("BENCH_MS", "3000"), "30"]
+        sides = {
+            "ours": lambda: self.msb("run", "-q", "--engine", "kvm", "--net", "host", *argv).stdout,
+            "the peer's": lambda: subprocess.run([peer, "run", "-q", "--no-tty", "--pull", "never", "--net", "host", *argv],
+                                                 env=self.peer_env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                                 stderr=subprocess.STDOUT, timeout=600).stdout,
+        }
+        got = {side: [] for side in sides}
+        try:
+            for _ in range(self.runs):
+                for side, run in sides.items():
+                    out = run().decode(errors="replace")
+                    said = re.search(r"^net (.*)$", out, re.M)
+                    assert said, f"{side}: {out[-500:]}"
+                    got[side].append([float(x) for x in said.group(1).split()])
+        finally:
+            server.kill()
+            server.wait()
+        ours, theirs = ([statistics.median(r) for r in zip(*got[side])] for side in sides)
+        self.head("", *sides, "ours is better by")
+        self.row("first connection with an exchange, ms", f"{ours[0] * 1e3:.1f}", f"{theirs[0] * 1e3:.1f}", f"{theirs[0] / ours[0]:.2f}")
+        self.row("connections with an exchange, per s", f"{1 / ours[1]:.1f}", f"{1 / theirs[1]:.1f}", f"{theirs[1] / ours[1]:.2f}")
+        self.row("bulk to the guest, MB/s", f"{ours[2] / 1e6:.1f}", f"{theirs[2] / 1e6:.1f}", f"{ours[2] / theirs[2]:.2f}")
+        self.row("bulk from the guest, MB/s", f"{ours[3] / 1e6:.1f}", f"{theirs[3] / 1e6:.1f}", f"{ours[3] / theirs[3]:.2f}")
 
     def qemu_run(self):
         """The same against QEMU microvm with -accel kvm, our kernel and the same files on ext4"""
@@ -195,7 +272,7 @@ def memory_of(pid):
     return own, sum(v["Rss"] for v in guest) - own, sum(v["Private_Clean"] + v["Private_Dirty"] for v in rest)
 
 
-PARTS = ["peer_run", "peer_exec", "qemu_run", "bare", "idle", "fifty"]
+PARTS = ["peer_run", "peer_exec", "net", "qemu_run", "bare", "idle", "fifty"]
 
 if __name__ == "__main__":
     sys.exit(bench.main(KvmBench, PARTS, __doc__))

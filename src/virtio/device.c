@@ -507,6 +507,9 @@ bool virtio_queue_serve(struct virtio_queue *q, struct iovec iov[VIRTQUEUE_CHAIN
 			virtio_queue_broken(q, wrong);
 			return false;
 		}
+		/* What was served may have broken another queue: then nothing happens any more. */
+		if (virtio_device_broken(q->dev))
+			return false;
 		moved += (uint64_t)c.read_len + c.write_len;
 		virtqueue_push(&q->vq, c.head, written);
 		if (++done % NOTIFY_EVERY == 0)

@@ -25,6 +25,7 @@
 #include "machine/kvm/vm.h"
 #include "machine/machine.h"
 #include "machine/memory_plan.h"
+#include "machine/net.h"
 #include "test.h"
 #include "villain/cases.h"
 #include "virtio/balloon.h"
@@ -203,6 +204,20 @@ static void add_vsock(struct world *w)
 		w->host_end[i] = -1;
 	assert_int_equal(vsock_device_new(&options, &dev, NULL), 0);
 	assert_int_equal(vsock_listen(dev, VILLAIN_PORT, on_accept, w), 0);
+	add(w, dev);
+}
+
+/* What its gateway stands for is all that the guest may reach. */
+static void add_net(struct world *w)
+{
+	static char profiles[] = "host";
+	struct strv published = {0};
+	struct machine_net *net;
+	struct virtio_device *dev;
+
+	w->config.net.profiles = profiles;
+	assert_int_equal(machine_net_new(&w->config, &dev, &net, &published, NULL), 0);
+	strv_done(&published);
 	add(w, dev);
 }
 
@@ -398,6 +413,7 @@ static void world_init(struct world *w, const struct instance *i)
 	assert_int_equal(balloon_device_new(&dev, NULL), 0);
 	add(w, dev);
 	add_mem(w);
+	add_net(w);
 	/* A new device: here. */
 }
 
@@ -536,7 +552,7 @@ static void add_test(const struct row *row, enum villain_target target, const ch
 	static const char *const all[] = {
 		[MACHINE] = "machine", [EACH_DEVICE] = "registers", [EACH_QUEUE] = "queue",
 		[BLK] = "disks",       [VSOCK] = "sockets",	    [RNG] = "random",
-		[BALLOON] = "balloon", [MEMORY] = "memory",
+		[BALLOON] = "balloon", [MEMORY] = "memory",	    [NET] = "network",
 	};
 	struct instance *i = &instances[ntests];
 
@@ -575,6 +591,7 @@ int main(int argc, char **argv)
 		{RNG, ""},
 		{BALLOON, ""},
 		{MEMORY, ""},
+		{NET, ""},
 		{MACHINE, ""},
 	};
 

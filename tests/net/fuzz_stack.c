@@ -59,7 +59,65 @@ static void follow(uint8_t *f, size_t len, uint8_t how)
 		put32(f + l4 + 4, t->rcv_nxt);
 	if (how & 16)
 		put32(f + l4 + 8, how & 32 ? t->snd_max : t->snd_una);
-	f[l4 + 12] = TCP_HDR / 4 << 4;
+	/* The sum does not matter here; how long the options are is the input's to say. */
+	if (!(how & 4))
+		f[l4 + 12] = TCP_HDR / 4 << 4;
+}
+
+/* A part of a datagram of few numbers: they meet. */
+static void cut(uint8_t *f, size_t len, uint8_t how)
+{
+	uint8_t *ip = f + ETH_HDR, *part = ip + IP6_HDR;
+
+	if (len < ETH_HDR + IP6_HDR + FRAGMENT_HDR)
+		return;
+	if (how & 1) {
+		part[0] = ip[6] & 1 ? NET_UDP : ip[6];
+		ip[6] = NET_FRAGMENT;
+		put16(part + 2, (unsigned)(part[2] << 8 | part[3]) & (how & 4 ? 0xffff : 0x07f9));
+		put32(part + 4, how >> 3);
+		return;
+	}
+	if (how & 4)
+		ip[9] = NET_UDP;
+	put16(ip + 4, how >> 3);
+	ip[6] = (uint8_t)(ip[8] & (how & 2 ? 0x3f : 0x20));
+	ip[7] = ip[1];
+	put16(ip + 10, 0);
+	put16(ip + 10, (uint16_t)~sum_fold(sum_bytes(ip, IP4_HDR, 0)));
+}
+
+/* Somebody without an address asks for one; or for a router. */
+static void ask(uint8_t *f, size_t len, uint8_t how)
+{
+	static const uint8_t all4[] = {255, 255, 255, 255}, link[] = {0xfe, 0x80},
+			     servers[16] = {0xff, 2, [13] = 1, 0, 2};
+	static const uint8_t cookie[] = {0x63, 0x82, 0x53, 0x63};
+	const size_t l4 = ETH_HDR + (how & 1 ? IP6_HDR : IP4_HDR);
+	uint8_t *ip = f + ETH_HDR, *m = f + l4 + UDP_HDR;
+
+	if (len < l4 + UDP_HDR)
+		return;
+	if (how & 1) {
+		ip[6] = how & 2 ? NET_ICMP6 : NET_UDP;
+		memcpy(ip + 8, link, 2);
+		memcpy(ip + 24, servers, 16);
+	} else {
+		ip[9] = NET_UDP;
+		memset(ip + 12, 0, 4);
+		memcpy(ip + 16, all4, 4);
+		put16(ip + 10, 0);
+		put16(ip + 10, (uint16_t)~sum_fold(sum_bytes(ip, IP4_HDR, 0)));
+	}
+	put16(f + l4 + 2, how & 1 ? DHCP6_SERVER : DHCP_SERVER);
+	put16(f + l4 + 4, (uint32_t)(len - l4));
+	if (how & 1 && how & 2) {
+		f[l4] = how & 4 ? 133 : 135;
+	} else if (!(how & 1) && len >= l4 + UDP_HDR + 240) {
+		memcpy(m, (uint8_t[]){1, 1, 6}, 3);
+		memcpy(m + 28, w.s->config.guest_mac, 6);
+		memcpy(m + 236, cookie, 4);
+	}
 }
 
 static void step(struct cur *c)
@@ -71,19 +129,27 @@ static void step(struct cur *c)
 	size_t n;
 	struct world_socket *k = w.last;
 
-	switch (what % 8) {
+	switch (what % 12) {
 	case 0:
 	case 1:
 	case 2:
+	case 8:
+	case 9:
 		n = MIN(cur_left(c), (size_t)(cur_be16(c) % 1600));
 		p = cur_bytes(c, n);
 		if (!p)
 			return;
 		memcpy(frame, p, n);
-		if (what % 8 == 2)
+		if (what % 12 == 2)
 			follow(frame, n, how);
-		if (what % 8)
+		if (what % 12)
 			mend(frame, n, how);
+		if (what % 12 == 8)
+			cut(frame, n, how);
+		if (what % 12 == 9) {
+			ask(frame, n, how);
+			meta.valid = true;
+		}
 		world_input(&w, frame, n, &meta);
 		break;
 	case 3:
@@ -108,6 +174,17 @@ static void step(struct cur *c)
 		w.open_error = (how & 6) == 6 ? ENETUNREACH : 0;
 		if (k && how & 8)
 			buf_reset(&k->sent);
+		break;
+	case 10:
+		w.mtu = how * 8u;
+		break;
+	case 11:
+		/* A long answer, for one that gets it in parts. */
+		memset(frame, 'y', sizeof(frame));
+		for (unsigned i = 0; k && i < how % 32u; i++)
+			buf_add(&k->answer, frame, sizeof(frame));
+		if (k)
+			stack_event(w.s, k->flow, STACK_READABLE, 0, w.now);
 		break;
 	case 7:
 		w.open_error = 0;
@@ -136,7 +213,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct stack_config config;
 
 	memset(&w, 0, offsetof(struct world, frame));
-	w.nframes = w.open = 0;
+	w.nframes = w.open = w.mtu = 0;
 	w.last = NULL;
 	w.open_error = 0;
 	w.reserved = false;

@@ -22,7 +22,7 @@ enum {
 };
 #define VILLAIN_GREETING "villain"
 
-enum villain_target { MACHINE, EACH_DEVICE, EACH_QUEUE, BLK, VSOCK, RNG, BALLOON, MEMORY };
+enum villain_target { MACHINE, EACH_DEVICE, EACH_QUEUE, BLK, VSOCK, RNG, BALLOON, MEMORY, NET };
 
 enum villain_fate {
 	WORKS,	  /* no device breaks, all work on without or with a reset */
@@ -44,7 +44,9 @@ enum villain_fate {
 	QUEUE(inflate, 5, 0, 0)                                                                    \
 	QUEUE(deflate, 5, 0, 1)                                                                    \
 	QUEUE(reporting, 5, 0, 2)                                                                  \
-	QUEUE(mem, 24, 0, 0)
+	QUEUE(mem, 24, 0, 0)                                                                       \
+	QUEUE(net_rx, 1, 0, 0)                                                                     \
+	QUEUE(net_tx, 1, 0, 1)
 
 #define VILLAIN_DEVICES(DEVICE)                                                                    \
 	DEVICE(blk, 2, 0, 0)                                                                       \
@@ -52,7 +54,8 @@ enum villain_fate {
 	DEVICE(vsock, 19, 0, 1)                                                                    \
 	DEVICE(rng, 4, 0, 0)                                                                       \
 	DEVICE(balloon, 5, 0, 0)                                                                   \
-	DEVICE(mem, 24, 0, 0)
+	DEVICE(mem, 24, 0, 0)                                                                      \
+	DEVICE(net, 1, 0, 1)
 
 #define OUTSIDE	 "buffer outside guest memory"
 #define TABLE	 "indirect table outside guest memory"
@@ -66,6 +69,8 @@ enum villain_fate {
 #define PLACE	 "request without a place for random numbers"
 #define PAGE	 "page outside guest memory"
 #define ODD	 "page numbers of an odd length"
+#define BARE	 "frame without a header, or with something to write"
+#define FULL	 "receive buffer without room for a header"
 
 #define VILLAIN_CASES(CASE)                                                                        \
 	/* descriptors */                                                                          \
@@ -206,6 +211,22 @@ enum villain_fate {
 	CASE(mem_not_given, MEMORY, 1, WORKS, "")                                                  \
 	CASE(mem_rings, MEMORY, 1, SURVIVES, "")                                                   \
 	CASE(mem_toctou, MEMORY, 2, WORKS, "")                                                     \
+	/* the network card */                                                                     \
+	CASE(net_short_frame, NET, 1, BREAKS, BARE)                                                \
+	CASE(net_writable_frame, NET, 1, BREAKS, BARE)                                             \
+	CASE(net_too_long, NET, 1, BREAKS, "frame longer than any can be")                         \
+	CASE(net_small_receive_buffer, NET, 1, BREAKS, FULL)                                       \
+	CASE(net_readable_receive_buffer, NET, 1, BREAKS, FULL)                                    \
+	CASE(net_tiny_receive_buffer, NET, 1, WORKS, "")                                           \
+	CASE(net_headers, NET, 1, WORKS, "")                                                       \
+	CASE(net_lengths, NET, 1, WORKS, "")                                                       \
+	CASE(net_fragment_bomb, NET, 1, WORKS, "")                                                 \
+	CASE(net_connection_flood, NET, 1, WORKS, "")                                              \
+	CASE(net_datagram_flood, NET, 1, WORKS, "")                                                \
+	CASE(net_neighbour_flood, NET, 1, WORKS, "")                                               \
+	CASE(net_random_frames, NET, 1, WORKS, "")                                                 \
+	CASE(net_toctou_frame, NET, 2, WORKS, "")                                                  \
+	CASE(net_reset_in_flight, NET, 1, WORKS, "")                                               \
 	/* the machine */                                                                          \
 	CASE(ports_unassigned, MACHINE, 1, WORKS, "")                                              \
 	CASE(memory_unassigned, MACHINE, 1, WORKS, "")                                             \

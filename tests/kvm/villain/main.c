@@ -258,7 +258,7 @@ static const struct target *find_target(enum villain_target kind, const char *on
 	static const struct target alone[] = {
 		[BLK] = {"blk", 2, 0, 0},     [VSOCK] = {"vsock", 19, 0, TX},
 		[RNG] = {"rng", 4, 0, 0},     [BALLOON] = {"balloon", 5, 0, INFLATE},
-		[MEMORY] = {"mem", 24, 0, 0},
+		[MEMORY] = {"mem", 24, 0, 0}, [NET] = {"net", 1, 0, TX},
 	};
 
 	for (size_t i = 0; kind == EACH_QUEUE && i < COUNT(queues); i++) {

@@ -7,9 +7,9 @@
 /* In the direction that the device expects. */
 static uint16_t good_flags(void)
 {
-	bool in = dev->id == 19	 ? target->queue == RX
-		  : dev->id == 5 ? target->queue == REPORTING
-				 : dev->id == 4;
+	bool in = dev->id == 19 || dev->id == 1 ? target->queue == RX
+		  : dev->id == 5		? target->queue == REPORTING
+						: dev->id == 4;
 
 	return in ? WRITE : 0;
 }
@@ -279,7 +279,7 @@ void case_areas_on_top_of_each_other(void)
 			write16(at + i % 5 * 8 + 2, (uint16_t)(k + 1));
 			notify(dev, target->queue);
 		}
-		if (target->queue == RX && dev->id == 19) {
+		if (target->queue == RX && (dev->id == 19 || dev->id == 1)) {
 			(void)queue_good(dev, TX);
 			dev->ring[TX].avail.idx = 0;
 			provoke();

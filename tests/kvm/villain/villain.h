@@ -253,6 +253,16 @@ struct packet vsock_receive(struct dev *d);
 void vsock_connect_from(struct dev *d, uint32_t port);
 void vsock_verify(struct dev *d);
 
+/* ---- the network card ---- */
+
+/* The card's header and a frame that asks who the gateway is: their length. */
+uint32_t net_question(uint8_t *to);
+/* Receive buffers: all there are. */
+void net_fill(struct dev *d);
+/* Ask; what is asked was taken when this returns. */
+void net_ask(struct dev *d);
+void net_verify(struct dev *d);
+
 /* ---- random numbers, and the balloon ---- */
 
 enum { INFLATE, DEFLATE, REPORTING };
