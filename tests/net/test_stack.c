@@ -85,6 +85,39 @@ static void denied(void **state)
 	assert_int_equal(w.s->stats.denied, 2 * ARRAY_SIZE(addresses));
 }
 
+/* Another policy: what it denies is cut, what it allows goes on, and limits count from then on. */
+static void a_change_cuts_what_it_denies(void **state)
+{
+	static struct net_policy policy;
+	const struct net_limits slow = {.rate[NET_RATE_CONNECTIONS] = {1, SECOND, 0}};
+	const struct net_limits none = {0};
+	uint32_t ours = open_tcp(PEER);
+
+	(void)state;
+	send_udp("8.8.8.8", 1000, 9, "x", 1);
+	assert_int_equal(w.open, 2);
+	w.nframes = 0;
+	net_policy_init(&policy);
+	assert_int_equal(net_policy_rules(&policy, "allow@8.8.8.8", NULL), 0);
+	stack_change(w.s, &policy, &none, 1, w.now);
+	assert_int_equal(w.open, 1);
+	assert_int_equal(w.nframes, 1);
+	assert_int_equal(reply(0).flags, TCP_RST | TCP_ACK);
+	assert_int_equal(reply(0).seq, ours);
+	SEG(.to = PEER, .flags = TCP_SYN, .seq = ISS);
+	send_udp("8.8.8.8", 1001, 9, "x", 1);
+	assert_int_equal(w.open, 1);
+	assert_int_equal(w.s->stats.full, 1);
+	send_udp("8.8.8.8", 1000, 9, "x", 1);
+	stack_change(w.s, &policy, &slow, 32, w.now);
+	send_udp("8.8.8.8", 1001, 9, "x", 1);
+	send_udp("8.8.8.8", 1002, 9, "x", 1);
+	assert_int_equal(w.open, 2);
+	w.now += SECOND;
+	send_udp("8.8.8.8", 1002, 9, "x", 1);
+	assert_int_equal(w.open, 3);
+}
+
 static void data_both_ways(void **state)
 {
 	uint32_t ours = open_tcp(PEER);
@@ -488,14 +521,14 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 	const struct CMUnitTest tests[] = {
-		TEST(neighbours), TEST(refused_and_unreachable),
-		TEST(denied),	  TEST(data_both_ways),
-		TEST(ends),	  TEST(resets),
-		TEST(windows),	  TEST(options),
-		TEST(patience),	  TEST(accepted),
-		TEST(names),	  TEST(named),
-		TEST(strict),	  TEST(datagrams),
-		TEST(nonsense),
+		TEST(neighbours),     TEST(refused_and_unreachable),
+		TEST(denied),	      TEST(a_change_cuts_what_it_denies),
+		TEST(data_both_ways), TEST(ends),
+		TEST(resets),	      TEST(windows),
+		TEST(options),	      TEST(patience),
+		TEST(accepted),	      TEST(names),
+		TEST(named),	      TEST(strict),
+		TEST(datagrams),      TEST(nonsense),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
