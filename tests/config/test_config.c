@@ -87,6 +87,54 @@ static void yaml_refuses(void **state)
 	conf_file_done(&f);
 }
 
+/* What is too much of anything, with a place where that can be said. */
+static void ceilings(void **state)
+{
+	const size_t big = CONF_BYTES_MAX + 1;
+	struct conf_file f = {0};
+	struct err err = ERR_INIT;
+	char *text = malloc(big + 64), *p = text;
+
+	(void)state;
+	assert_non_null(text);
+	/* One scalar as large as a file may be, and a file that is larger. */
+	memset(text, 'x', big);
+	memcpy(text, "a: ", 3);
+	assert_int_equal(conf_parse_yaml(head, "/", text, CONF_BYTES_MAX, &f, &err), 0);
+	assert_int_equal(strlen(conf_get(f.root, "a")->text), CONF_BYTES_MAX - 3);
+	conf_file_done(&f);
+	for (int json = 0; json < 2; json++) {
+		err_clear(&err);
+		assert_int_equal((json ? conf_parse_json : conf_parse_yaml)(head, "/", text, big,
+									    &f, &err),
+				 -ERR_LIMIT);
+		assert_string_equal(err.msg, "t.yaml: more than 16 MiB");
+	}
+	/* More values than are counted; the list itself is one. */
+	*p++ = '[';
+	for (unsigned i = 0; i < CONF_NODES_MAX; i++)
+		p += snprintf(p, 4, "%s1", i ? "," : "");
+	*p++ = ']';
+	for (int json = 0; json < 2; json++) {
+		err_clear(&err);
+		assert_true((json ? conf_parse_json : conf_parse_yaml)(
+				    head, "/", text, (size_t)(p - text), &f, &err) < 0);
+		assert_string_equal(err.msg, "t.yaml:1:200000: more than 100000 values");
+	}
+	/* What a variable brings counts as well. */
+	memset(text, 'x', 1 << 20);
+	text[1 << 20] = '\0';
+	setenv("CONF_TEST", text, 1);
+	p = text + sprintf(text, "a: ");
+	for (int i = 0; i < 17; i++)
+		p += sprintf(p, "${CONF_TEST}");
+	err_clear(&err);
+	assert_true(conf_parse_yaml(head, "/", text, (size_t)(p - text), &f, &err) < 0);
+	assert_string_equal(err.msg, "t.yaml:1:4: more than 16 MiB of text");
+	unsetenv("CONF_TEST");
+	free(text);
+}
+
 static void json_refuses(void **state)
 {
 	static const struct bad bad[] = {
@@ -621,6 +669,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(yaml_refuses),
+		cmocka_unit_test(ceilings),
 		cmocka_unit_test(json_refuses),
 		cmocka_unit_test(values),
 		cmocka_unit_test(fills),

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Files that say what a sandbox is, and the words that come from the same table."""
+import glob
 import json
 import os
 import re
@@ -106,7 +107,8 @@ scripts:
         self.assertRegex(self.ok(done).text, r"(?m)^cpus +5 ")
 
     def test_examples_of_the_documentation(self):
-        text = open(os.path.join(ROOT, "docs", "configuration.md")).read()
+        pages = [os.path.join(ROOT, "README.md")] + glob.glob(os.path.join(ROOT, "docs", "*.md"))
+        text = "\n".join(open(page).read() for page in pages)
         examples = re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)
         self.assertGreater(len(examples), 1)
         for name in ("app.conf", "changes.img"):
