@@ -298,9 +298,44 @@ static bool is_verb(const struct verb *v, const char *word)
 	return str_eq(v->name, word) || (v->alias && str_eq(v->alias, word));
 }
 
+/* What other tools call it. */
+static const char *elsewhere(const char *word)
+{
+	static const struct {
+		const char *word, *ours;
+	} words[] = {
+		{"port", "ps"},
+		{"ports", "ps"},
+		{"stats", "metrics"},
+		{"top", "metrics"},
+		{"unpause", "resume"},
+		{"delete", "rm"},
+		{"destroy", "rm"},
+		{"enter", "shell"},
+		{"sh", "shell"},
+		{"login", "registry login"},
+		{"logout", "registry logout"},
+		{"update", "modify"},
+		{"info", "doctor"},
+		{"import", "load"},
+		{"export", "save"},
+		{"help", "--help"},
+		{"prune", "image prune"},
+		{"upgrade", "self upgrade"},
+		{"uninstall", "self uninstall"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+		if (str_eq(words[i].word, word))
+			return words[i].ours;
+	}
+	return NULL;
+}
+
 static int no_verb(struct cli *cli, const char *word, const char *const *names, size_t n)
 {
-	const char *like = str_suggest(word, names, n);
+	const char *known = cli->parent ? NULL : elsewhere(word);
+	const char *like = known ? known : str_suggest(word, names, n);
 	struct err err = ERR_INIT;
 
 	err_set(&err, ERR_USAGE, "there is no command \"%s%s%s\"", cli->parent ? cli->parent : "",

@@ -109,6 +109,11 @@ static int parse_short(struct parser *p, const char *word, struct err *err)
 
 		if (!o) {
 			err_set(err, ERR_USAGE, "there is no option -%c", *c);
+			/* As other tools have it. */
+			if (*c == 'i')
+				return err_hint(err,
+						"leave it out: input always goes through, and -t "
+						"asks for a terminal");
 			return err_hint(err, "--help lists the options");
 		}
 		if (!o->arg) {

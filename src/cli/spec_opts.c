@@ -171,7 +171,9 @@ int spec_args_operands(struct spec_args *a, struct opt_words *words, struct err 
 	} else if (a->model.image) {
 		words->words[words->n++] = a->model.image;
 	} else {
-		return err_set(err, ERR_USAGE, "which image?");
+		err_set(err, ERR_USAGE, "which image?");
+		return err_hint(err, "name one, as in debian, ./rootfs or ./disk.qcow2, or a file "
+				     "that does with --conf; `msb image ls` lists those here");
 	}
 	if (!words->nrest && a->model.cmd.n) {
 		words->rest = (const char *const *)a->model.cmd.v;

@@ -90,10 +90,13 @@ class Words(Case):
     def test_typing_errors(self):
         for words, hint in ((["rnu"], "run"), (["image", "lst"], "list"), (["run", "--memroy", "1G", "busybox"], "--memory"),
                             (["run", "--engine", "qemo", "busybox"], "qemu"), (["image", "ls", "--format", "jsn"], "json"),
-                            (["completion", "bahs"], "bash")):
+                            (["completion", "bahs"], "bash"), (["port"], "ps"), (["stats", "x"], "metrics"), (["login"], "registry login")):
             done = self.msb(*words)
             self.assertNotEqual(done.code, 0, words)
             self.assertRegex(done.messages, rf"did you mean `?(msb )?(image )?{hint}\b", words)
+        # Habits from elsewhere.
+        self.assertIn("input always goes through", self.msb("run", "-it", "busybox").messages)
+        self.assertIn("msb image ls", self.msb("create").messages)
         self.own_home()
         for name in ("boxes", "webserver"):
             self.ok(self.msb("create", "-q", "-n", name, "busybox"))
