@@ -83,6 +83,8 @@ class Resize(Case):
         self.refused(self.run_in("busybox", "true", options=["-m", "1G", "--max-memory", "512M"]), 125, "memory", "--max-memory")
         self.refused(self.run_in("busybox", "true", options=["--max-memory", "1G", "--huge-pages", "on"]), 125, "huge pages")
         self.refused(self.run_in("busybox", "true", options=["--max-memory", "15T"]), 125, "15.0 TiB", "--max-memory")
+        # Where the engine has no root of ours in which its memory could have a name.
+        self.ok(self.run_in("busybox", "true", options=["--max-memory", "5G", "--jail", "off"]))
         self.ok(self.msb("create", "--engine", ENGINE, "-n", "box", "-m", "256M", "--max-memory", "512M", "busybox"))
         shown = json.loads(self.ok(self.msb("status", "--format", "json")).text)[0]
         self.assertEqual((shown["memory_mib"], shown["max_memory_mib"]), (256, 512))
