@@ -402,24 +402,36 @@ static bool in_scope(const struct conf_loading *l, const struct field *f)
 	return l->scope->scope == FIELD_ANYWHERE || f->scope == l->scope->scope;
 }
 
+/* The scope's own rows stand before the table's. */
+static const struct field *row_of(const struct conf_loading *l, const char *key)
+{
+	for (size_t i = 0; i < l->scope->nmore; i++) {
+		if (str_eq(l->scope->more[i].key, key))
+			return &l->scope->more[i];
+	}
+	return field_by_key(key);
+}
+
 static int no_key(struct conf_loading *l, const char *prefix, const char *path,
 		  const struct conf_node *n, struct err *err)
 {
 	const char *why = conf_refused(path);
 	cleanup_strv struct strv names = {0};
 	size_t skip = prefix[0] ? strlen(prefix) + 1 : 0;
+	int r = 0;
 
 	if (why)
 		return conf_error(err, l->file->name, n->name, "%s: %s", path, why);
-	for (size_t i = 0; i < nfields; i++) {
-		const char *key = fields[i].key;
+	for (size_t i = 0; i < nfields + l->scope->nmore && r == 0; i++) {
+		const struct field *f = i < nfields ? &fields[i] : &l->scope->more[i - nfields];
+		const char *key = f->key;
 
-		if (!key || !in_scope(l, &fields[i]) || strncmp(key, prefix, strlen(prefix)) != 0 ||
-		    (skip && key[skip - 1] != '.'))
-			continue;
-		if (strv_addf(&names, "%.*s", (int)strcspn(key + skip, "."), key + skip) < 0)
-			return no_memory(err);
+		if (key && in_scope(l, f) && strncmp(key, prefix, strlen(prefix)) == 0 &&
+		    (!skip || key[skip - 1] == '.'))
+			r = strv_addf(&names, "%.*s", (int)strcspn(key + skip, "."), key + skip);
 	}
+	if (r < 0)
+		return no_memory(err);
 	return conf_unknown(l, path, n, (const char *const *)names.v, names.n, err);
 }
 
@@ -433,7 +445,7 @@ int conf_load_keys(struct conf_loading *l, const char *prefix, const struct conf
 	for (const struct conf_node *c = map->first; c && r == 0; c = c->next) {
 		cleanup_free char *path =
 			str_fmt("%s%s%.100s", prefix, prefix[0] ? "." : "", c->key);
-		const struct field *f = path ? field_by_key(path) : NULL;
+		const struct field *f = path ? row_of(l, path) : NULL;
 
 		if (!path)
 			return no_memory(err);
@@ -464,6 +476,14 @@ int conf_load_file(const struct conf_scope *scope, const struct conf_file *file,
 		return 0;
 	return f ? load_value(&l, f, file->root, err)
 		 : conf_load_keys(&l, scope->prefix ? scope->prefix : "", file->root, err);
+}
+
+int conf_load_map(const struct conf_scope *scope, const struct conf_file *file,
+		  const struct conf_node *map, struct model *m, void *arg, struct err *err)
+{
+	struct conf_loading l = {.file = file, .m = m, .scope = scope, .arg = arg};
+
+	return conf_load_keys(&l, "", map, err);
 }
 
 int conf_load(const struct conf_scope *scope, const char *path, struct model *m, struct err *err)

@@ -12,6 +12,9 @@ struct conf_scope {
 	const char *help;
 	const char *prefix; /* the file is the value of this key; NULL: it has keys from the top */
 	enum field_scope scope;
+	/* Rows that only such files have, which stand before those of the table. */
+	const struct field *more;
+	size_t nmore;
 };
 extern const struct conf_scope conf_scopes[];
 extern const size_t nconf_scopes;
@@ -25,6 +28,10 @@ int conf_load(const struct conf_scope *scope, const char *path, struct model *m,
 int conf_load_file(const struct conf_scope *scope, const struct conf_file *file, struct model *m,
 		   struct err *err);
 
+/* One map of a file that describes several sandboxes; @arg is for the rows of the scope. */
+int conf_load_map(const struct conf_scope *scope, const struct conf_file *file,
+		  const struct conf_node *map, struct model *m, void *arg, struct err *err);
+
 /* Why the key is refused though it is meaningful elsewhere, or NULL. */
 const char *conf_refused(const char *key);
 
@@ -35,6 +42,7 @@ struct conf_loading {
 	struct model *m;
 	const struct conf_scope *scope;
 	bool patches; /* those of this file have begun */
+	void *arg;    /* of conf_load_map() */
 };
 /* A plain value of a row; @key is what it is called in messages. */
 int conf_load_plain(struct conf_loading *l, const struct field *f, const char *key,

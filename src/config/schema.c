@@ -102,25 +102,38 @@ static int dump(const char *p, size_t n, void *arg)
 	return 0;
 }
 
-int conf_schema(struct buf *b)
+json_t *conf_schema_object(const struct field *more, size_t nmore)
 {
 	json_t *root = level();
+
+	/* Later ones take the place of earlier ones. */
+	for (size_t i = 0; i < nfields + nmore; i++) {
+		const struct field *f = i < nfields ? &fields[i] : &more[i - nfields];
+		const char *last;
+		json_t *at;
+
+		if (!f->key)
+			continue;
+		at = level_of(root, f->key, &last);
+		json_object_set_new(at, last, of_field(f));
+	}
+	return root;
+}
+
+int conf_schema_print(json_t *root, const char *title, struct buf *b)
+{
 	int r;
 
 	json_object_set_new(root, "$schema",
 			    json_string("https://json-schema.org/draft/2020-12/schema"));
-	json_object_set_new(root, "title", json_string("A sandbox of msb"));
-	for (size_t i = 0; i < nfields; i++) {
-		const char *last;
-		json_t *at;
-
-		if (!fields[i].key)
-			continue;
-		at = level_of(root, fields[i].key, &last);
-		json_object_set_new(at, last, of_field(&fields[i]));
-	}
+	json_object_set_new(root, "title", json_string(title));
 	r = json_dump_callback(root, dump, b, JSON_INDENT(2));
 	json_decref(root);
 	buf_add_u8(b, '\n');
 	return r < 0 || buf_failed(b) ? -ENOMEM : 0;
+}
+
+int conf_schema(struct buf *b)
+{
+	return conf_schema_print(conf_schema_object(NULL, 0), "A sandbox of msb", b);
 }
