@@ -19,9 +19,15 @@ put 0755 $build/msb bin/msb -s
 for program in msb-vm msb-fetch msb-convert msb-ssh; do
     put 0755 $build/$program $lib/$program -s
 done
+# msr is `msb run --sandbox`, msx `msb exe`, msi `msb install`.
+for name in msr msx msi; do
+    ln -sf msb "$top/bin/$name"
+    echo bin/$name >>"$list"
+done
 put 0755 $build/guest/agentd $lib/guest/agentd
 put 0644 $build/vmlinux $lib/vmlinux
 $build/msb schema | put 0644 - share/microsandbox/sandbox.schema.json
+$build/msb schema sandboxfile | put 0644 - share/microsandbox/sandboxfile.schema.json
 put 0644 CHANGELOG.md share/doc/microsandbox/CHANGELOG.md
 $build/msb completion bash | put 0644 - share/bash-completion/completions/msb
 $build/msb completion zsh | put 0644 - share/zsh/site-functions/_msb

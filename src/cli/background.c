@@ -72,7 +72,7 @@ int background_ready(const struct cli *cli, struct keeper *k, struct err *err)
 }
 
 /* With nothing more to do with it: an exit code. */
-static int keeper_result(const struct cli *cli, struct keeper *k)
+int background_wait(const struct cli *cli, struct keeper *k)
 {
 	struct err err = ERR_INIT;
 	int r = background_ready(cli, k, &err);
@@ -120,7 +120,7 @@ int background_start(const struct cli *cli, struct sandbox *sb, enum keeper_unti
 	}
 	if (keeper_start(&k, sb, until, &err) < 0)
 		return cli_fail(&err, cli->verb->usage_code ? cli->verb->usage_code : 1);
-	return keeper_result(cli, &k);
+	return background_wait(cli, &k);
 }
 
 /*
@@ -179,7 +179,7 @@ int background_start_all(const struct cli *cli, struct store *s, char *const *na
 		for (size_t j = 0; j < some; j++) {
 			if (!begun[j])
 				continue;
-			if (keeper_result(cli, &k[j]))
+			if (background_wait(cli, &k[j]))
 				failed = EXIT_FAILURE;
 			else if (!quiet)
 				puts(names[i + j]);

@@ -11,6 +11,7 @@
 #include "sandbox/keeper.h"
 
 struct cli;
+struct keeper;
 struct sandbox;
 struct store;
 
@@ -31,6 +32,8 @@ int background_ready(const struct cli *cli, struct keeper *k, struct err *err);
  */
 int background_leave(const struct cli *cli, struct keeper *k, int r, enum attach_end end,
 		     struct err *err);
+/* Wait for one that was started and is left to itself: an exit code, after a message. */
+int background_wait(const struct cli *cli, struct keeper *k);
 /*
  * Start kept sandboxes, some at once; those that run already are fine. Prints their names, unless
  * @quiet. 0, or EXIT_FAILURE if any failed.

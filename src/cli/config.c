@@ -11,6 +11,7 @@
 #include "cli/cli.h"
 #include "cli/spec_opts.h"
 #include "config/schema.h"
+#include "project/project.h"
 #include "store/store.h"
 
 struct config_args {
@@ -228,9 +229,16 @@ static int schema(struct cli *cli, int argc, char **argv)
 	struct err err = ERR_INIT;
 	int code;
 
-	if (cli_parse_operands(cli, NULL, argc, argv, 0, 0, &words, &code))
+	if (cli_parse_operands(cli, NULL, argc, argv, 0, 1, &words, &code))
 		return code;
-	if (conf_schema(&b) < 0) {
+	if (words.n && !str_eq(words.words[0], "sandboxfile") &&
+	    !str_eq(words.words[0], "sandbox")) {
+		err_set(&err, ERR_USAGE, "there is no schema of \"%.60s\"", words.words[0]);
+		err_hint(&err, "it is sandbox or sandboxfile");
+		return cli_fail(&err, EXIT_USAGE);
+	}
+	if ((words.n && str_eq(words.words[0], "sandboxfile") ? project_schema(&b)
+							      : conf_schema(&b)) < 0) {
 		err_set(&err, ENOMEM, "out of memory");
 		return cli_fail(&err, EXIT_FAILURE);
 	}
@@ -259,8 +267,9 @@ const struct verb verb_config = {
 const struct verb verb_schema = {
 	.name = "schema",
 	.group = "Other",
-	.args = "[OPTIONS]",
-	.summary = "Print the JSON Schema of files for --conf",
-	.examples = "msb schema > sandbox.schema.json",
+	.args = "[OPTIONS] [sandbox|sandboxfile]",
+	.summary = "Print the JSON Schema of files for --conf, or of a project's",
+	.examples = "msb schema > sandbox.schema.json\n"
+		    "msb schema sandboxfile > sandboxfile.schema.json",
 	.run = schema,
 };

@@ -9,6 +9,7 @@
 #include "cli/attach.h"
 #include "cli/background.h"
 #include "cli/cli.h"
+#include "cli/project.h"
 #include "image/image.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
@@ -20,7 +21,7 @@ struct exec_args {
 	struct sandbox_spec wishes; /* env, user, workdir, rlimits */
 	bool tty, no_tty, quiet, stream, script, detach;
 	uint64_t timeout_ns;
-	const char *session;
+	const char *session, *file;
 	struct keys keys;
 };
 
@@ -57,6 +58,7 @@ static int set_text(const struct opt *o, void *target, const char *value, struct
 #define ARGS(field) offsetof(struct exec_args, field)
 
 static const struct opt exec_opts[] = {
+	PROJECT_FILE_OPT('f', ARGS(file)),
 	{'e', "env", "KEY[=VALUE]", "Set an environment variable, or pass on ours (repeatable)",
 	 set_env, 0, 0},
 	{'u', "user", "USER[:GROUP]", "Run as this user, by name or number [the sandbox's]",
@@ -236,6 +238,7 @@ static int exec(struct cli *cli, int argc, char **argv)
 	struct exec_args a = {.script = cli->verb == &verb_shell, .keys = KEYS_INIT};
 	cleanup_words struct opt_words words = {0};
 	cleanup_store struct store *store = NULL;
+	cleanup_free char *name = NULL;
 	struct err err = ERR_INIT;
 	int code, died = 0, r = 0;
 
@@ -254,7 +257,11 @@ static int exec(struct cli *cli, int argc, char **argv)
 	cli->quiet = a.quiet;
 	if (r == 0)
 		r = store_open(&store, NULL, &err);
+	if (r == 0)
+		r = cli_project_name(store, a.file, words.words[0], &name, &err);
 	attach_block_signals();
+	if (r == 0)
+		words.words[0] = name;
 	if (r == 0)
 		r = exec_in(cli, store, &a, &words, &died, &err);
 	sandbox_spec_done(&a.wishes);
@@ -273,7 +280,9 @@ const struct verb verb_exec = {
 		"run is\n"
 		"started for it, and stopped when the last command in it has ended, whoever came "
 		"first;\n"
-		"`msb start` makes it stay. Exit codes are those of `run`.",
+		"`msb start` makes it stay. Exit codes are those of `run`. Without a sandbox of "
+		"that NAME it\n"
+		"is the one of the project in this directory.",
 	.examples =
 		"msb exec box -- ls -l /srv\n"
 		"msb exec -u 1000 -w /srv -e MODE=test box -- ./check\n"

@@ -9,6 +9,7 @@
 #include "cli/attach.h"
 #include "cli/background.h"
 #include "cli/cli.h"
+#include "cli/entries.h"
 #include "cli/select.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
@@ -20,6 +21,7 @@ struct life_args {
 	struct select_args which; /* first: select_opts sets it */
 	bool force;
 	uint64_t timeout_ms;
+	const char *file;
 };
 
 static int set_seconds(const struct opt *o, void *target, const char *value, struct err *err)
@@ -45,6 +47,8 @@ static const struct opt stop_opts[] = {
 
 static const struct opt rm_opts[] = {
 	{'f', "force", NULL, "Stop those that run, at once", opt_set_flag, ARGS(force), 0},
+	{0, "file", "FILE|DIR", "Take entries out of this project's file instead", opt_set_text,
+	 ARGS(file), 0},
 };
 
 /* What these verbs begin with. 0, or 1 with the exit code. */
@@ -90,8 +94,8 @@ static int start(struct cli *cli, int argc, char **argv)
 }
 
 /* All are asked first, and then waited for; each name is printed when it has stopped. */
-static int stop_all(struct store *store, struct strv *names, const struct life_args *a, bool print,
-		    bool *stopped)
+int cli_stop_all(struct store *store, const struct strv *names, bool force, uint64_t timeout_ms,
+		 char *const *shown, bool *stopped)
 {
 	cleanup_free struct sandbox_stopping *st = calloc(names->n + 1, sizeof(*st));
 	cleanup_free int *begun = calloc(names->n + 1, sizeof(*begun));
@@ -103,7 +107,7 @@ static int stop_all(struct store *store, struct strv *names, const struct life_a
 		return cli_fail(&err, EXIT_FAILURE);
 	}
 	for (size_t i = 0; i < names->n; i++) {
-		begun[i] = sandbox_stop_begin(store, names->v[i], a->force, &st[i], &err);
+		begun[i] = sandbox_stop_begin(store, names->v[i], force, &st[i], &err);
 		if (begun[i] < 0)
 			failed = cli_fail(&err, EXIT_FAILURE);
 		err_clear(&err);
@@ -113,8 +117,8 @@ static int stop_all(struct store *store, struct strv *names, const struct life_a
 
 		if (r < 0)
 			continue;
-		cli_busy(a->which.quiet, "stopping %s", names->v[i]);
-		r = sandbox_stop_finish(store, &st[i], (int)a->timeout_ms, &err);
+		cli_busy(!shown, "stopping %s", names->v[i]);
+		r = sandbox_stop_finish(store, &st[i], (int)timeout_ms, &err);
 		cli_busy_end();
 		if (r == -ETIMEDOUT)
 			cli_warn("%s", err.msg);
@@ -125,8 +129,8 @@ static int stop_all(struct store *store, struct strv *names, const struct life_a
 			continue;
 		if (stopped)
 			stopped[i] = true;
-		if (print)
-			puts(names->v[i]);
+		if (shown)
+			puts(shown[i]);
 	}
 	return failed;
 }
@@ -140,7 +144,8 @@ static int stop_verb(struct cli *cli, int argc, char **argv, bool force)
 
 	if (begin(cli, &a, argc, argv, SELECT_RUNNING, &store, &names, &code))
 		return code;
-	return leave(stop_all(store, &names, &a, !a.which.quiet, NULL));
+	return leave(cli_stop_all(store, &names, a.force, a.timeout_ms,
+				  a.which.quiet ? NULL : names.v, NULL));
 }
 
 static int stop(struct cli *cli, int argc, char **argv)
@@ -165,7 +170,8 @@ static int restart(struct cli *cli, int argc, char **argv)
 	if (begin(cli, &a, argc, argv, SELECT_ANY, &store, &names, &code))
 		return code;
 	stopped = calloc(names.n + 1, sizeof(*stopped));
-	failed = stopped ? stop_all(store, &names, &a, false, stopped) : EXIT_FAILURE;
+	failed = stopped ? cli_stop_all(store, &names, a.force, a.timeout_ms, NULL, stopped)
+			 : EXIT_FAILURE;
 	for (size_t i = 0; stopped && i < names.n; i++) {
 		if (stopped[i] && strv_add(&again, names.v[i]) < 0)
 			failed = EXIT_FAILURE;
@@ -184,6 +190,8 @@ static int rm(struct cli *cli, int argc, char **argv)
 
 	if (begin(cli, &a, argc, argv, SELECT_ANY, &store, &names, &code))
 		return code;
+	if (a.file)
+		return entries_remove(a.file, (const char *const *)names.v, names.n, a.which.quiet);
 	for (size_t i = 0; i < names.n; i++) {
 		err_clear(&err);
 		cli_busy(a.which.quiet, "removing %s", names.v[i]);
@@ -307,6 +315,9 @@ const struct verb verb_rm = {
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
 	.summary = "Delete sandboxes and what was written in them",
+	.details = "With --file, take entries out of a project's file; what there is of them stays "
+		   "until\n"
+		   "`msb apply` stops them and `msb clean ENTRY` deletes what was written.",
 	.examples = "msb rm box\n"
 		    "msb rm -f --all  # whatever runs",
 	.opts = rm_opts,

@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "cli/project.h"
 #include "sandbox/log_reader.h"
 #include "sandbox/sandbox_dir.h"
 #include "sandbox/spec.h"
@@ -33,7 +34,7 @@ struct logs_args {
 	unsigned sources; /* by bit; 0: what commands printed */
 	int64_t since, until;
 	regex_t grep;
-	const char *color;
+	const char *color, *file;
 };
 
 static int set_tail(const struct opt *o, void *target, const char *value, struct err *err)
@@ -135,6 +136,7 @@ static int set_color(const struct opt *o, void *target, const char *value, struc
 #define ARGS(field) offsetof(struct logs_args, field)
 
 static const struct opt logs_opts[] = {
+	PROJECT_FILE_OPT(0, offsetof(struct logs_args, file)),
 	{'n', "tail", "N", "Only the last N lines", set_tail, 0, 0},
 	{0, "since", "TIME", "Only what is younger, as 10m (ago) or 2026-01-31T12:00:00Z", set_time,
 	 0, 0},
@@ -489,6 +491,7 @@ static int logs(struct cli *cli, int argc, char **argv)
 	struct logs_args a = {0};
 	cleanup_words struct opt_words words = {0};
 	cleanup_store struct store *store = NULL;
+	cleanup_free char *name = NULL;
 	struct err err = ERR_INIT;
 	int code, r;
 
@@ -496,7 +499,9 @@ static int logs(struct cli *cli, int argc, char **argv)
 		return code;
 	r = store_open(&store, NULL, &err);
 	if (r >= 0)
-		r = show(store, words.words[0], &a, &err);
+		r = cli_project_name(store, a.file, words.words[0], &name, &err);
+	if (r >= 0)
+		r = show(store, name, &a, &err);
 	if (a.has_grep)
 		regfree(&a.grep);
 	return r < 0 ? cli_fail(&err, EXIT_FAILURE) : cli_finish();
@@ -504,6 +509,7 @@ static int logs(struct cli *cli, int argc, char **argv)
 
 const struct verb verb_logs = {
 	.name = "logs",
+	.alias = "log",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME",
 	.summary = "Show what commands in a sandbox printed",

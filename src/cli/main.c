@@ -44,6 +44,16 @@ const struct verb *const cli_verbs[] = {
 	&verb_metrics,
 	&verb_events,
 	&verb_modify,
+	&verb_init,
+	&verb_add,
+	&verb_up,
+	&verb_down,
+	&verb_apply,
+	&verb_clean,
+	&verb_exe,
+	&verb_install,
+	&verb_uninstall,
+	&verb_msr,
 	&verb_image,
 	&verb_pull,
 	&verb_load,
@@ -379,6 +389,22 @@ static int run_subs(struct cli *cli, const struct verb *v, int argc, char **argv
 	return no_verb(cli, words.rest[0], names, v->nsubs);
 }
 
+/* Other names of this program stand for verbs: msr for `msb run --sandbox`, and so on. */
+static const struct verb *verb_of_program(const char *argv0)
+{
+	static const struct {
+		const char *program;
+		const struct verb *verb;
+	} names[] = {{"msr", &verb_msr}, {"msx", &verb_exe}, {"msi", &verb_install}};
+	const char *slash = argv0 ? strrchr(argv0, '/') : NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(names) && argv0; i++) {
+		if (str_eq(slash ? slash + 1 : argv0, names[i].program))
+			return names[i].verb;
+	}
+	return NULL;
+}
+
 /* A program started without descriptors 0 to 2 would find its own files there. */
 static void fill_descriptors(void)
 {
@@ -412,6 +438,9 @@ int main(int argc, char **argv)
 	fill_descriptors();
 	fit_help();
 	spec_opts_init();
+	cli.verb = verb_of_program(argv[0]);
+	if (cli.verb)
+		return cli.verb->run(&cli, argc - 1, argv + 1);
 	if (opt_parse(tables, ARRAY_SIZE(tables), 0, argc - 1, argv + 1, &words, &err) < 0) {
 		err_hint(&err, "`msb --help` lists commands and options");
 		return cli_fail(&err, EXIT_USAGE);

@@ -8,6 +8,8 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "cli/project.h"
+#include "project/home.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox_dir.h"
 #include "sandbox/state.h"
@@ -34,6 +36,7 @@ struct list_args {
 	struct strv labels;
 	enum column show[COLUMNS];
 	size_t nshow; /* 0: the verb's own */
+	const char *file;
 };
 
 static int set_format(const struct opt *o, void *target, const char *value, struct err *err)
@@ -86,6 +89,8 @@ static const struct opt list_rows[] = {
 	 add_label, 0, 0},
 	{0, "format", "table|json|COLUMN,…", "How to show them [table]", set_format, 0, 0},
 	{'q', "quiet", NULL, "Only names", opt_set_flag, ARGS(quiet), 0},
+	{'f', "file", "FILE|DIR", "The entries of this project's file instead", opt_set_text,
+	 ARGS(file), 0},
 };
 static const struct opt_set list_opts = {list_rows, ARRAY_SIZE(list_rows)};
 
@@ -288,12 +293,23 @@ static int list(struct cli *cli, int argc, char **argv, bool ps)
 	size_t kept = 0;
 	int code, r;
 
-	if (cli_parse_operands(cli, &a, argc, argv, 0, ps, &words, &code))
+	if (cli_parse_operands(cli, &a, argc, argv, 0, ps ? SIZE_MAX : 0, &words, &code))
 		return code;
+	if (a.file)
+		return ps ? cli_project_status(a.file, words.words, words.n, a.json)
+			  : cli_project_list(a.file, a.json);
+	if (words.n > 1) {
+		err_set(&err, ERR_USAGE, "\"%s\" is too much", words.words[1]);
+		return cli_fail(&err, EXIT_USAGE);
+	}
 	r = store_open(&store, NULL, &err);
 	if (r == 0) {
 		sandbox_dir_heal(store, true);
 		r = sandbox_dir_list(store, words.n ? words.words[0] : NULL, &l, &err);
+		if (r == 0 && project_heal(store, &l)) {
+			sandbox_list_done(&l);
+			r = sandbox_dir_list(store, words.n ? words.words[0] : NULL, &l, &err);
+		}
 	}
 	if (r == 0 && a.labels.n)
 		r = sandbox_state_select(store, &a.labels, &chosen, &err);
@@ -354,6 +370,8 @@ const struct verb verb_ls = {
 	.group = "Sandboxes",
 	.args = "[OPTIONS]",
 	.summary = "List the sandboxes",
+	.details = "With -f, what a project's file describes, whether there is anything of it yet "
+		   "or not.",
 	.examples = "msb ls\n"
 		    "msb ls --stopped -q\n"
 		    "msb ls --format name,status,labels\n"
@@ -368,8 +386,10 @@ const struct verb verb_ps = {
 	.name = "status",
 	.alias = "ps",
 	.group = "Sandboxes",
-	.args = "[OPTIONS] [NAME]",
+	.args = "[OPTIONS] [NAME…]",
 	.summary = "Show the sandboxes that run, and what they may use",
+	.details = "With -f, those of a project, all or the entries named, and what became of "
+		   "them.",
 	.examples = "msb ps\n"
 		    "msb ps -a\n"
 		    "msb ps --format name,ports,reason",

@@ -9,6 +9,7 @@
 #define CLI_SELECT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/err.h"
 #include "base/str.h"
@@ -30,5 +31,13 @@ enum select_what { SELECT_ANY, SELECT_RUNNING, SELECT_STOPPED };
  */
 int cli_select(struct store *s, struct select_args *a, const struct opt_words *words,
 	       enum select_what what, struct strv *ret, struct err *err);
+
+/*
+ * Stop all of @names: they are asked first, and then waited for. What each is called for the user
+ * is printed when it has stopped, unless @shown is NULL, and noted in stopped[], if wanted. 0, or
+ * EXIT_FAILURE after a message.
+ */
+int cli_stop_all(struct store *s, const struct strv *names, bool force, uint64_t timeout_ms,
+		 char *const *shown, bool *stopped);
 
 #endif

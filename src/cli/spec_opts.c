@@ -72,24 +72,23 @@ static int set_replace(const struct opt *o, void *target, const char *value, str
 	return 0;
 }
 
-/* Options without a value, for the values that they stand for. */
-static int say(const char *key, const char *word, void *target, struct err *err)
+int spec_args_say(struct spec_args *a, const char *key, const char *word, struct err *err)
 {
 	const struct opt o = {.number = (int)(field_by_key(key) - fields)};
 
-	return note_word(&o, target, word, err);
+	return note_word(&o, a, word, err);
 }
 
 static int set_no_net(const struct opt *o, void *target, const char *value, struct err *err)
 {
 	(void)o, (void)value;
-	return say("network.profiles", "none", target, err);
+	return spec_args_say(target, "network.profiles", "none", err);
 }
 
 static int set_no_rebind(const struct opt *o, void *target, const char *value, struct err *err)
 {
 	(void)o, (void)value;
-	return say("network.dns.rebind_protection", "off", target, err);
+	return spec_args_say(target, "network.dns.rebind_protection", "off", err);
 }
 
 /* Headings. */

@@ -41,6 +41,9 @@ void spec_args_init(struct spec_args *a);
 void spec_args_done(struct spec_args *a);
 #define cleanup_spec_args __attribute__((cleanup(spec_args_done)))
 
+/* As if the option of @key, which there is, had been given; for setters of a verb's own options. */
+int spec_args_say(struct spec_args *a, const char *key, const char *word, struct err *err);
+
 /* The sandbox's log level, unless it was given, is that of the command. */
 int spec_args_level(struct spec_args *a, const struct cli *cli, struct err *err);
 /*

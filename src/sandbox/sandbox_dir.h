@@ -40,6 +40,8 @@ struct store;
 struct sandbox_record;
 
 #define SANDBOX_LOGS "logs"
+/* Changes to the root that are still to be made. */
+#define SANDBOX_PATCH_FILE "patch.img"
 
 #define SANDBOX_AGENT_SOCKET   "agent.sock"
 #define SANDBOX_CONTROL_SOCKET "control.sock"

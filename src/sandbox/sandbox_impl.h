@@ -15,7 +15,7 @@
 #include "sandbox/source.h"
 
 #define OVERLAY_FILE "overlay.qcow2"
-#define PATCH_FILE   "patch.img"
+#define PATCH_FILE   SANDBOX_PATCH_FILE
 #define VM_LOG	     "logs/vm.log"
 #define KERNEL_LOG   "logs/kernel.log"
 

@@ -261,9 +261,11 @@ class Case(unittest.TestCase):
     def argv(self, *args):
         args = list(args)
         ours = args[:args.index("--")] if "--" in args else args
-        if args and args[0] in ("run", "create") and "--engine" not in ours:
+        # What a project's sandbox is says its file.
+        making = args and args[0] in ("run", "create") and "-s" not in ours and "--sandbox" not in ours
+        if making and "--engine" not in ours:
             args[1:1] = ["--engine", ENGINE]
-        if args and args[0] in ("run", "create") and "MSB_CPUS" in os.environ and "-c" not in ours:
+        if making and "MSB_CPUS" in os.environ and "-c" not in ours:
             args[1:1] = ["-c", os.environ["MSB_CPUS"]]
         return [MSB] + args
 
