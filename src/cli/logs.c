@@ -52,7 +52,14 @@ int cli_past_time(const char *text, int64_t *ret, struct err *err)
 {
 	struct timespec now;
 	struct err ignored = ERR_INIT;
+	char day[] = "YYYY-MM-DDT00:00:00Z";
 	uint64_t n;
+
+	/* A day is its beginning. */
+	if (strlen(text) == strlen("YYYY-MM-DD"))
+		memcpy(day, text, strlen(text));
+	if (day[0] != 'Y' && log_time_parse(day, strlen(day), ret) == 0)
+		return 0;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (text[0] == '@' && str_to_u64(text + 1, INT64_MAX / 1000000000, &n) == 0) {
@@ -60,8 +67,8 @@ int cli_past_time(const char *text, int64_t *ret, struct err *err)
 	} else if (log_time_parse(text, strlen(text), ret) < 0) {
 		if (str_to_duration(text, "time", &n, &ignored) < 0) {
 			err_set(err, ERR_USAGE, "\"%s\" is no time", text);
-			return err_hint(err, "it is like 10m (ago), 2026-01-31T12:00:00Z or "
-					     "@1767225600");
+			return err_hint(err, "it is like 10m (ago), 2026-01-31T12:00:00Z, "
+					     "2026-01-31 or @1767225600");
 		}
 		*ret = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec -
 		       (int64_t)MIN(n, (uint64_t)INT64_MAX);

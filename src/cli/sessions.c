@@ -197,7 +197,8 @@ static int attach(struct cli *cli, int argc, char **argv)
 		r = to.fd = sandbox_reach_sessions(store, words.words[0], true, &err);
 	if (r < 0)
 		return cli_fail(&err, EXIT_OURS);
-	if (a.list)
+	/* A format is of nothing else. */
+	if (a.list || a.json)
 		return list(to.fd, &a);
 	attach_block_signals();
 	to.name = words.words[0];

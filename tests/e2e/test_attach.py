@@ -26,6 +26,7 @@ class Attach(Case):
         self.assertEqual((listed["1"]["status"], listed["1"]["clients"], listed["1"]["tty"]), ("running", 0, False))
         self.assertTrue(listed["1"]["command"].startswith("sh -c echo out"), listed)
         self.assertEqual(listed["work.er"]["exit_code"], 0)
+        self.assertEqual(len(json.loads(self.ok(self.msb("attach", "--format", "json", "box")).out)), 2)
         self.assertRegex(self.ok(self.msb("attach", "--list", "box")).text, r"(?m)^SESSION .*\n1 +sh -c .*running +0 ")
         self.assertEqual(self.msb("attach", "box", "work.er").code, 0)
         self.assertEqual(self.ok(self.msb("attach", "-l", "-q", "box")).text, "1\n")

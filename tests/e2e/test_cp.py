@@ -3,10 +3,14 @@
 import hashlib
 import io
 import os
+import shutil
 import stat
 import subprocess
 import tarfile
+import tempfile
+import unittest
 
+import harness
 from harness import Case, deadline, until
 
 
@@ -239,3 +243,52 @@ class Copy(Case):
                 digest.update(block)
         self.ok(self.cp(self.path("huge"), "box:/root/huge", timeout=800))
         self.assertEqual(self.inside("sha256sum /root/huge").split()[0], digest.hexdigest())
+
+    @unittest.skipUnless(os.geteuid() == 0 and shutil.which("setpriv"), "needs root and setpriv to be another user")
+    def test_by_somebody_without_privileges(self):
+        """The whole of it: a user of this host who is not root, with a home and programs of his own."""
+        top = tempfile.mkdtemp(prefix="msb-e2e-other-", dir="/tmp")
+        self.addCleanup(shutil.rmtree, top, True)
+        self.addCleanup(harness.stop_leftovers, top)
+        build = os.path.dirname(harness.MSB)
+        for name in ("msb", "msb-vm", "msb-convert", "vmlinux", "guest/agentd"):
+            if not os.path.exists(os.path.join(build, name)):
+                self.skipTest(f"{name} is not beside msb")
+            os.makedirs(os.path.dirname(os.path.join(top, "bin", name)), exist_ok=True)
+            shutil.copy(os.path.join(build, name), os.path.join(top, "bin", name))
+        shutil.copy(os.environ["MSB_TEST_BUSYBOX"], os.path.join(top, "image.tar"))
+        os.makedirs(os.path.join(top, "src/dir"))
+        with open(os.path.join(top, "src/dir/file"), "w") as f:
+            f.write("mine")
+        os.symlink("file", os.path.join(top, "src/dir/link"))
+        subprocess.run(["chown", "-R", "65534:65534", top], check=True)
+        os.chmod(top, 0o755)
+
+        def other(*words, code=0, input=b""):
+            argv = self.argv(*words)
+            done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+                                   os.path.join(top, "bin/msb"), *argv[1:]], cwd=top, input=input, timeout=240,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                  env=harness.environment(os.path.join(top, "home"), HOME=top))
+            self.assertEqual(done.returncode, code, done.stderr)
+            return done
+        other("load", "-q", "-i", "image.tar")
+        other("create", "--name", "box", "busybox")
+        self.assertEqual(other("cp", "src", "box:/root/src").stderr, b"")
+        # What only root could keep is told, and no failure; it is his in the end.
+        other("exec", "box", "--", "sh", "-c", "cd /root/src/dir && chown 1234:55 file && chmod 4755 file && mknod null c 1 3")
+        self.assertIn(b"not given to their owners", other("cp", "-a", "box:/root/src", "back").stderr)
+        st = os.lstat(os.path.join(top, "back/dir/file"))
+        self.assertEqual((st.st_uid, stat.S_IMODE(st.st_mode)), (65534, 0o755))
+        self.assertFalse(os.path.lexists(os.path.join(top, "back/dir/null")))
+        self.assertEqual(os.readlink(os.path.join(top, "back/dir/link")), "file")
+        # Through tar nothing is lost.
+        with tarfile.open(fileobj=io.BytesIO(other("cp", "box:/root/src/dir", "-").stdout)) as t:
+            self.assertEqual((t.getmember("dir/file").uid, t.getmember("dir/file").mode & 0o7777), (1234, 0o4755))
+        self.assertIn(b"Permission denied", other("cp", "box:/root/src", "/etc/msb-cp-test", code=1).stderr)
+        # And the rest of working inside.
+        other("exec", "-d", "--session", "s", "box", "--", "sh", "-c", "echo said; exit 3")
+        self.assertEqual(other("attach", "box", "s", code=3).stdout, b"said\n")
+        self.assertEqual(other("logs", "--tail", "1", "box").stdout, b"said\n")
+        self.assertEqual(other("shell", "box", input=b"echo $((6*7))\n").stdout, b"42\n")
+        other("rm", "-f", "box")

@@ -32,6 +32,9 @@ class Logs(Case):
         self.assertEqual(self.logs("--grep", "^w.*g$"), b"wrong\n")
         self.assertEqual(self.logs("--since", "1h", "--grep", "^up$"), b"up\nup\n")
         self.assertEqual(self.logs("--until", "1h"), b"")
+        self.assertEqual(self.logs("--until", "2020-01-31"), b"")
+        self.assertEqual(self.logs("--since", "2020-01-31", "--grep", "^w.*g$"), b"wrong\n")
+        self.refused(self.msb("logs", "--since", "2020-13-31", "box"), 2, "no time")
         self.assertRegex(self.logs("--timestamps", "--show-id", "--source", "stderr"),
                          rb"^20\d\d-\d\d-\d\dT[\d:.]{15}Z \[\d+\] wrong\n$")
         self.assertIn(b"\033[31mwrong\n\033[0m", self.logs("--color", "always", "--source", "stderr"))
