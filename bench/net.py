@@ -199,8 +199,8 @@ class NetBench(bench.Bench):
                 got = self.rounds(net, what, 1)
                 self.table(f"{text} in {self.ms} ms", {s: self.median(r, lambda n, *_: n) for s, r in got.items()}, "{:.0f}")
                 self.table("... p50, us", {s: self.median(r, lambda n, p, *_: p / 1e3) for s, r in got.items()}, "{:.0f}", -1)
-                self.table("... p99, us", {s: self.median(r, lambda n, p, q, c: q / 1e3) for s, r in got.items()}, "{:.0f}", -1)
-                self.table("... CPU of the stack, us each", {s: self.median(r, lambda n, p, q, c: c * 1e6 / n) for s, r in got.items()},
+                self.table("... p99, us", {s: self.median(r, lambda n, p, q, first, c: q / 1e3) for s, r in got.items()}, "{:.0f}", -1)
+                self.table("... CPU of the stack, us each", {s: self.median(r, lambda n, p, q, first, c: c * 1e6 / n) for s, r in got.items()},
                            "{:.1f}", -1)
         finally:
             net.close()

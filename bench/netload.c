@@ -5,7 +5,7 @@
  *	netload serve                    prints its port, serves until it is killed
  *	netload HOST PORT up FLOWS MS    prints bytes that arrived, and ns
  *	netload HOST PORT down FLOWS MS
- *	netload HOST PORT rr 1 MS        exchanges on one connection: count, p50, p99 in ns
+ *	netload HOST PORT rr 1 MS        exchanges on one connection: count, p50, p99, first in ns
  *	netload HOST PORT crr 1 MS       one exchange for each connection: the same
  *	netload HOST PORT hold FLOWS MS  that many connections at once: how many answered, twice;
  *	                                 then waits for the end of its input
@@ -258,7 +258,7 @@ static int by_size(const void *a, const void *b)
 
 static void exchanges(bool each)
 {
-	uint64_t *took = calloc(SAMPLES, sizeof(*took)), began;
+	uint64_t *took = calloc(SAMPLES, sizeof(*took)), began, first;
 	int fd = each ? -1 : dial();
 	size_t n = 0;
 
@@ -273,9 +273,10 @@ static void exchanges(bool each)
 	}
 	if (!n)
 		exit(1);
+	first = took[0];
 	qsort(took, n, sizeof(*took), by_size);
-	printf("%zu %llu %llu\n", n, (unsigned long long)took[n / 2],
-	       (unsigned long long)took[n * 99 / 100]);
+	printf("%zu %llu %llu %llu\n", n, (unsigned long long)took[n / 2],
+	       (unsigned long long)took[n * 99 / 100], (unsigned long long)first);
 }
 
 static void hold(unsigned flows)

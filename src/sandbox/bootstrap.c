@@ -112,11 +112,10 @@ static int fill_init(const struct sandbox_spec *s, struct msg_bootstrap *m)
 	return fill_env(&s->init_env, &h->env);
 }
 
-static int fill_network(struct msg_bootstrap *m)
+static int fill_network(struct msg_bootstrap *m, bool ipv6)
 {
 	struct boot_network *n = &m->network;
 	struct stack_config c = {0};
-	bool ipv6 = net_host_has_ipv6();
 
 	net_plan(&c, ipv6);
 	m->has_network = n->has_ipv4 = n->ipv4.has_dns = true;
@@ -139,7 +138,7 @@ static int fill_network(struct msg_bootstrap *m)
 
 int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
 		      const struct sandbox_source *src, const struct sandbox_command *command,
-		      bool patch, struct buf *b, struct err *err)
+		      bool patch, bool ipv6, struct buf *b, struct err *err)
 {
 	struct msg_bootstrap m = {.has_block_root = true, .has_unix_time_nanos = true};
 	char hostname[SANDBOX_HOSTNAME_MAX + 1];
@@ -161,7 +160,7 @@ int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
 	if (r == 0)
 		r = fill_env(&command->env, &m.default_env);
 	if (r == 0)
-		r = fill_network(&m);
+		r = fill_network(&m, ipv6);
 	if (r == 0)
 		r = fill_rlimits(s, &m.rlimits);
 	if (r == 0 && s->init)

@@ -15,11 +15,11 @@
 
 /*
  * Append the core.bootstrap frame of sandbox @name, with the root that @src is; @patch: there is a
- * disk with changes to it. @command supplies the defaults of commands:
- * user, working directory, environment.
+ * disk with changes to it; @ipv6: its network speaks that, too. @command supplies the defaults of
+ * commands: user, working directory, environment.
  */
 int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
 		      const struct sandbox_source *src, const struct sandbox_command *command,
-		      bool patch, struct buf *b, struct err *err);
+		      bool patch, bool ipv6, struct buf *b, struct err *err);
 
 #endif

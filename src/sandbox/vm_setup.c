@@ -205,7 +205,7 @@ int sandbox_vm_config(const struct sandbox *sb, struct err *err)
 		r = check_huge_pages(spec->memory, err);
 	if (r == 0)
 		r = sandbox_bootstrap(spec, sb->record.name, &sb->source, &command, has_patch(sb),
-				      &boot, err);
+				      c.net.ipv6, &boot, err);
 	if (r == 0)
 		r = set_disks(sb, &disks, &c, err);
 	if (r < 0)

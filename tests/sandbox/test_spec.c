@@ -364,8 +364,9 @@ static void bootstrap_says_it_all(void **state)
 	assert_int_equal(sandbox_spec_rlimit(&s, "nofile=7:unlimited", NULL), 0);
 	assert_int_equal(sandbox_spec_env(&s, "K=a=b", NULL), 0);
 	assert_int_equal(sandbox_command_resolve(&s, &image, NULL, 0, &c, NULL), 0);
-	assert_int_equal(
-		sandbox_bootstrap(&s, "box", &(struct sandbox_source){0}, &c, false, &b, NULL), 0);
+	assert_int_equal(sandbox_bootstrap(&s, "box", &(struct sandbox_source){0}, &c, false, true,
+					   &b, NULL),
+			 0);
 	assert_int_equal(frame_peek(&b, &f, NULL), 1);
 	assert_int_equal(frame_open(&f, &e, NULL), 0);
 	assert_ptr_equal(e.type, &msg_types[MSG_BOOTSTRAP]);
@@ -388,8 +389,9 @@ static void bootstrap_says_it_all(void **state)
 
 	buf_reset(&b);
 	assert_int_equal(sandbox_spec_root(&s, "tmpfs", NULL), 0);
-	assert_int_equal(
-		sandbox_bootstrap(&s, "box", &(struct sandbox_source){0}, &c, false, &b, NULL), 0);
+	assert_int_equal(sandbox_bootstrap(&s, "box", &(struct sandbox_source){0}, &c, false, true,
+					   &b, NULL),
+			 0);
 	assert_int_equal(frame_peek(&b, &f, NULL), 1);
 	assert_int_equal(frame_open(&f, &e, NULL), 0);
 	assert_true(frame_payload(&e, &m, NULL) >= 0);
