@@ -54,8 +54,11 @@ int cli_select(struct store *s, struct select_args *a, const struct opt_words *w
 	int r = 0;
 
 	a->labels = (struct strv){0};
-	if (!words->n && !labels.n && !a->all)
-		return err_set(err, ERR_USAGE, "which sandbox?");
+	if (!words->n && !labels.n && !a->all) {
+		err_set(err, ERR_USAGE, "which sandbox?");
+		return err_hint(err, "name one or several, or say --label KEY[=VALUE] or --all; "
+				     "`msb ls` shows what there is");
+	}
 	for (size_t i = 0; i < words->n && r == 0; i++)
 		r = add(&names, words->words[i], err);
 	if (r == 0 && (labels.n || a->all))
