@@ -3,7 +3,7 @@
  * Projects, as verbs share them.
  *
  * When does a verb mean a project? Those that are about nothing else (init, add, up, down, apply,
- * clean, build) always do. The others do when the user says so, by --file or --sandbox; and a NAME
+ * clean) always do. The others do when the user says so, by --file or --sandbox; and a NAME
  * that is no sandbox's, in a directory whose Sandboxfile has it, is that one's (exec, shell, logs).
  */
 #ifndef CLI_PROJECT_H
