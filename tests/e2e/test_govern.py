@@ -108,7 +108,7 @@ class Govern(Case):
         self.assertEqual(self.modify("--max-connection-rate", "none"), {"net_limits": ("live", "applied")})
         self.assertEqual(self.tell(child, *there), "host")
         self.refused(self.msb("modify", "--net-rule-rm", "deny@any", self.name), 1, "no rule")
-        self.refused(self.msb("modify", "--net-rule", "deny@nobody", self.name), 2, "rules look like")
+        self.refused(self.msb("modify", "--net-rule", "deny@nobody", self.name), 2, "domain=nobody")
         self.refused(self.msb("modify", "--net-egress-ops-burst", "5", self.name), 1, "burst")
         # It is what the next machine begins with.
         record = json.loads(self.ok(self.msb("inspect", "--format", "json", self.name)).text)["config"]
