@@ -70,6 +70,8 @@ void etc_write(const struct msg_bootstrap *boot)
 		add_address(&b, AF_INET6, n->ipv6.dns);
 		buf_add_u8(&b, '\n');
 	}
+	if (buf_size(&b) && n->search)
+		buf_addf(&b, "search %s\n", n->search);
 	if (buf_size(&b))
 		put("/etc/resolv.conf", &b);
 }

@@ -91,6 +91,12 @@ static int set_no_rebind(const struct opt *o, void *target, const char *value, s
 	return spec_args_say(target, "network.dns.rebind_protection", "off", err);
 }
 
+static int set_strict(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	(void)o, (void)value;
+	return spec_args_say(target, "network.strict", "on", err);
+}
+
 /* Headings. */
 #define COMMANDS "Commands in the sandbox"
 #define RESOURCE "Resources"
@@ -128,6 +134,9 @@ static const struct opt own[] = {
 	{0, "no-net", NULL, "The same as --net none", set_no_net, .group = NETWORK},
 	{0, "no-dns-rebind-protection", NULL, "The same as --dns-rebind-protection off",
 	 set_no_rebind, .group = NETWORK},
+	{0, "net-strict", NULL,
+	 "What a rule allows by name has to say that name: in TLS, or as the host of HTTP",
+	 set_strict, .group = NETWORK},
 	{'q', "quiet", NULL, "Show no warnings", opt_set_flag, offsetof(struct spec_args, quiet),
 	 .group = SANDBOX},
 };

@@ -209,6 +209,11 @@ static int set_dns_rebind(struct sandbox_spec *s, const char *text, struct err *
 	return sandbox_spec_net_name(s, "rebind-protection", text, err);
 }
 
+static int set_net_strict(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return sandbox_spec_net_name(s, "strict", text, err);
+}
+
 /* ---- the table ---- */
 
 #define TEXT(field) .text = offsetof(struct sandbox_spec, field)
@@ -366,13 +371,16 @@ const struct field fields[] = {
 	 .scope = FIELD_NET},
 	{NULL, "in a file it is network.dns.query_timeout", FIELD_NUMBER, 0, "dns-query-timeout-ms",
 	 "N", "How long name servers have for an answer, all together", "5000",
-	 .spec = set_dns_timeout_ms},
+	 .spec = set_dns_timeout_ms, .scope = FIELD_NET},
 	{"network.dns.rebind_protection", NULL, FIELD_WORD, 0, "dns-rebind-protection", "on|off",
 	 "Leave addresses out that are not public, when they come from name servers", "on",
 	 .spec = set_dns_rebind, .scope = FIELD_NET},
 	{"network.dns.hosts", NULL, FIELD_LIST, 0, "add-host", "NAME:IP",
 	 "A name that the gateway knows an address of (repeatable)", NULL,
 	 .spec = sandbox_spec_dns_host, .scope = FIELD_NET, .clear = clear_dns_hosts},
+	{"network.strict", NULL, FIELD_WORD, 0, NULL, "on|off",
+	 "What a rule allows by name has to say that name: in TLS, or as the host of HTTP", "off",
+	 .spec = set_net_strict, .scope = FIELD_NET},
 	{"vsock", NULL, FIELD_LIST, 0, "vsock", "SOCKET:PORT[/stream]",
 	 "Let the guest reach a Unix socket of this host as port PORT of vsock, CID 2 (repeatable)",
 	 NULL, .spec = sandbox_spec_vsock, .clear = clear_vsock, .load = conf_load_sockets},

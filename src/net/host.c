@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/iov.h"
 #include "net/dns_host.h"
+#include "net/look.h"
 #include "net/plan.h"
 #include "net/socket.h"
 
@@ -40,6 +41,7 @@ struct host_socket {
 	struct flow *f;
 	struct listener *through;
 	struct dns_client *dns; /* UDP to port 53: in place of a descriptor */
+	struct look *look;	/* or NULL */
 	bool full;
 	int error;     /* of UDP, to be told with the next receive() */
 	bool seeks;    /* SO_PEEK_OFF works, and is... */
@@ -150,6 +152,11 @@ static int open_dns(struct net_host *h, struct flow *f)
 	return 0;
 }
 
+static void on_look(void *arg)
+{
+	net_host_run(arg);
+}
+
 static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_addr *to,
 		   uint16_t port)
 {
@@ -163,8 +170,6 @@ static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_ad
 
 	if (flow_is_dns(f))
 		return open_dns(h, f);
-	if (flow_inspect(f))
-		return -EACCES;
 	fd = socket(four ? AF_INET : AF_INET6,
 		    (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC,
 		    proto == NET_ICMP	 ? IPPROTO_ICMP
@@ -180,7 +185,12 @@ static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_ad
 	r = connect(fd, (const void *)&ss, n) < 0 && errno != EINPROGRESS ? -errno : 0;
 	if (r == 0)
 		r = loop_add(h->loop, &k->source, tcp ? WATCH | EPOLLOUT : WATCH);
+	if (r == 0 && flow_inspect(f)) {
+		k->look = look_new(h->s, f, fd, h->loop, on_look, h);
+		r = k->look ? 0 : -ENOMEM;
+	}
 	if (r < 0) {
+		loop_del(&k->source);
 		free(k);
 		return r;
 	}
@@ -212,6 +222,7 @@ static void op_close(void *arg, struct flow *f, bool reset)
 	if (k->through && !--k->through->flows && k->through->port.fd < 0)
 		forget_listener(k->through);
 	dns_client_free(k->dns);
+	look_free(k->look);
 	free(k);
 	*flow_host(f) = NULL;
 }
@@ -246,9 +257,10 @@ static ssize_t op_send(void *arg, struct flow *f, const struct iovec *iov, unsig
 		dns_client_send(k->dns, iov, n);
 		return (ssize_t)iov_size(iov, n);
 	}
-	sent = send_once(k, iov, n);
+	sent = look_holds(k->look) ? look_send(k->look, iov, n) : send_once(k, iov, n);
 	if (flow_proto(f) == NET_TCP) {
-		if (sent == -EAGAIN || (sent >= 0 && (size_t)sent < iov_size(iov, n))) {
+		if (sent == -EAGAIN || (look_agreed(k->look) && look_holds(k->look)) ||
+		    (sent >= 0 && (size_t)sent < iov_size(iov, n))) {
 			k->full = true;
 			loop_mod(&k->source, WATCH | EPOLLOUT);
 		}
@@ -288,6 +300,8 @@ static ssize_t op_peek(void *arg, struct flow *f, size_t skip, const struct iove
 
 	if (!k)
 		return -ENOTCONN;
+	if (!look_agreed(k->look))
+		return -EAGAIN;
 	if (k->seeks && skip != k->offset) {
 		const int offset = (int)skip;
 
@@ -366,7 +380,7 @@ static void op_shut(void *arg, struct flow *f)
 	struct host_socket *k = *flow_host(f);
 
 	(void)arg;
-	if (k)
+	if (k && !look_shut(k->look))
 		(void)shutdown(k->source.fd, SHUT_WR);
 }
 
@@ -380,6 +394,8 @@ static size_t op_room(void *arg, struct flow *f)
 	(void)arg;
 	if (!k || k->full)
 		return 0;
+	if (look_holds(k->look))
+		return look_room(k->look);
 	/* A kernel that does not tell gets what every socket takes. */
 	if (getsockopt(k->source.fd, SOL_SOCKET, SO_MEMINFO, info, &n) < 0)
 		return 16384;
@@ -555,8 +571,9 @@ static void on_socket(struct loop_source *src, uint32_t events)
 			what |= STACK_FAILED;
 	}
 	if (events & EPOLLOUT && tcp && !error) {
-		k->full = false;
-		loop_mod(src, WATCH);
+		look_flush(k->look);
+		k->full = look_agreed(k->look) && look_holds(k->look);
+		loop_mod(src, k->full ? WATCH | EPOLLOUT : WATCH);
 		what |= STACK_WRITABLE;
 	}
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))

@@ -112,7 +112,7 @@ static int fill_init(const struct sandbox_spec *s, struct msg_bootstrap *m)
 	return fill_env(&s->init_env, &h->env);
 }
 
-static int fill_network(struct msg_bootstrap *m, bool ipv6)
+static int fill_network(const struct sandbox_spec *s, struct msg_bootstrap *m, bool ipv6)
 {
 	struct boot_network *n = &m->network;
 	struct stack_config c = {0};
@@ -133,7 +133,10 @@ static int fill_network(struct msg_bootstrap *m, bool ipv6)
 		memcpy(n->ipv6.gateway, c.gateway6.b, 16);
 		n->ipv6.prefix_len = NET_PREFIX6;
 	}
-	return n->interface && m->host_alias ? 0 : -ENOMEM;
+	if (!n->interface || !m->host_alias)
+		return -ENOMEM;
+	/* They go with the host's name servers. */
+	return s->dns_servers.n ? 0 : net_plan_search("/etc/resolv.conf", &n->search);
 }
 
 int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
@@ -160,7 +163,7 @@ int sandbox_bootstrap(const struct sandbox_spec *s, const char *name,
 	if (r == 0)
 		r = fill_env(&command->env, &m.default_env);
 	if (r == 0)
-		r = fill_network(&m, ipv6);
+		r = fill_network(s, &m, ipv6);
 	if (r == 0)
 		r = fill_rlimits(s, &m.rlimits);
 	if (r == 0 && s->init)

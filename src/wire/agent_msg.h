@@ -378,6 +378,7 @@ struct boot_network {
 	bool has_ipv4, has_ipv6;
 	struct boot_ipv4 ipv4;
 	struct boot_ipv6 ipv6;
+	char *search; /* domains to look for short names in, with blanks between */
 };
 
 struct boot_env {

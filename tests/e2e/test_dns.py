@@ -13,7 +13,7 @@ import threading
 import time
 import unittest
 
-from harness import Case, MSB, until
+from harness import Case
 from test_tap import DEADLINE, GATEWAY, GATEWAY6, GUEST, TAPNET, ip, missing as missing_tap
 
 UNBOUND = shutil.which("unbound") or "/usr/sbin/unbound"
@@ -26,19 +26,35 @@ ZONE = [
     *(f"long.test. 60 IN A 9.9.3.{i}" for i in range(1, 101)),
 ]
 
-# Everybody: what is said at port 80 and 443 is who was called.
+# Everybody: what is said at ports 80, 81 and 443 is who was called; at 82 it is only said to who speaks first, and how much
+# he said until his end.
 WORLD = r"""
-import socket, threading
+import socket, sys, threading
+def late(s):
+    n = 0
+    try:
+        while True:
+            b = s.recv(65536)
+            if not b:
+                break
+            n += len(b)
+    except ConnectionResetError:
+        return
+    s.sendall(b"%s %d" % (s.getsockname()[0].encode(), n))
+    s.close()
 def serve(port):
     l = socket.create_server(("0.0.0.0", port), backlog=1000)
     while True:
         s, _ = l.accept()
+        if port == 82:
+            threading.Thread(target=late, args=(s,), daemon=True).start()
+            continue
         s.sendall(s.getsockname()[0].encode())
         s.close()
-for port in (80, 81, 443):
+for port in (80, 81, 82, 443):
     threading.Thread(target=serve, args=(port,), daemon=True).start()
 print("ready", flush=True)
-input()
+sys.stdin.read()
 """
 
 
@@ -233,6 +249,59 @@ for host, port in {list(where)!r}:
         ns = world.guest(profiles="none")
         self.assertEqual(self.dig(ns, "www.example.test")[0], "REFUSED")
 
+    def test_strict(self):
+        """With strict, a name that is allowed has to be said by the connection, in TLS or HTTP."""
+        world = World(self)
+        ns = world.guest("allow@www.example.test,allow@other.example.test,allow@bad.test:tcp:81,allow@9.9.2.0/24:tcp:82", "none",
+                         names="strict=on")
+        for name in ("www.example.test", "bad.test"):
+            self.assertEqual(self.dig(ns, name)[0], "NOERROR")
+        self.assertEqual(self.dig(ns, "www.example.test", "HTTPS"), ("NOERROR", []))
+        out = self.inside(ns, r"""
+import ssl
+def hello(name):
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    c = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
+    try:
+        c.do_handshake()
+    except ssl.SSLWantReadError:
+        return outgoing.read()
+def attempt(address, port, *pieces):
+    try:
+        with connect(address, port) as s:
+            for p in pieces:
+                s.sendall(p)
+                time.sleep(0.05)
+            try:
+                s.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # reset already, as recv() will tell
+            print(s.recv(100).decode() or "end")
+    except OSError as e:
+        print(errno.errorcode.get(e.errno, str(e)))
+def get(name):
+    return b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % name.encode()
+w, o = "www.example.test", "other.example.test"
+attempt("9.9.1.1", 82, get(w))
+attempt("9.9.1.1", 82, get(w)[:20], get(w)[20:] + bytes(3000000))
+attempt("9.9.1.1", 82, hello(w))
+attempt("9.9.1.1", 82, hello(w)[:9], hello(w)[9:])
+attempt("9.9.1.1", 82, get(o))  # allowed, but not what this address was told as
+attempt("9.9.1.1", 82, hello(o))
+attempt("9.9.1.1", 82, get("evil.test"))
+attempt("9.9.1.1", 82, b"\0whatever")
+attempt("9.9.1.1", 82)
+attempt("9.9.1.1", 82, get(w)[:20])
+attempt("9.9.2.1", 81)          # who speaks last cannot say whom he wants
+attempt("9.9.2.1", 82, b"any")  # another rule allows it, names or not
+""").split("\n")
+        self.assertEqual(out[0], "9.9.1.1 42")
+        self.assertEqual(out[1], "9.9.1.1 3000042")
+        for i in (2, 3):
+            self.assertTrue(out[i].startswith("9.9.1.1 ") and int(out[i].split()[1]) > 200, out)
+        self.assertEqual(out[4:11], ["ECONNRESET"] * 7)
+        self.assertEqual(out[11], "9.9.2.1 3")
+
     def test_dead_servers(self):
         """One that refuses costs nothing, one that is silent less than a second and only once."""
         world = World(self)
@@ -286,6 +355,119 @@ threads = [threading.Thread(target=run, args=(k,)) for k in range(THREADS)]
 print(len(bad), bad[:3], len(slow))
 """)
         self.assertEqual(out, "0 [] 0")
+
+
+# Looks up and connects to each of its arguments, "NAME COUNT": how often that went wrong, or was late.
+CLIENT = r"""
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static double now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+int main(int argc, char **argv)
+{
+	for (int i = 1; i + 1 < argc; i += 2) {
+		int bad = 0, late = 0;
+		for (int n = atoi(argv[i + 1]); n; n--) {
+			struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *ai = NULL;
+			double before = now();
+			char b[100];
+			int r = getaddrinfo(argv[i], "80", &hints, &ai), s = -1;
+
+			if (r == 0)
+				s = socket(ai->ai_family, ai->ai_socktype, 0);
+			if (r || connect(s, ai->ai_addr, ai->ai_addrlen) || read(s, b, sizeof(b)) <= 0)
+				bad++;
+			if (ai)
+				freeaddrinfo(ai);
+			close(s);
+			late += now() - before > 2.4;
+		}
+		printf("%s %d %d\n", argv[i], bad, late);
+	}
+}
+"""
+
+
+@unittest.skipIf(missing() or not shutil.which("musl-gcc"), missing() or "needs musl-gcc")
+class Guest(Case):
+    """In a machine, with the resolvers of musl and of glibc."""
+
+    def setUp(self):
+        super().setUp()
+        self.world = World(self, ZONE + [f"n{i}.rounds.test. 1 IN A 9.9.4.{i + 1}" for i in range(100)])
+        # What `ip netns exec` puts in the place of the host's.
+        self.etc = f"/etc/netns/{self.world.host}"
+        os.makedirs(self.etc)
+        self.addCleanup(shutil.rmtree, self.etc)
+        with open(os.path.join(self.etc, "resolv.conf"), "w") as f:
+            f.write("search example.test rounds.test\nnameserver 10.77.0.77\nnameserver 127.0.0.1\n")
+
+    def argv(self, *args):
+        return ["ip", "netns", "exec", self.world.host, *super().argv(*args)]
+
+    def clients(self):
+        """The program with musl, and with the C library of the image."""
+        source, both = self.path("client.c"), []
+        with open(source, "w") as f:
+            f.write(CLIENT)
+        for cc, words in (("musl-gcc", ["-static"]), ("gcc", [])):
+            out = self.path(f"client-{cc}")
+            subprocess.run([cc, "-O1", *words, "-o", out, source], check=True, timeout=DEADLINE)
+            both += ["--copy-file", f"{out}:/{cc}"]
+        return both
+
+    def test_names(self):
+        script = """
+grep search /etc/resolv.conf
+for cc in musl-gcc gcc; do
+    /$cc n7.rounds.test 60 n8 60 www 20 www.example.test 20 bad.test 1 other.example.test 1 nothing.test 1 host.microsandbox.internal 1
+done
+for cc in musl-gcc gcc; do /$cc $(for i in $(seq 50); do echo n$i.rounds.test 2; done); done
+python3 -c 'import socket; print(len(socket.getaddrinfo("long.test", 80, type=socket.SOCK_STREAM)))'
+"""
+        done = self.ok(self.msb("run", "--net", "none", "--net-rule",
+                                "allow@suffix=rounds.test:tcp:80,allow@www.example.test:tcp:80,allow@dns=long.test", *self.clients(),
+                                "python", "--", "sh", "-c", script))
+        lines = done.text.splitlines()
+        self.assertEqual(lines.pop(0), "search example.test rounds.test")
+        self.assertEqual(lines.pop(), "100")
+        # Denied at once, and so is what is not there.
+        expected = [f"{name} 0 0" for name in ("n7.rounds.test", "n8", "www", "www.example.test")]
+        expected += [f"{name} 1 0" for name in ("bad.test", "other.example.test", "nothing.test", "host.microsandbox.internal")]
+        self.assertEqual(lines[:8], expected)
+        self.assertEqual(lines[8:16], expected)
+        self.assertEqual(lines[16:], [f"n{i}.rounds.test 0 0" for i in range(1, 51)] * 2)
+
+    def test_options(self):
+        out = self.ok(self.msb("run", "--add-host", "db.internal:9.9.1.7", "--dns-nameserver", "tcp://127.0.0.1",
+                               "--no-dns-rebind-protection", "--net", "public,private", *self.clients(), "python", "--", "sh", "-c",
+                               "cat /etc/resolv.conf; /gcc db.internal 1 inner.test 1 www.example.test 1; /musl-gcc db.internal 1")).text
+        self.assertEqual(out.splitlines(), [f"nameserver {GATEWAY}", "db.internal 0 0", "inner.test 0 0", "www.example.test 0 0",
+                                            "db.internal 0 0"])
+        # A name said, and one that is only meant.
+        get = r"""exec 2>/dev/null; for n in www.example.test other.example.test; do
+python3 -c 'import socket, sys
+s = socket.create_connection(("www.example.test", 82))
+s.sendall(b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % sys.argv[1].encode())
+s.shutdown(socket.SHUT_WR)
+print(s.recv(100).decode())' $n || echo no; done"""
+        done = self.ok(self.msb("run", "--net-strict", "--net", "none", "--net-rule", "allow@*.example.test:tcp:82", "python", "--", "sh",
+                                "-c", get))
+        self.assertEqual(done.text.splitlines(), ["9.9.1.1 42", "no"])
+        for words in (("--dns-nameserver", "dns.example"), ("--add-host", "x"), ("--dns-query-timeout-ms", "1"),
+                      ("--net-rule", "allow@nowhere"), ("--dns-rebind-protection", "maybe")):
+            self.refused(self.msb("run", *words, "busybox", "--", "true"), 125)
 
 
 if __name__ == "__main__":
