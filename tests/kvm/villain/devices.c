@@ -136,9 +136,9 @@ void provoke(void)
 		publish(&dev->ring[TX], 1);
 		notify(dev, TX);
 	}
-	/* The answer wants a buffer. */
+	/* The answer wants a buffer. Who answers may have no queue for questions. */
 	if (dev->id == 1 && target->queue == RX)
-		net_ask(dev);
+		net_post(dev);
 	notify(dev, target->queue);
 }
 
@@ -336,7 +336,7 @@ void net_fill(struct dev *d)
 	notify(d, RX);
 }
 
-void net_ask(struct dev *d)
+void net_post(struct dev *d)
 {
 	static uint8_t question[64];
 	struct ring *r = &d->ring[TX];
@@ -344,7 +344,12 @@ void net_ask(struct dev *d)
 	r->desc[RING - 1] = (struct desc){(uintptr_t)question, net_question(question), 0, 0};
 	publish(r, RING - 1);
 	notify(d, TX);
-	(void)settle(d, r);
+}
+
+void net_ask(struct dev *d)
+{
+	net_post(d);
+	(void)settle(d, &d->ring[TX]);
 }
 
 void net_verify(struct dev *d)

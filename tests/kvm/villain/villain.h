@@ -259,7 +259,8 @@ void vsock_verify(struct dev *d);
 uint32_t net_question(uint8_t *to);
 /* Receive buffers: all there are. */
 void net_fill(struct dev *d);
-/* Ask; what is asked was taken when this returns. */
+/* Ask; with net_ask() what is asked was taken when it returns. */
+void net_post(struct dev *d);
 void net_ask(struct dev *d);
 void net_verify(struct dev *d);
 
