@@ -29,14 +29,15 @@ enum { STALLED_AFTER = 3, ASK_MS_MIN = 3000 };
 enum sort { BY_NAME, BY_CPU, BY_MEM };
 
 struct metrics_args {
-	bool json, watch, follow, all;
+	bool json, watch, follow, all, total;
 	uint64_t interval_ns;
 	enum sort sort;
 };
 
-/* One sandbox at one moment. */
+/* One sandbox at one moment, or the sum of many. */
 struct sample {
-	char *name;
+	char *name;	   /* NULL: a sum */
+	size_t count;	   /* ...of so many */
 	const char *state; /* static */
 	bool there;	   /* its machine answered: what follows is known */
 	bool has_cpu;
@@ -96,6 +97,7 @@ static const struct opt metrics_opts[] = {
 	{0, "interval", "TIME", "How often [1s]; at least 100ms", set_interval, ARGS(interval_ns),
 	 0},
 	{'a', "all", NULL, "Those that do not run as well", opt_set_flag, ARGS(all), 0},
+	{'t', "total", NULL, "Only the sum of all that run", opt_set_flag, ARGS(total), 0},
 	{0, "sort", "name|cpu|mem", "The order [name]", set_sort, 0, 0},
 	{0, "format", "json|table", "How to show them [table]; with --follow a line each",
 	 opt_set_format, ARGS(json), 0},
@@ -153,7 +155,9 @@ static void take(struct store *s, const struct sandbox_entry *e, const struct me
 	if (ret->s.has_guest && ret->s.guest_memory_total >= ret->s.guest_memory_available)
 		ret->memory = ret->s.guest_memory_total - ret->s.guest_memory_available;
 	ret->upper_allocated = allocated(s, ret->name);
+	/* A machine of that name that is younger than the last look is another one. */
 	if (before && before->there && ret->at > before->at &&
+	    ret->s.uptime_ns >= before->s.uptime_ns &&
 	    ret->s.vcpu_time_ns >= before->s.vcpu_time_ns) {
 		ret->has_cpu = true;
 		ret->cpu = (double)(ret->s.vcpu_time_ns - before->s.vcpu_time_ns) * 100 /
@@ -202,6 +206,47 @@ static int take_all(struct store *s, const char *name, const struct metrics_args
 	return 0;
 }
 
+static void add(struct sample *sum, const struct sample *m)
+{
+	struct control_stats *to = &sum->s;
+	const struct control_stats *s = &m->s;
+
+	if (!m->there)
+		return;
+	sum->count++;
+	sum->has_cpu |= m->has_cpu;
+	sum->cpu += m->cpu;
+	sum->memory += m->memory;
+	sum->upper_allocated += m->upper_allocated;
+#define ADD(field) to->field += s->field
+	ADD(cpus);
+	ADD(vcpu_time_ns);
+	ADD(memory);
+	ADD(memory_resident);
+	ADD(disk_read_bytes);
+	ADD(disk_read_ops);
+	ADD(disk_write_bytes);
+	ADD(disk_write_ops);
+	ADD(net_rx_bytes);
+	ADD(net_rx_packets);
+	ADD(net_tx_bytes);
+	ADD(net_tx_packets);
+	ADD(net_flows);
+	ADD(net_flows_open);
+	ADD(net_flows_denied);
+	ADD(sessions);
+#undef ADD
+}
+
+static struct sample sum_of(const struct samples *l)
+{
+	struct sample sum = {.state = "total", .there = true};
+
+	for (size_t i = 0; i < l->n; i++)
+		add(&sum, &l->v[i]);
+	return sum;
+}
+
 /* ---- for machines ---- */
 
 static json_t *number(bool known, uint64_t v)
@@ -217,8 +262,12 @@ static json_t *to_json(const struct sample *m)
 
 #define SET(key, value) json_object_set_new(o, key, value)
 #define NUMBER(key, v)	SET(key, number(m->there, v))
-#define GUEST(key, v)	SET(key, number(m->there && s->has_guest, v))
-	SET("name", json_string(m->name));
+#define OF_ONE(key, v)	SET(key, number(m->there && m->name, v))
+#define GUEST(key, v)	SET(key, number(m->there && m->name && s->has_guest, v))
+	if (m->name)
+		SET("name", json_string(m->name));
+	else
+		SET("sandboxes", json_integer((json_int_t)m->count));
 	SET("state", json_string(m->state));
 	SET("timestamp", json_string(cli_time(time(NULL), at)));
 	NUMBER("cpus", s->cpus);
@@ -234,23 +283,40 @@ static json_t *to_json(const struct sample *m)
 	NUMBER("disk_write_bytes", s->disk_write_bytes);
 	NUMBER("disk_write_ops", s->disk_write_ops);
 	NUMBER("net_rx_bytes", s->net_rx_bytes);
+	NUMBER("net_rx_packets", s->net_rx_packets);
 	NUMBER("net_tx_bytes", s->net_tx_bytes);
+	NUMBER("net_tx_packets", s->net_tx_packets);
+	NUMBER("net_flows", s->net_flows);
+	NUMBER("net_flows_open", s->net_flows_open);
+	NUMBER("net_flows_denied", s->net_flows_denied);
 	GUEST("upper_used_bytes", s->guest_root_total - s->guest_root_free);
 	GUEST("upper_free_bytes", s->guest_root_free);
 	NUMBER("upper_host_allocated_bytes", m->upper_allocated);
-	NUMBER("uptime_secs", s->uptime_ns / (1000 * MS));
+	OF_ONE("uptime_secs", s->uptime_ns / (1000 * MS));
 	NUMBER("sessions", s->sessions);
-	NUMBER("idle_secs", s->idle_ns / (1000 * MS));
+	OF_ONE("idle_secs", s->idle_ns / (1000 * MS));
 #undef SET
 #undef NUMBER
+#undef OF_ONE
 #undef GUEST
 	return o;
 }
 
 static int print_json(const struct samples *l, const struct metrics_args *a, bool one)
 {
+	const struct sample sum = sum_of(l);
 	json_t *list;
 
+	if (a->total) {
+		json_t *o = to_json(&sum);
+
+		if (!a->follow && !a->watch)
+			return cli_json(o);
+		json_dumpf(o, stdout, JSON_COMPACT);
+		putchar('\n');
+		json_decref(o);
+		return cli_finish();
+	}
 	if (a->follow || a->watch) {
 		for (size_t i = 0; i < l->n; i++) {
 			json_t *o = to_json(&l->v[i]);
@@ -283,7 +349,10 @@ static void fill(struct row *to, const struct sample *m)
 
 	for (int i = 0; i < COLUMNS; i++)
 		strcpy(to->cell[i], "-");
-	snprintf(to->cell[1], CELL, "%s", m->state);
+	if (m->name)
+		snprintf(to->cell[1], CELL, "%s", m->state);
+	else
+		snprintf(to->cell[1], CELL, "%zu", m->count);
 	if (!m->there)
 		return;
 	if (m->has_cpu)
@@ -294,53 +363,35 @@ static void fill(struct row *to, const struct sample *m)
 		 str_size(m->s.disk_write_bytes, b));
 	snprintf(to->cell[6], CELL, "%s / %s", str_size(m->s.net_rx_bytes, a),
 		 str_size(m->s.net_tx_bytes, b));
-	if (up)
+	if (up && m->name)
 		snprintf(to->cell[7], CELL, "%llu:%02llu:%02llu", (unsigned long long)up / 3600,
 			 (unsigned long long)up / 60 % 60, (unsigned long long)up % 60);
 }
 
-static void add(struct sample *sum, const struct sample *m)
-{
-	if (!m->there)
-		return;
-	sum->there = true;
-	sum->has_cpu |= m->has_cpu;
-	sum->cpu += m->cpu;
-	sum->memory += m->memory;
-	sum->s.memory += m->s.memory;
-	sum->s.memory_resident += m->s.memory_resident;
-	sum->s.disk_read_bytes += m->s.disk_read_bytes;
-	sum->s.disk_write_bytes += m->s.disk_write_bytes;
-	sum->s.net_rx_bytes += m->s.net_rx_bytes;
-	sum->s.net_tx_bytes += m->s.net_tx_bytes;
-}
-
-static int print_table(const struct samples *l)
+static int print_table(const struct samples *l, bool total)
 {
 	static const char *const heads[COLUMNS] = {"NAME",	  "STATE",    "CPU %",
 						   "MEM / LIMIT", "HOST MEM", "DISK READ / WRITE",
 						   "NET RX / TX", "UPTIME"};
 	cleanup_free struct row *rows = calloc(l->n + 1, sizeof(*rows));
 	cleanup_free const char **cells = calloc((l->n + 2) * COLUMNS, sizeof(*cells));
-	struct sample sum = {.state = ""};
+	const struct sample sum = sum_of(l);
 	size_t n = 0;
 
 	if (!rows || !cells)
 		return EXIT_FAILURE;
 	for (int c = 0; c < COLUMNS; c++)
 		cells[n++] = heads[c];
-	for (size_t i = 0; i <= l->n; i++) {
+	for (size_t i = total ? l->n : 0; i <= l->n; i++) {
 		const struct sample *m = i < l->n ? &l->v[i] : &sum;
 
 		/* A total of one says nothing. */
-		if (m == &sum && l->n < 2)
+		if (m == &sum && l->n < 2 && !total)
 			break;
 		fill(&rows[i], m);
 		cells[n++] = m == &sum ? "TOTAL" : m->name;
 		for (int c = 1; c < COLUMNS; c++)
 			cells[n++] = rows[i].cell[c];
-		if (m != &sum)
-			add(&sum, m);
 	}
 	cli_table(cells, COLUMNS, n / COLUMNS);
 	return cli_finish();
@@ -362,7 +413,7 @@ static int print(const struct samples *l, const struct metrics_args *a, bool one
 		return print_json(l, a, one);
 	if (a->watch && *cli_bold(stdout))
 		printf("\033[H\033[J");
-	return print_table(l);
+	return print_table(l, a->total);
 }
 
 static int show(struct store *store, const char *name, const struct metrics_args *a)
@@ -373,6 +424,10 @@ static int show(struct store *store, const char *name, const struct metrics_args
 	struct err err = ERR_INIT;
 	int code = 0;
 
+	if (a->total && name) {
+		err_set(&err, ERR_USAGE, "a total is of all sandboxes, not of one");
+		return cli_fail(&err, EXIT_USAGE);
+	}
 	for (bool first = true; code == 0; first = false) {
 		struct samples now = {0};
 		bool ended;

@@ -21,7 +21,8 @@ static const char *const op_names[] = {
 	[CONTROL_RESUME] = "resume", [CONTROL_DRAIN] = "drain", [CONTROL_TOUCH] = "touch",
 	[CONTROL_LIMITS] = "limits", [CONTROL_CPUS] = "cpus",	[CONTROL_MEMORY] = "memory",
 	[CONTROL_DEFAULTS] = "env",  [CONTROL_LEAVE] = "leave", [CONTROL_STAY] = "stay",
-	[CONTROL_NET] = "net",	     [CONTROL_PORTS] = "ports", [CONTROL_OPS] = NULL,
+	[CONTROL_NET] = "net",	     [CONTROL_PORTS] = "ports", [CONTROL_STATE] = "state",
+	[CONTROL_OPS] = NULL,
 };
 
 static const struct wire_field request_fields[] = {
@@ -59,7 +60,12 @@ static const struct wire_field stats_fields[] = {
 	F(control_stats, disk_write_bytes, WIRE_U64),
 	F(control_stats, disk_write_ops, WIRE_U64),
 	F(control_stats, net_rx_bytes, WIRE_U64),
+	F(control_stats, net_rx_packets, WIRE_U64, .flags = WIRE_DEFAULT),
 	F(control_stats, net_tx_bytes, WIRE_U64),
+	F(control_stats, net_tx_packets, WIRE_U64, .flags = WIRE_DEFAULT),
+	F(control_stats, net_flows, WIRE_U64, .flags = WIRE_DEFAULT),
+	F(control_stats, net_flows_open, WIRE_U64, .flags = WIRE_DEFAULT),
+	F(control_stats, net_flows_denied, WIRE_U64, .flags = WIRE_DEFAULT),
 	F(control_stats, clients, WIRE_U32),
 	F(control_stats, sessions, WIRE_U32),
 	F(control_stats, has_guest, WIRE_BOOL),

@@ -30,6 +30,7 @@ enum control_op {
 	CONTROL_STAY,	  /* do not, whatever was or will be said about that */
 	CONTROL_NET,	  /* net takes the place of what was, its ports aside */
 	CONTROL_PORTS,	  /* publish those, no longer publish these; sockets come along */
+	CONTROL_STATE,	  /* stats, at once: without what only the guest knows */
 	CONTROL_OPS,
 };
 
@@ -69,7 +70,9 @@ struct control_stats {
 	uint64_t vcpu_time_ns;	  /* host CPU time of the guest's CPUs */
 	uint64_t memory_resident; /* what the host holds for it */
 	uint64_t disk_read_bytes, disk_read_ops, disk_write_bytes, disk_write_ops;
-	uint64_t net_rx_bytes, net_tx_bytes;
+	/* Seen from the guest, whole frames; flows are connections and the like of them. */
+	uint64_t net_rx_bytes, net_rx_packets, net_tx_bytes, net_tx_packets;
+	uint64_t net_flows, net_flows_open, net_flows_denied;
 	uint32_t clients, sessions;
 	/* What the guest's kernel says, when it answers. */
 	bool has_guest;

@@ -513,10 +513,13 @@ static void qemu_usage(struct engine *e, struct engine_usage *ret)
 
 	(void)clock_gettime(clock, &ts);
 	ret->cpu_ns = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-	/* All devices were given the same memory; the first there is knows it. */
+	/*
+	 * All devices were given the same memory; the first there is knows it. The network card's
+	 * server is there once QEMU has connected.
+	 */
 	ret->memory = 0;
 	for (unsigned i = 0; i < e->m->ndevices && !ret->memory; i++)
-		ret->memory = vhost_user_resident(e->servers[i]);
+		ret->memory = e->servers[i] ? vhost_user_resident(e->servers[i]) : 0;
 }
 
 static void qemu_stop(struct engine *e)

@@ -352,6 +352,18 @@ static void answer_stats(struct manager *g, struct control_call *call)
 		s->disk_write_bytes += u.write_bytes;
 		s->disk_write_ops += u.write_ops;
 	}
+	if (g->m->net) {
+		struct machine_net_usage u;
+
+		machine_net_usage(g->m->net, &u);
+		s->net_rx_bytes = u.rx_bytes;
+		s->net_rx_packets = u.rx_packets;
+		s->net_tx_bytes = u.tx_bytes;
+		s->net_tx_packets = u.tx_packets;
+		s->net_flows = u.opened;
+		s->net_flows_open = u.flows;
+		s->net_flows_denied = u.denied;
+	}
 	control_answer(call, &a);
 }
 
@@ -794,7 +806,8 @@ static int check_state(struct manager *g, int32_t op, struct err *err)
 {
 	if (g->stopping)
 		return err_set(err, ESHUTDOWN, "it is stopping");
-	if (!g->ready && op != CONTROL_STATS && op != CONTROL_LIMITS && op != CONTROL_TOUCH)
+	if (!g->ready && op != CONTROL_STATS && op != CONTROL_STATE && op != CONTROL_LIMITS &&
+	    op != CONTROL_TOUCH)
 		return err_set(err, EAGAIN, "it is still starting");
 	return 0;
 }
@@ -814,6 +827,9 @@ static void on_call(void *arg, struct control_call *call, const struct control_r
 		return;
 	case CONTROL_STATS:
 		begin_stats(g, call);
+		return;
+	case CONTROL_STATE:
+		answer_stats(g, call);
 		return;
 	case CONTROL_PAUSE:
 	case CONTROL_RESUME:

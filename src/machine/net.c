@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
@@ -23,7 +24,36 @@ struct machine_net {
 	struct exec_log *exec_log;
 	struct flow_log log;
 	struct loop_timer log_timer;
+	/* The stack's figures, for other threads. */
+	struct {
+		_Atomic uint64_t rx_bytes, rx_packets, tx_bytes, tx_packets, opened, denied, flows;
+	} usage;
 };
+
+static void publish(struct machine_net *n)
+{
+	const struct stack_stats *s = stack_stats(net_host_stack(n->host));
+
+#define SET(to, from) atomic_store_explicit(&n->usage.to, s->from, memory_order_relaxed)
+	SET(rx_bytes, bytes_out);
+	SET(rx_packets, frames_out);
+	SET(tx_bytes, bytes_in);
+	SET(tx_packets, frames_in);
+	SET(opened, opened);
+	SET(denied, denied);
+	SET(flows, flows);
+#undef SET
+}
+
+void machine_net_usage(const struct machine_net *n, struct machine_net_usage *ret)
+{
+#define GET(what) .what = atomic_load_explicit(&n->usage.what, memory_order_relaxed)
+	*ret = (struct machine_net_usage){
+		GET(rx_bytes), GET(rx_packets), GET(tx_bytes), GET(tx_packets),
+		GET(opened),   GET(denied),	GET(flows),
+	};
+#undef GET
+}
 
 static unsigned reserve(void *arg, size_t len, struct iovec *iov, unsigned max)
 {
@@ -32,6 +62,7 @@ static unsigned reserve(void *arg, size_t len, struct iovec *iov, unsigned max)
 
 static void commit(void *arg, size_t len, const struct stack_meta *meta)
 {
+	struct machine_net *n = arg;
 	static const uint8_t gso[] = {
 		[STACK_GSO_NONE] = VIRTIO_NET_HDR_GSO_NONE,
 		[STACK_GSO_TCP4] = VIRTIO_NET_HDR_GSO_TCPV4,
@@ -47,7 +78,10 @@ static void commit(void *arg, size_t len, const struct stack_meta *meta)
 		h.gso_size = meta->gso_size;
 		h.hdr_len = meta->hdr_len;
 	}
-	net_device_commit(((struct machine_net *)arg)->dev, len, &h);
+	net_device_commit(n->dev, len, &h);
+	/* Of all frames but this one, which counts with the next or when the guest has taken it. */
+	if (n->host)
+		publish(n);
 }
 
 static void resume(void *arg)
@@ -131,7 +165,10 @@ static void input(void *arg, const struct iovec *iov, unsigned n, const struct v
 
 static void run(void *arg)
 {
-	net_host_run(((struct machine_net *)arg)->host);
+	struct machine_net *n = arg;
+
+	net_host_run(n->host);
+	publish(n);
 }
 
 static void stop(void *arg)

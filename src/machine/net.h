@@ -34,4 +34,12 @@ int machine_net_ports(struct machine_net *n, const struct wire_texts *ports, int
 /* Before the guest runs: where to write what becomes of connections. */
 void machine_net_log(struct machine_net *n, struct exec_log *log);
 
+/* What went through so far, seen from the guest. Any thread, for as long as the device is there. */
+struct machine_net_usage {
+	uint64_t rx_bytes, rx_packets, tx_bytes, tx_packets;
+	uint64_t opened, denied; /* flows */
+	uint64_t flows;		 /* that are open */
+};
+void machine_net_usage(const struct machine_net *n, struct machine_net_usage *ret);
+
 #endif

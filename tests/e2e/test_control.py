@@ -52,6 +52,17 @@ class Control(Case):
         self.assertEqual(self.machine()["end"], "stopped")
         self.refused(self.msb("pause", "box"), 1, "not running", "start")
 
+    def test_asked_while_it_starts(self):
+        self.own_home()
+        child = self.start("create", "--engine", ENGINE, "-n", "box", "busybox")
+        while child.poll() is None:
+            self.msb("metrics", "-a", "--format", "json", "box")
+            self.msb("modify", "-q", "--idle-timeout", "300s", "box")
+            self.msb("touch", "box")
+        self.assertEqual(child.returncode, 0, child.stderr.read())
+        self.ok(self.msb("rm", "-f", "box"))
+        self.nothing_left()
+
     def test_drain(self):
         self.own_home()
         child = self.running()
@@ -105,6 +116,28 @@ class Control(Case):
         self.assertGreater(after["vcpu_time_ns"], before["vcpu_time_ns"])
         self.assertGreaterEqual(after["upper_used_bytes"] - before["upper_used_bytes"], 8 << 20)
         self.assertGreaterEqual(after["upper_host_allocated_bytes"], 8 << 20)
+        # What its network carried, and what its policy kept from it.
+        self.assertEqual(after["net_flows_denied"], 0)
+        self.msb("exec", "box", "--", "nc", "-w", "2", "10.255.255.1", "80")
+        net = json.loads(self.ok(self.msb("metrics", "--format", "json", "box")).text)
+        self.assertEqual(net["net_flows_denied"], 1)
+        for key in ("net_tx_bytes", "net_tx_packets", "net_rx_bytes", "net_rx_packets"):
+            self.assertGreater(net[key], after[key], key)
+        # While it is paused it needs nothing of a CPU, and is no less there.
+        self.ok(self.msb("pause", "-q", "box"))
+        held = json.loads(self.ok(self.msb("metrics", "--format", "json", "box")).text)
+        self.assertEqual((held["state"], held["cpu_percent"]), ("paused", 0))
+        self.assertGreaterEqual(held["vcpu_time_ns"], net["vcpu_time_ns"])
+        self.ok(self.msb("resume", "-q", "box"))
+        total = json.loads(self.ok(self.msb("metrics", "--total", "--format", "json")).text)
+        self.assertEqual((total["sandboxes"], total["cpus"], total["memory_limit_bytes"]), (1, 1, 256 << 20))
+        self.assertGreaterEqual(total["net_tx_bytes"], net["net_tx_bytes"])
+        self.assertRegex(self.ok(self.msb("metrics", "-t")).text, r"(?s)^NAME.*\nTOTAL +1 ")
+        self.refused(self.msb("metrics", "-t", "box"), 2, "total")
+        totals = self.start("metrics", "-t", "--follow", "--interval", "100ms", "--format", "json")
+        for _ in range(2):
+            self.assertEqual(json.loads(totals.stdout.readline())["sandboxes"], 1)
+        totals.kill()
         # A CPU that is not on yet is none.
         self.assertEqual(self.ok(self.msb("exec", "box", "--", "nproc")).text, "1\n")
         # A stream ends with its sandbox.
