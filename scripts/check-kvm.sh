@@ -9,7 +9,11 @@ cache=${MSB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/msb}
 results=build/test-logs/kvm
 # Registries, the store, kinds of roots and what archives are refused (test_pull*, test_store, test_roots,
 # test_patches, the rest of test_image) know nothing of engines.
-one='test_run\. test_terminal\. test_failures\. test_machine\. test_control\. test_memory\. test_resize\. test_walls\. test_image\.Load'
+# What has many tests beside each other is here with some of each kind.
+one='test_run\. test_terminal\. test_failures\. test_machine\. test_control\. test_memory\. test_resize\. test_walls\. test_image\.Load
+    Exec\.test_(what|output|on_a|a_reader) test_attach\. Logs\.test_what Net\.test_(policy|rules|published|fetch|any)
+    test_life\.(Background|Killed) Copy\.test_(trees|interrupted|between) Restricted\. Init\.test_(any|refusals)
+    Ssh\.test_(files|a_shell)'
 # With several CPUs: all that runs in a machine, but only streams that are short. The box has one CPU,
 # and a CPU of a sandbox that spins for another's lock there uses up its turn in full (the emulator
 # takes a microsecond for each PAUSE, and does not tell KVM of it): 64 MiB take minutes. What a command

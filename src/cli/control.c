@@ -7,8 +7,10 @@
 
 #include "base/cleanup.h"
 #include "base/loop.h"
+#include "base/point.h"
 #include "cli/cli.h"
 #include "cli/select.h"
+#include "sandbox/change.h"
 #include "sandbox/control_client.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
@@ -86,15 +88,24 @@ static void say(const struct control_args *a, const char *name)
 }
 
 /*
- * Its machine has changed already: a row that cannot be written, or is on to something else, is no
- * failure of that.
+ * Have its machine do it, and its row say so. Once the machine has changed, a row that cannot be
+ * written, or is on to something else, is no failure: the next command looks again.
  */
-static void tell(struct store *s, const char *name, enum sandbox_state state,
-		 const struct control_args *a)
+static int change(struct store *s, const char *name, const struct control_request *q,
+		  const enum sandbox_state *states, size_t n, struct err *err)
 {
-	(void)sandbox_state_change(s, name, state, "asked", NULL);
-	if (a)
-		say(a, name);
+	struct sandbox_change c = SANDBOX_CHANGE_INIT;
+	int r = sandbox_change_begin(s, name, &c, err);
+	bool told = true;
+
+	if (r < 0)
+		return r;
+	r = control_request(s, name, q, NULL, err);
+	point("change:machine");
+	for (size_t i = 0; i < n && r == 0; i++)
+		told = sandbox_state_change(s, name, states[i], "asked", NULL) >= 0;
+	sandbox_change_end(&c, r < 0 || told);
+	return r;
 }
 
 /* ---- pause, resume, touch ---- */
@@ -102,20 +113,22 @@ static void tell(struct store *s, const char *name, enum sandbox_state state,
 static int pause_one(struct store *s, const char *name, const struct control_args *a,
 		     struct err *err)
 {
-	int r = ask(s, name, CONTROL_PAUSE, err);
+	static const enum sandbox_state to[] = {SANDBOX_PAUSED};
+	int r = change(s, name, &(struct control_request){.op = CONTROL_PAUSE}, to, 1, err);
 
 	if (r == 0)
-		tell(s, name, SANDBOX_PAUSED, a);
+		say(a, name);
 	return r;
 }
 
 static int resume_one(struct store *s, const char *name, const struct control_args *a,
 		      struct err *err)
 {
-	int r = ask(s, name, CONTROL_RESUME, err);
+	static const enum sandbox_state to[] = {SANDBOX_RUNNING};
+	int r = change(s, name, &(struct control_request){.op = CONTROL_RESUME}, to, 1, err);
 
 	if (r == 0)
-		tell(s, name, SANDBOX_RUNNING, a);
+		say(a, name);
 	return r;
 }
 
@@ -229,15 +242,10 @@ static int drain_one(struct store *s, const char *name, const struct control_arg
 		     struct err *err)
 {
 	const struct control_request q = {.op = CONTROL_DRAIN, .timeout_ns = a->timeout_ns};
-
-	int r = control_request(s, name, &q, NULL, err);
-
 	/* One that was paused goes on first. */
-	if (r == 0)
-		tell(s, name, SANDBOX_RUNNING, NULL);
-	if (r == 0)
-		tell(s, name, SANDBOX_DRAINING, NULL);
-	return r;
+	static const enum sandbox_state to[] = {SANDBOX_RUNNING, SANDBOX_DRAINING};
+
+	return change(s, name, &q, to, ARRAY_SIZE(to), err);
 }
 
 static int drained_one(struct store *s, const char *name, const struct control_args *a,

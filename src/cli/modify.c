@@ -14,12 +14,13 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/io.h"
+#include "base/point.h"
 #include "base/str.h"
 #include "cli/background.h"
 #include "cli/cli.h"
 #include "cli/modify_net.h"
 #include "image/image.h"
+#include "sandbox/change.h"
 #include "sandbox/control_client.h"
 #include "sandbox/net_change.h"
 #include "sandbox/record.h"
@@ -216,11 +217,14 @@ struct subject {
 	const char *name;
 	int dir;
 	struct sandbox_record old, new;
+	struct sandbox_change changing;
+	bool torn; /* some of what is written down may be, and some not */
 	bool running;
 	int control; /* -1: it does not run */
 	/* Of the machine: what it has, and can have. */
 	uint32_t cpus, machine_cpus;
 	uint64_t memory, least_memory, most_memory;
+	uint64_t max_duration_ms, idle_timeout_ms;
 	struct change changes[FIELDS];
 	size_t n;
 };
@@ -228,6 +232,7 @@ struct subject {
 static void subject_done(struct subject *s)
 {
 	close_fd(s->dir);
+	sandbox_change_end(&s->changing, !s->torn);
 	close_fd(s->control);
 	record_done(&s->old);
 	record_done(&s->new);
@@ -400,13 +405,15 @@ static enum disposition when(const struct subject *s, enum field f, bool next_st
 	}
 }
 
-/* It was asked for before, and the machine could not. */
+/* It was asked for before, and the machine could not, or was not told. */
 static bool is_due(const struct subject *s, const struct modify_args *a, enum field f)
 {
 	if (!s->running || a->next_start || !a->named[f])
 		return false;
 	return (f == CPUS && s->cpus != s->new.spec.cpus) ||
-	       (f == MEMORY && s->memory != s->new.spec.memory);
+	       (f == MEMORY && s->memory != s->new.spec.memory) ||
+	       (f == MAX_DURATION && s->max_duration_ms != s->new.spec.max_duration_ms) ||
+	       (f == IDLE_TIMEOUT && s->idle_timeout_ms != s->new.spec.idle_timeout_ms);
 }
 
 static bool is_same(const struct subject *s, const struct change *c)
@@ -424,7 +431,12 @@ static bool is_same(const struct subject *s, const struct change *c)
 
 static void plan(struct subject *s, const struct modify_args *a)
 {
-	const struct sandbox_spec machine = {.cpus = s->cpus, .memory = s->memory};
+	const struct sandbox_spec machine = {
+		.cpus = s->cpus,
+		.memory = s->memory,
+		.max_duration_ms = s->max_duration_ms,
+		.idle_timeout_ms = s->idle_timeout_ms,
+	};
 
 	for (enum field f = 0; f < FIELDS; f++) {
 		struct change *c = &s->changes[s->n];
@@ -456,13 +468,12 @@ static int look(struct subject *s, struct err *err)
 
 	if (r < 0)
 		return r;
+	r = sandbox_change_begin(s->store, s->name, &s->changing, err);
+	if (r < 0)
+		return r;
 	s->dir = sandbox_dir_open(s->store, s->name, err);
 	if (s->dir < 0)
 		return s->dir;
-	/* One change after the other; the lock goes with the descriptor. */
-	r = io_flock(s->dir, true, true);
-	if (r < 0)
-		return err_set(err, r, "cannot lock sandbox \"%s\": %s", s->name, err_name(r));
 	r = record_read(s->dir, &s->old, err);
 	if (r == 0)
 		r = record_read(s->dir, &s->new, err);
@@ -482,6 +493,8 @@ static int look(struct subject *s, struct err *err)
 			CONTROL_TIMEOUT_MS, &a, err);
 	s->cpus = a.stats.cpus;
 	s->machine_cpus = a.stats.cpus_max;
+	s->max_duration_ms = a.stats.max_duration_ns / 1000000;
+	s->idle_timeout_ms = a.stats.idle_timeout_ns / 1000000;
 	s->memory = a.stats.memory;
 	s->least_memory = a.stats.memory_min;
 	s->most_memory = a.stats.memory_max;
@@ -496,12 +509,16 @@ static int write_down(struct subject *s, struct err *err)
 	const char *file = s->new.ephemeral ? RECORD_EPHEMERAL : RECORD_KEPT;
 	int r = record_encode(&s->new, &b);
 
+	s->torn = true;
 	if (r == 0)
 		r = record_put(s->dir, file, &b);
 	if (r < 0)
 		return err_set(err, r, "cannot write down sandbox \"%s\": %s", s->name,
 			       err_name(r));
-	return sandbox_state_labels(s->store, s->name, &s->new.spec.labels, err);
+	point("modify:record");
+	r = sandbox_state_labels(s->store, s->name, &s->new.spec.labels, err);
+	s->torn = r < 0;
+	return r;
 }
 
 static int ask_defaults(struct subject *s, struct err *err)
@@ -564,9 +581,21 @@ static int ask_live(struct subject *s, enum field f, struct err *err)
 }
 
 /* False when one of them did not work. */
-static bool carry_out(struct subject *s)
+static bool carry_out(struct subject *s, const struct modify_args *a)
 {
+	struct err lost = ERR_INIT;
 	bool all = true;
+
+	point("modify:machine");
+	/*
+	 * What sessions get cannot be asked for. It may be written down and not have been told, by
+	 * one that was killed here.
+	 */
+	if (!s->n && s->running && !a->next_start && (a->named[ENV] || a->named[WORKDIR]) &&
+	    ask_defaults(s, &lost) < 0) {
+		cli_error(&lost);
+		return false;
+	}
 
 	for (size_t i = 0; i < s->n; i++) {
 		struct change *c = &s->changes[i];
@@ -592,8 +621,8 @@ static int restart(struct cli *cli, struct subject *s, struct err *err)
 	char *name = (char *)(uintptr_t)s->name;
 	int r;
 
-	/* Who holds it now would wait for us otherwise. */
-	s->dir = close_fd(s->dir);
+	/* Who holds it now would wait for us otherwise; and all that can be is written down. */
+	sandbox_change_end(&s->changing, true);
 	r = sandbox_stop(s->store, s->name, false, SANDBOX_STOP_TIMEOUT_MS, err);
 	if (r == -ETIMEDOUT) {
 		cli_warn("%s", err->msg);
@@ -706,7 +735,7 @@ static int modify_one(struct cli *cli, struct subject *s, const struct modify_ar
 		if (needs_restart(s))
 			restarted = restart(cli, s, err);
 		else
-			worked = carry_out(s);
+			worked = carry_out(s, a);
 	}
 	code = show(s, a);
 	for (size_t i = 0; i < s->n; i++) {
@@ -723,7 +752,8 @@ static int modify_one(struct cli *cli, struct subject *s, const struct modify_ar
 static int modify(struct cli *cli, int argc, char **argv)
 {
 	__attribute__((cleanup(args_done))) struct modify_args a = {0};
-	__attribute__((cleanup(subject_done))) struct subject s = {.dir = -1, .control = -1};
+	__attribute__((cleanup(subject_done))) struct subject s = {
+		.dir = -1, .changing = SANDBOX_CHANGE_INIT, .control = -1};
 	cleanup_words struct opt_words words = {0};
 	cleanup_store struct store *store = NULL;
 	struct err err = ERR_INIT;

@@ -148,6 +148,8 @@ void keeper_done(struct keeper *k)
 static int keeper_lost(struct keeper *k, struct err *err)
 {
 	const char *name = sandbox_name(k->sb);
+
+	sandbox_set_end(k->sb, "its owner was killed", -1);
 	int code = k->proc.pidfd >= 0 ? proc_wait(&k->proc, -1) : 0;
 
 	if (code > 128)

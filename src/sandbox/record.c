@@ -372,6 +372,7 @@ void record_machine_done(struct sandbox_machine *m)
 	free(m->engine);
 	free(m->jail);
 	free(m->end);
+	free(m->state);
 	strv_done(&m->ports);
 	memset(m, 0, sizeof(*m));
 }
@@ -379,10 +380,13 @@ void record_machine_done(struct sandbox_machine *m)
 int record_machine_encode(const struct sandbox_machine *m, struct buf *b)
 {
 	cleanup_json json_t *o =
-		json_pack("{s:i,s:s,s:s*,s:s*,s:o,s:I,s:I,s:I}", "version", 1, "engine", m->engine,
-			  "jail", m->jail, "end", m->end, "ports", list_out(&m->ports),
-			  "started_at", (json_int_t)m->started_at, "ended_at",
+		json_pack("{s:i,s:s,s:s*,s:s*,s:s*,s:o,s:I,s:I,s:I}", "version", 1, "engine",
+			  m->engine, "jail", m->jail, "end", m->end, "state", m->state, "ports",
+			  list_out(&m->ports), "started_at", (json_int_t)m->started_at, "ended_at",
 			  (json_int_t)m->ended_at, "ready_ms", (json_int_t)m->ready_ms);
+
+	if (o && m->exit_code)
+		json_object_set_new(o, "exit_code", json_integer(m->exit_code - 1));
 
 	return print(o, b);
 }
@@ -397,25 +401,28 @@ int record_machine_decode(const void *p, size_t n, struct sandbox_machine *ret, 
 {
 	cleanup_json json_t *o = json_loadb(p, n, 0, NULL);
 	cleanup_machine struct sandbox_machine m = {0};
-	const char *engine = NULL, *jail = NULL, *end = NULL;
-	json_int_t started = 0, ended = 0, ready = 0;
+	const char *engine = NULL, *jail = NULL, *end = NULL, *state = NULL;
+	json_int_t started = 0, ended = 0, ready = 0, code = -1;
 	json_t *ports = NULL;
 	int version = 0;
 
-	if (!o || json_unpack(o, "{s:i,s:s,s?s,s?s,s?o,s:I,s:I,s:I}", "version", &version, "engine",
-			      &engine, "jail", &jail, "end", &end, "ports", &ports, "started_at",
-			      &started, "ended_at", &ended, "ready_ms", &ready) < 0)
+	if (!o || json_unpack(o, "{s:i,s:s,s?s,s?s,s?s,s?o,s:I,s:I,s:I,s?I}", "version", &version,
+			      "engine", &engine, "jail", &jail, "end", &end, "state", &state,
+			      "ports", &ports, "started_at", &started, "ended_at", &ended,
+			      "ready_ms", &ready, "exit_code", &code) < 0)
 		return err_set(err, ERR_CORRUPT, "it does not describe a machine");
 	if (version != 1)
 		return err_set(err, ERR_UNSUPPORTED, "it is of version %d, which we do not know",
 			       version);
-	if (copy(&m.engine, engine) < 0 || copy(&m.jail, jail) < 0 || copy(&m.end, end) < 0)
+	if (copy(&m.engine, engine) < 0 || copy(&m.jail, jail) < 0 || copy(&m.end, end) < 0 ||
+	    copy(&m.state, state) < 0)
 		return err_set(err, ENOMEM, "out of memory");
 	if (list_in(ports, false, &m.ports) < 0)
 		return err_set(err, ERR_CORRUPT, "it does not describe a machine");
 	m.started_at = started;
 	m.ended_at = ended;
 	m.ready_ms = ready > 0 ? (uint64_t)ready : 0;
+	m.exit_code = code >= 0 && code < 256 ? (int)code + 1 : 0;
 	*ret = m;
 	memset(&m, 0, sizeof(m));
 	return 0;
@@ -443,6 +450,10 @@ int record_put(int dirfd, const char *name, const struct buf *b)
 		return -ENOMEM;
 	fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	r = fd < 0 ? -errno : io_write_full(fd, buf_ptr(b), buf_size(b));
+	/* What a sandbox is shall be there after a power cut, too; the rest goes with its machine.
+	 */
+	if (r == 0 && str_eq(name, RECORD_KEPT) && fsync(fd) < 0)
+		r = -errno;
 	if (r == 0 && renameat(dirfd, tmp, dirfd, name) < 0)
 		r = -errno;
 	if (r < 0 && fd >= 0)

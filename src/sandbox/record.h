@@ -55,6 +55,8 @@ struct sandbox_machine {
 	char *engine;
 	char *jail;	    /* jail_describe()'s words; NULL until it has reported */
 	char *end;	    /* how it ended; NULL: it runs, or nobody was left to write that down */
+	char *state;	    /* the sandbox's after that, for a database that knows nothing of it */
+	int exit_code;	    /* of its own command, + 1; 0: there is none */
 	struct strv ports;  /* published: "ADDRESS:HOST->GUEST/tcp" */
 	int64_t started_at; /* Unix seconds */
 	int64_t ended_at;   /* 0: as with @end */

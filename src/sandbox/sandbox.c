@@ -17,6 +17,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/point.h"
 #include "base/proc.h"
 #include "image/image.h"
 #include "machine/vm_config.h"
@@ -253,8 +254,10 @@ static int write_record(struct sandbox *sb, struct err *err)
 	if (r < 0)
 		return err_set(err, r, "cannot write down the sandbox: %s", err_name(r));
 	r = tell_new(sb, err);
+	point("new:row");
 	if (r == 0 && sb->image.id)
 		r = store_use_image(sb->store, sb->record.name, sb->record.image_id, err);
+	point("new:claim");
 	if (r == 0)
 		r = io_write_file_atomic(path, buf_ptr(&b), buf_size(&b), 0600, err);
 	return r;
@@ -345,8 +348,9 @@ static int replace(struct sandbox *sb, const struct sandbox_open *how, struct er
 	}
 	if (r < 0 || !sb->dir.kept)
 		return r;
-	r = sandbox_state_remove(sb->store, name, NULL, err);
-	return r < 0 ? r : sandbox_dir_renew(&sb->dir, err);
+	r = sandbox_dir_renew(&sb->dir, err);
+	point("replace:renewed");
+	return r < 0 ? r : sandbox_state_remove(sb->store, name, NULL, err);
 }
 
 /* A directory for a new one; sb->dir.kept when there is one of that name already. */
@@ -399,6 +403,7 @@ int sandbox_open_how(struct sandbox **ret, struct store *s, struct sandbox_spec 
 		r = take_dir(sb, how, err);
 	if (r == 0)
 		r = open_new(sb, err);
+	point("new:record");
 	if (r == -EBUSY) {
 		*spec = sb->record.spec;
 		memset(&sb->record.spec, 0, sizeof(sb->record.spec));
@@ -488,13 +493,14 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 
 	if (config < 0)
 		return config;
+	/* It tells of another machine. */
+	(void)unlinkat(sb->dir.fd, RECORD_MACHINE, 0);
 	/* An ephemeral one in somebody's hands can wait for its row: sandbox_note(). */
 	r = sb->told ? sandbox_state_change(sb->store, sb->record.name, SANDBOX_STARTING, "", err)
 		     : 0;
 	if (r < 0)
 		return r;
-	/* It tells of another machine. */
-	(void)unlinkat(sb->dir.fd, RECORD_MACHINE, 0);
+	point("start:row");
 	agent = sandbox_socket_listen(sb->dir.fd, SANDBOX_AGENT_SOCKET, err);
 	if (agent < 0)
 		return agent;
@@ -536,6 +542,7 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 	sb->began = now_ns();
 	sb->startup = take_fd(&startup_rd);
 	sb->owner = take_fd(&owner_wr);
+	point("start:machine");
 	/* While the machine comes up: nothing runs in it before we say so. */
 	return sb->hold < 0 ? 0 : image_check(sb->hold, &sb->image, err);
 }
@@ -665,15 +672,32 @@ void sandbox_note(struct sandbox *sb)
 	sandbox_note_machine(sb);
 }
 
+/*
+ * "Running", from "starting" only: since it is ready, others may have said how it lives. What
+ * cannot be written heals.
+ */
+static bool tell_ready(struct sandbox *sb)
+{
+	cleanup_status struct sandbox_status now = {0};
+	struct sandbox_status is = {
+		.state = SANDBOX_RUNNING, .reason = (char[]){""}, .exit_code = -1};
+	int r = sandbox_state_read(sb->store, sb->record.name, &now, NULL);
+
+	if (r == 0 && now.state == SANDBOX_STARTING)
+		r = sandbox_state_put(sb->store, sb->record.name, &now, &is, NULL, NULL);
+	return r >= 0;
+}
+
 void sandbox_note_machine(struct sandbox *sb)
 {
 	cleanup_buf struct buf b = BUF_INIT;
 
 	if (sb->machine.engine && record_machine_encode(&sb->machine, &b) == 0)
 		(void)record_put(sb->dir.fd, RECORD_MACHINE, &b);
+	if (sb->ready)
+		point("ready:row");
 	if (sb->ready && sb->told && !sb->ran && !sb->machine.end)
-		sb->ran = sandbox_state_change(sb->store, sb->record.name, SANDBOX_RUNNING, "",
-					       NULL) >= 0;
+		sb->ran = tell_ready(sb);
 }
 
 void sandbox_set_end(struct sandbox *sb, const char *reason, int exit_code)
@@ -738,11 +762,13 @@ static void last_reports(struct sandbox *sb)
 	}
 }
 
-static void note_end(struct sandbox *sb, int how)
+static void note_end(struct sandbox *sb, int how, enum sandbox_state state)
 {
 	struct sandbox_machine *m = &sb->machine;
 
 	m->ended_at = time(NULL);
+	m->state = strdup(sandbox_state_name(state));
+	m->exit_code = sb->exit_code + 1;
 	if (!m->end)
 		m->end = strdup(how < 0 ? "it did not stop in time and was killed" : "stopped");
 	sandbox_note_machine(sb);
@@ -752,8 +778,9 @@ static void note_end(struct sandbox *sb, int how)
  * Say how it ended, while the lock is still ours. What cannot be written (a full disk) heals later,
  * and is no reason not to end.
  */
-static void tell_end(struct sandbox *sb, bool was_running, bool gone)
+static enum sandbox_state tell_end(struct sandbox *sb, bool was_running, bool gone)
 {
+	enum sandbox_state state = SANDBOX_STOPPED;
 	const struct sandbox_machine *m = &sb->machine;
 	const struct sandbox_end end = {
 		.asked = sb->asked || was_running,
@@ -765,18 +792,18 @@ static void tell_end(struct sandbox *sb, bool was_running, bool gone)
 		.exit_code = sb->exit_code,
 	};
 
-	if (!sb->told)
-		return;
-	if (gone)
+	if (sb->told && gone)
 		(void)sandbox_state_remove(sb->store, sb->record.name, &end, NULL);
-	else
-		(void)sandbox_state_end(sb->store, sb->record.name, &end, NULL);
+	else if (sb->told)
+		(void)sandbox_state_end(sb->store, sb->record.name, &end, &state, NULL);
+	return state;
 }
 
 int sandbox_end(struct sandbox *sb, struct err *err)
 {
 	/* Then its end is our wish. */
 	bool was_running = sb->ready && !sb->machine.end && sb->proc.pidfd >= 0;
+	enum sandbox_state state;
 	int r = end_machine(sb, err);
 
 	sb->owner = close_fd(sb->owner);
@@ -784,11 +811,15 @@ int sandbox_end(struct sandbox *sb, struct err *err)
 		return r;
 	/* A new one that never came up is not worth keeping: its settings may be why. */
 	if (sb->dir.kept && sb->made && !sb->ready)
-		sb->dir.kept = false;
+		(void)sandbox_dir_give_up(&sb->dir, NULL);
 	last_reports(sb);
-	tell_end(sb, was_running, !sb->dir.kept);
+	if (sb->ready)
+		point("end:machine");
+	state = tell_end(sb, was_running, !sb->dir.kept);
+	if (sb->ready)
+		point("end:row");
 	if (sb->dir.kept && sb->machine.engine)
-		note_end(sb, r);
+		note_end(sb, r, state);
 	if (!sb->dir.kept) {
 		int removed = sandbox_dir_remove(&sb->dir, r < 0 ? NULL : err);
 

@@ -56,8 +56,9 @@ void sandbox_dir_done(struct sandbox_dir *d)
 
 void sandbox_dir_clean(int dirfd)
 {
-	static const char *const sockets[] = {SANDBOX_AGENT_SOCKET, SANDBOX_CONTROL_SOCKET,
-					      "session.sock"};
+	/* Last the one by which it is seen that some may be left. */
+	static const char *const sockets[] = {SANDBOX_CONTROL_SOCKET, "session.sock",
+					      SANDBOX_AGENT_SOCKET};
 
 	for (size_t i = 0; i < ARRAY_SIZE(sockets); i++)
 		(void)unlinkat(dirfd, sockets[i], 0);
@@ -170,7 +171,6 @@ int sandbox_dir_take(struct store *s, const char *name, bool create, struct sand
 		if (r < 0)
 			return err_set(err, r, "cannot clean %s: %s", path, err_name(r));
 	}
-	sandbox_dir_clean(d.fd);
 	*ret = d;
 	d = (struct sandbox_dir)SANDBOX_DIR_INIT;
 	return 0;
@@ -200,14 +200,20 @@ int sandbox_dir_adopt(struct store *s, const char *name, int lock, struct sandbo
 	return 0;
 }
 
-int sandbox_dir_renew(struct sandbox_dir *d, struct err *err)
+int sandbox_dir_give_up(struct sandbox_dir *d, struct err *err)
 {
-	int r;
-
-	/* First what keeps it: killed from here on, what is left belongs to nobody. */
 	if (unlinkat(d->fd, RECORD_KEPT, 0) < 0 && errno != ENOENT)
 		return err_errno(err, "cannot remove %s/%s", d->path, RECORD_KEPT);
 	d->kept = false;
+	return 0;
+}
+
+int sandbox_dir_renew(struct sandbox_dir *d, struct err *err)
+{
+	int r = sandbox_dir_give_up(d, err);
+
+	if (r < 0)
+		return r;
 	r = empty(d);
 	return r < 0 ? err_set(err, r, "cannot clean %s: %s", d->path, err_name(r)) : 0;
 }

@@ -59,8 +59,8 @@ struct sandbox_dir {
 	}
 
 /*
- * Lock the directory of @name, making it when @create. What an earlier owner left is cleaned: all
- * of a leftover, the socket of a kept one. -EBUSY: it is running. -ERR_NOT_FOUND: !@create, and
+ * Lock the directory of @name, making it when @create. A leftover is emptied; what an earlier owner
+ * left of a kept one is sandbox_heal_row()'s. -EBUSY: it is running. -ERR_NOT_FOUND: !@create, and
  * there is none.
  */
 int sandbox_dir_take(struct store *s, const char *name, bool create, struct sandbox_dir *ret,
@@ -76,6 +76,8 @@ int sandbox_dir_take_wait(struct store *s, const char *name, int timeout_ms,
  */
 int sandbox_dir_adopt(struct store *s, const char *name, int lock, struct sandbox_dir *ret,
 		      struct err *err);
+/* Make one that was taken nobody's, should we be killed before we have dealt with the rest. */
+int sandbox_dir_give_up(struct sandbox_dir *d, struct err *err);
 /* Empty a directory that was taken, for another sandbox of that name. */
 int sandbox_dir_renew(struct sandbox_dir *d, struct err *err);
 /* Unlock and forget; the files stay. Harmless on an empty one. */

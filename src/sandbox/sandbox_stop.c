@@ -9,11 +9,12 @@
 
 #include "base/cleanup.h"
 #include "base/loop.h"
+#include "base/point.h"
 #include "base/str.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/state.h"
 #include "sandbox/record.h"
-#include "sandbox/sandbox_dir.h"
+#include "sandbox/sandbox_dir_impl.h"
 #include "store/store.h"
 
 /* What the owner needs after its machine has gone: a directory to remove, a lock to let go. */
@@ -66,6 +67,7 @@ int sandbox_stop_begin(struct store *s, const char *name, bool force, struct san
 		return 0;
 	/* So that its end is seen for what it is. */
 	(void)sandbox_state_change(s, name, SANDBOX_STOPPING, force ? "killed" : "asked", NULL);
+	point("stop:row");
 	ret->vm = sandbox_dir_vm(s, name);
 	if (ret->vm >= 0)
 		signal_vm(ret->vm, force ? SIGKILL : SIGTERM);
@@ -90,6 +92,7 @@ int sandbox_stop_finish(struct store *s, struct sandbox_stopping *st, int timeou
 			struct err *err)
 {
 	cleanup_sandbox_dir struct sandbox_dir d = SANDBOX_DIR_INIT;
+	cleanup_record struct sandbox_record record = {0};
 	uint64_t patience = now_ns() + (uint64_t)OWNER_GRACE_MS * 1000000u;
 	bool killed = false;
 	int r;
@@ -122,6 +125,9 @@ int sandbox_stop_finish(struct store *s, struct sandbox_stopping *st, int timeou
 	if (r < 0 && r != -ERR_NOT_FOUND)
 		return r;
 	err_clear(err);
+	/* Should its owner have been killed, too. */
+	if (r == 0 && d.kept && record_read(d.fd, &record, NULL) == 0)
+		(void)sandbox_heal_row(s, d.fd, &record, NULL);
 	if (r == 0 && !d.kept) {
 		(void)sandbox_state_remove(s, st->name, NULL, NULL);
 		(void)sandbox_dir_remove(&d, NULL);
@@ -192,9 +198,21 @@ int sandbox_remove(struct store *s, const char *name, bool force, struct err *er
 	if (r < 0)
 		return r;
 	/*
-	 * Row and claim go first: killed in between, a sandbox that lost them still has its files
-	 * and can be removed again.
+	 * What keeps it goes before its row does, as from there on it is nobody's, and heals; but
+	 * not when the row cannot go.
 	 */
-	r = sandbox_state_remove(s, name, NULL, err);
-	return r < 0 ? r : sandbox_dir_remove(&d, err);
+	r = store_begin(s, err);
+	if (r == 0)
+		r = sandbox_state_drop(s, name, NULL, err);
+	if (r == 0)
+		r = sandbox_dir_give_up(&d, err);
+	if (r < 0) {
+		store_rollback(s);
+		return r;
+	}
+	point("rm:record");
+	if (store_commit(s, NULL) < 0)
+		store_rollback(s);
+	point("rm:row");
+	return sandbox_dir_remove(&d, err);
 }

@@ -278,20 +278,65 @@ int sandbox_state_change(struct store *s, const char *name, enum sandbox_state t
 	return r < 0 ? r : now.state == to;
 }
 
+/* In a transaction. */
+static int put_row(struct store *s, const char *name, bool there, const struct sandbox_status *is,
+		   const struct strv *labels, struct err *err)
+{
+	int r;
+
+	if (there)
+		return run(s, err,
+			   "UPDATE sandboxes SET state = ?2, reason = ?3, changed_at = ?4,"
+			   " exit_code = ?5 WHERE name = ?1",
+			   "ttt"
+			   "ic",
+			   name, names[is->state], is->reason, (int64_t)time(NULL), is->exit_code);
+	r = run(s, err, "INSERT INTO sandboxes VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+		"ttt"
+		"iiii"
+		"c",
+		name, names[is->state], is->reason, (int64_t)is->ephemeral, is->created_at,
+		is->started_at, (int64_t)time(NULL), is->exit_code);
+	return r < 0 ? r : insert_labels(s, name, labels, err);
+}
+
+int sandbox_state_put(struct store *s, const char *name, const struct sandbox_status *seen,
+		      const struct sandbox_status *is, const struct strv *labels, struct err *err)
+{
+	cleanup_status struct sandbox_status now = {0};
+	bool same;
+	int r = store_begin(s, err);
+
+	if (r < 0)
+		return r;
+	r = sandbox_state_read(s, name, &now, NULL);
+	same = seen ? r == 0 && now.state == seen->state && now.changed_at == seen->changed_at
+		    : r == -ERR_NOT_FOUND;
+	r = same ? put_row(s, name, seen, is, labels, err) : 0;
+	if (r >= 0 && same)
+		r = add_event(s, name, seen ? names[seen->state] : "", names[is->state], is->reason,
+			      is->exit_code, err);
+	r = finish(s, r, err);
+	return r < 0 ? r : !same;
+}
+
+static enum sandbox_state end_of(const struct sandbox_status *now, const struct sandbox_end *end)
+{
+	if (end->asked || now->state == SANDBOX_STOPPING)
+		return SANDBOX_STOPPED;
+	return !end->was_ready && now->state == SANDBOX_STARTING ? SANDBOX_FAILED : SANDBOX_CRASHED;
+}
+
 /* In a transaction: the end of what lives; nothing otherwise. */
 static int end_row(struct store *s, const char *name, struct sandbox_status *now,
 		   const struct sandbox_end *end, struct err *err)
 {
-	enum sandbox_state to = SANDBOX_CRASHED;
+	enum sandbox_state to = end_of(now, end);
 	const char *reason = end->reason;
 	int r;
 
 	if (!sandbox_state_alive(now->state))
 		return 0;
-	if (end->asked || now->state == SANDBOX_STOPPING)
-		to = SANDBOX_STOPPED;
-	else if (!end->was_ready && now->state == SANDBOX_STARTING)
-		to = SANDBOX_FAILED;
 	if (now->state == SANDBOX_STOPPING && now->reason[0])
 		reason = now->reason;
 	r = set_state(s, name, now->state, to, reason, end->exit_code, err);
@@ -300,28 +345,26 @@ static int end_row(struct store *s, const char *name, struct sandbox_status *now
 }
 
 int sandbox_state_end(struct store *s, const char *name, const struct sandbox_end *end,
-		      struct err *err)
+		      enum sandbox_state *became, struct err *err)
 {
-	cleanup_status struct sandbox_status now = {0};
+	cleanup_status struct sandbox_status now = {.state = SANDBOX_STARTING};
 	int r = store_begin(s, err);
 
-	if (r < 0)
-		return r;
-	r = sandbox_state_read(s, name, &now, err);
+	if (r == 0)
+		r = sandbox_state_read(s, name, &now, err);
+	if (became)
+		*became = sandbox_state_alive(now.state) ? end_of(&now, end) : now.state;
 	if (r == 0)
 		r = end_row(s, name, &now, end, err);
 	return finish(s, r, err);
 }
 
-int sandbox_state_remove(struct store *s, const char *name, const struct sandbox_end *end,
-			 struct err *err)
+int sandbox_state_drop(struct store *s, const char *name, const struct sandbox_end *end,
+		       struct err *err)
 {
 	cleanup_status struct sandbox_status now = {0};
-	int r = store_begin(s, err);
+	int r = sandbox_state_read(s, name, &now, err);
 
-	if (r < 0)
-		return r;
-	r = sandbox_state_read(s, name, &now, err);
 	if (r == 0 && end)
 		r = end_row(s, name, &now, end, err);
 	/* A row whose state makes no sense goes as well. */
@@ -331,9 +374,15 @@ int sandbox_state_remove(struct store *s, const char *name, const struct sandbox
 		r = 0;
 	if (r >= 0)
 		r = run(s, err, "DELETE FROM sandboxes WHERE name = ?1", "t", name);
-	if (r >= 0)
-		r = store_unuse_image(s, name, err);
-	return finish(s, r, err);
+	return r < 0 ? r : store_unuse_image(s, name, err);
+}
+
+int sandbox_state_remove(struct store *s, const char *name, const struct sandbox_end *end,
+			 struct err *err)
+{
+	int r = store_begin(s, err);
+
+	return r < 0 ? r : finish(s, sandbox_state_drop(s, name, end, err), err);
 }
 
 int sandbox_state_labels(struct store *s, const char *name, const struct strv *labels,

@@ -83,6 +83,14 @@ int sandbox_state_read(struct store *s, const char *name, struct sandbox_status 
 int sandbox_state_change(struct store *s, const char *name, enum sandbox_state to,
 			 const char *reason, struct err *err);
 
+/*
+ * Say what it is as is known from elsewhere (its machine, its files), whatever may follow what.
+ * @seen is the row as it was read, NULL for none: 1, and nothing changes, when it is another by
+ * now. A row that is missing is made, of @is with @labels.
+ */
+int sandbox_state_put(struct store *s, const char *name, const struct sandbox_status *seen,
+		      const struct sandbox_status *is, const struct strv *labels, struct err *err);
+
 /* How a life ended, as its owner (or, after its owner's, whoever heals) saw it. */
 struct sandbox_end {
 	bool asked; /* by us or by the guest itself, rather than for some failure */
@@ -92,14 +100,18 @@ struct sandbox_end {
 };
 /*
  * "stopped", "crashed" or "failed": a machine that ends while its row says "stopping" ended by
- * request, however that looks from outside, and the reason of that stays.
+ * request, however that looks from outside, and the reason of that stays. Which it was goes to
+ * *became, also when it could not be written.
  */
 int sandbox_state_end(struct store *s, const char *name, const struct sandbox_end *end,
-		      struct err *err);
+		      enum sandbox_state *became, struct err *err);
 /* The sandbox is gone: so is its row, with labels and claim to an image. Fine when there is none.
  */
 int sandbox_state_remove(struct store *s, const char *name, const struct sandbox_end *end,
 			 struct err *err);
+/* The same in a transaction of the caller's. */
+int sandbox_state_drop(struct store *s, const char *name, const struct sandbox_end *end,
+		       struct err *err);
 
 /* Put @labels ("K=V") in the place of those it has. */
 int sandbox_state_labels(struct store *s, const char *name, const struct strv *labels,

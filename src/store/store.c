@@ -297,7 +297,7 @@ int store_db_error(struct store *s, const char *doing, struct err *err)
 			sqlite3_errmsg(s->db));
 		return err_hint(err,
 				"move it away (with its -wal and -shm) and load the images again; "
-				"layers that are still good are found and reused");
+				"layers that are still good are reused, sandboxes found again");
 	case SQLITE_READONLY:
 	case SQLITE_CANTOPEN:
 	case SQLITE_PERM:

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sandboxes that last: their lives, whoever is killed meanwhile, and many commands at once.
 
-MSB_LIFE_SECONDS makes Chaos go on for that long (default: a few seconds).
+MSB_LIFE_SECONDS makes Chaos go on for that long (default: 60), MSB_LIFE_SEED throws its dice (default: 5), and
+MSB_LIFE_SAID shows what the commands say.
 """
+import contextlib
 import json
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import threading
 import time
 
-from harness import Case, deadline, environment, machines_of, parent_and_name, processes_of, until
+from harness import Case, deadline, environment, machines_of, parent_and_name, tree, until
 
 
 class Life(Case):
@@ -187,6 +190,101 @@ class Killed(Life):
             self.nothing_left()
 
 
+class Interrupted(Life):
+    """Killed between two steps that belong together (base/point.h)."""
+
+    def rows(self):
+        with contextlib.closing(sqlite3.connect(f"{self.home}/msb.db")) as db:
+            return dict(db.execute("SELECT name, state FROM sandboxes"))
+
+    def dies(self, point, *words):
+        done = self.msb(*words, env={"MSB_DIE_AT": point})
+        self.assertEqual(done.code, -signal.SIGKILL, f"{point}: {done}")
+
+    def gone(self, point):
+        self.assertEqual(self.list(), {}, point)
+        self.assertEqual(self.rows(), {}, point)
+        self.nothing_left()
+
+    def test_made_and_removed(self):
+        for point in ("new:row", "new:claim", "new:record"):
+            for words in (("create", "-n", "a", "busybox"), ("run", "-n", "a", "busybox", "--", "true")):
+                self.dies(point, *words)
+                self.gone(point)
+        # The keeper that is killed: who waits for it hears of that, and cleans up.
+        for point in ("start:row", "start:machine", "ready:row"):
+            done = self.msb("create", "-n", "a", "busybox", env={"MSB_DIE_AT": point})
+            self.refused(done, 1, "signal 9")
+            self.gone(point)
+        self.ok(self.msb("run", "-n", "a", "busybox", "--", "touch", "/old"))
+        for point in ("start:row", "start:machine", "ready:row"):
+            self.refused(self.msb("start", "a", env={"MSB_DIE_AT": point}), 1, "signal 9")
+            until(lambda: self.list() == {"a": "failed"}, lambda: f"{point}: {self.list()}")
+            self.assertEqual(self.inspect("a")["reason"], "its owner was killed")
+            until(lambda: not machines_of(self.home), lambda: f"{point}: {machines_of(self.home)}")
+        self.ok(self.msb("run", "-n", "a", "busybox", "--", "test", "-e", "/old"))
+        self.dies("replace:renewed", "create", "--replace", "-n", "a", "busybox")
+        self.gone("replace:renewed")
+        for point in ("rm:record", "rm:row"):
+            self.ok(self.msb("run", "-n", "a", "busybox", "--", "true"))
+            self.dies(point, "rm", "a")
+            self.gone(point)
+
+    def test_changed(self):
+        self.ok(self.msb("create", "-n", "a", "--max-cpus", "2", "busybox"))
+        for words, state in ((("pause",), "paused"), (("resume",), "running")):
+            self.dies("change:machine", *words, "a")
+            self.assertEqual(self.list(), {"a": state})
+            self.assertEqual(self.rows(), {"a": state})
+        for verb in ("stop", "kill"):
+            self.dies("stop:row", verb, "a")
+            until(lambda: self.list() == {"a": "running"}, lambda: f"{verb}: {self.list()}")
+            self.assertEqual(self.rows(), {"a": "running"})
+        self.dies("modify:record", "modify", "--label", "k=v", "a")
+        self.assertEqual(self.ok(self.msb("ls", "-q", "--label", "k=v")).text, "a\n")
+        # What its machine was not told it is told when that is asked for again.
+        self.dies("modify:machine", "modify", "-e", "K=v", "a")
+        self.ok(self.msb("modify", "-q", "-e", "K=v", "a"))
+        self.assertEqual(self.ok(self.msb("exec", "a", "--", "sh", "-c", "echo $K")).text, "v\n")
+        self.dies("modify:machine", "modify", "-c", "2", "a")
+        changes = json.loads(self.ok(self.msb("modify", "-c", "2", "--format", "json", "a")).text)["changes"]
+        self.assertEqual([(c["field"], c["from"], c["to"], c["state"]) for c in changes], [("cpus", "1", "2", "applied")])
+        self.assertEqual(self.ok(self.msb("exec", "a", "--", "nproc")).text, "2\n")
+        self.dies("modify:machine", "modify", "--max-duration", "1000s", "a")
+        changes = json.loads(self.ok(self.msb("modify", "--max-duration", "1000s", "--format", "json", "a")).text)["changes"]
+        self.assertEqual([(c["from"], c["to"]) for c in changes], [("none", "1000s")])
+        busy = self.start("exec", "a", "--", "cat")
+        busy.stdin.write(b"x\n")
+        busy.stdin.flush()
+        self.assertEqual(busy.stdout.readline(), b"x\n")
+        self.dies("change:machine", "drain", "a")
+        self.assertEqual(self.list(), {"a": "draining"})
+        self.assertEqual(self.rows(), {"a": "draining"})
+        busy.stdin.close()
+        until(lambda: self.list() == {"a": "stopped"}, self.list)
+        # One that does not run.
+        self.dies("modify:record", "modify", "--label", "other=v", "a")
+        self.assertEqual(self.ok(self.msb("ls", "-q", "--label", "other")).text, "a\n")
+        self.assertFalse(os.path.exists(f"{self.home}/sandboxes/a/changing"))
+
+    def test_ended(self):
+        self.ok(self.msb("create", "-n", "a", "busybox", env={"MSB_DIE_AT": "end:row"}))
+        self.msb("stop", "a")
+        self.assertEqual(self.list(), {"a": "stopped"})
+        self.assertEqual([n for n in os.listdir(f"{self.home}/sandboxes/a") if n.endswith(".sock")], [])
+        self.assertEqual(self.inspect("a")["machine"]["end"], "asked")
+        self.ok(self.msb("start", "a", env={"MSB_DIE_AT": "end:machine"}))
+        self.msb("stop", "a")
+        self.assertEqual(self.list(), {"a": "stopped"})
+        self.assertEqual(self.inspect("a")["reason"], "asked")
+        words = ("run", "-d", "-n", "job", "busybox", "--", "sh", "-c", "sleep 1; exit 7")
+        self.ok(self.msb(*words, env={"MSB_DIE_AT": "end:row"}))
+        until(lambda: self.list()["job"] == "stopped", self.list)
+        self.assertEqual(self.msb("wait", "job").code, 7)
+        self.ok(self.msb("rm", "--all"))
+        self.nothing_left()
+
+
 class Together(Life):
     """Many commands want the same name."""
 
@@ -224,110 +322,266 @@ class Together(Life):
 
 
 class Chaos(Life):
-    @deadline(3600)
+    """Many do anything, and now and then somebody is killed; afterwards everything adds up."""
+    NAMES = ["a", "b", "c", "d"]
+
+    def verbs(self, dice):
+        a, b = dice.choice(self.NAMES), dice.choice(self.NAMES)
+        small = ("-m", "128M")
+        return dice.choice([
+            ("create", *small, "-n", a, "busybox"), ("create", *small, "--replace-with-timeout", "1s", "-n", a, "busybox"),
+            ("create", *small, "--label", "k=" + b, "--max-cpus", "2", "-n", a, "busybox"), ("start", a), ("start", a, b),
+            ("stop", "-t", "3", a), ("kill", a), ("restart", "-t", "3", a), ("rm", "-f", a), ("rm", a, b),
+            ("exec", a, "--", "sh", "-c", "echo x >>/file; sync"), ("exec", "-d", a, "--", "sleep", "1"),
+            ("run", *small, "-n", a, "busybox", "--", "true"), ("run", *small, "-d", "busybox", "--", "sleep", "1"),
+            ("run", *small, "-d", "-n", a, "busybox", "--", "sleep", "2"), ("run", *small, "busybox", "--", "true"),
+            ("pause", a), ("pause", a), ("resume", a), ("resume", a, b), ("drain", "-t", "1", a), ("ping", a), ("touch", a),
+            ("modify", "--label", "k=" + b, a), ("modify", "-c", dice.choice("12"), a), ("modify", "-e", "K=" + b, a),
+            ("modify", "--idle-timeout", "300s", a), ("modify", "-m", "160M", "--restart", a),
+            ("cp", self.tree, a + ":/tree"), ("cp", a + ":/bin/busybox", self.path("copied-" + a)),
+            ("cp", a + ":/bin", b + ":/copy"), ("logs", a), ("metrics", a), ("inspect", a), ("wait", a), ("ls",), ("ps",)])
+
+    def one(self, n, seed, end):
+        dice = random.Random(f"{seed} {n}")
+        while time.monotonic() < end:
+            words = self.verbs(dice)
+            child = subprocess.Popen(self.argv(*words), env=environment(self.home), stdin=subprocess.DEVNULL,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            try:
+                said = child.communicate(timeout=dice.choice([0.05, 0.2, 0.5, 2, 20, 20, 20, 20]))[1]
+            except subprocess.TimeoutExpired:
+                child.kill()
+                said = child.communicate()[1]
+            if said and os.environ.get("MSB_LIFE_SAID"):
+                print(" ".join(words), child.returncode, said.decode(errors="replace").strip(), flush=True)
+            for noise in (b"AddressSanitizer", b"runtime error", b"damaged"):
+                if noise in said:
+                    self.bad.append((words, said))
+            if dice.random() < 0.2:
+                victims = sorted(p for p in machines_of(self.home) if parent_and_name(p)[1])
+                if victims:
+                    try:
+                        os.kill(dice.choice(victims), signal.SIGKILL)
+                    except ProcessLookupError:
+                        pass
+
+    def adds_up(self, said):
+        """The database, the directories, the sockets and the processes tell the same."""
+        def machines():
+            listed = self.list()
+            alive = {n for n, s in listed.items() if s in ("running", "paused", "draining")}
+            return alive if len(self.machine_pids("msb-vm")) == len(alive) and set(listed.values()) <= {
+                "running", "paused", "draining", "stopped", "crashed", "failed"} else None
+        until(lambda: machines() is not None, lambda: f"{said}: {self.list()} {machines_of(self.home)}")
+        alive, listed = machines(), self.list()
+        with contextlib.closing(sqlite3.connect(f"{self.home}/msb.db")) as db:
+            self.assertEqual(db.execute("PRAGMA integrity_check").fetchall(), [("ok",)], said)
+            self.assertEqual(dict(db.execute("SELECT name, state FROM sandboxes")), listed, said)
+            self.assertEqual({n for n, in db.execute("SELECT sandbox FROM image_refs")}, set(listed) & set(self.NAMES), said)
+            labels = {}
+            for name, key, value in db.execute("SELECT sandbox, key, value FROM labels"):
+                labels.setdefault(name, set()).add(f"{key}={value}")
+        for folder in ("sandboxes", "tmp", "run"):
+            known = set(listed) if folder == "sandboxes" else set()
+            self.assertEqual(set(os.listdir(f"{self.home}/{folder}")) - known, set(), said)
+        for name, state in listed.items():
+            folder = f"{self.home}/sandboxes/{name}"
+            config = json.load(open(f"{folder}/config.json"))
+            self.assertEqual(labels.get(name, set()), set(config.get("labels") or ()), f"{said}: {name}")
+            sockets = [n for n in os.listdir(folder) if n.endswith(".sock")]
+            self.assertEqual(bool(sockets), name in alive, f"{said}: {name} is {state}: {sockets}")
+            self.assertFalse([n for n in os.listdir(folder) if n.startswith(".")], f"{said}: {name}")
+            self.assertEqual(self.inspect(name)["status"], state, said)
+            paused = json.loads(self.ok(self.msb("metrics", "--format", "json", name)).text)["state"] if name in alive else ""
+            self.assertEqual(paused == "paused", state == "paused", f"{said}: {name}: {paused} {state}")
+
+    @deadline(5400)
     def test_at_random(self):
-        """Many do anything, and now and then somebody is killed; afterwards everything adds up."""
-        seconds = float(os.environ.get("MSB_LIFE_SECONDS", "6"))
-        seed = int(os.environ.get("MSB_LIFE_SEED", str(random.randrange(1 << 30))))
-        names = ["a", "b", "c", "d"]
+        seconds = float(os.environ.get("MSB_LIFE_SECONDS", "60"))
+        seed = int(os.environ.get("MSB_LIFE_SEED", "5"))
+        said = f"MSB_LIFE_SECONDS={seconds:g} MSB_LIFE_SEED={seed}"
+        self.bad = []
+        self.tree = self.path("tree")
+        os.makedirs(self.tree)
+        for i in range(50):
+            with open(f"{self.tree}/{i}", "wb") as f:
+                f.write(os.urandom(5000))
         end = time.monotonic() + seconds
-
-        def one(n):
-            dice = random.Random(f"{seed} {n}")
-            while time.monotonic() < end:
-                name = dice.choice(names)
-                words = dice.choice([
-                    ("create", "-n", name, "busybox"), ("create", "--replace-with-timeout", "1s", "-n", name, "busybox"),
-                    ("start", name), ("stop", "-t", "3", name), ("kill", name), ("restart", name), ("rm", "-f", name),
-                    ("exec", name, "--", "sh", "-c", "echo x >>/file; sync"), ("run", "-n", name, "busybox", "--", "true"),
-                    ("run", "-d", "busybox", "--", "sleep", "1"), ("run", "busybox", "--", "true"), ("ls",), ("ps",),
-                    ("inspect", name), ("wait", name)])
-                child = subprocess.Popen(self.argv(*words), env=environment(self.home), stdin=subprocess.DEVNULL,
-                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                try:
-                    child.wait(dice.choice([0.05, 0.5, 30, 30, 30]))
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                child.wait()
-                if dice.random() < 0.15:
-                    victims = [p for p in processes_of(self.home) if p in machines_of(self.home)]
-                    if victims:
-                        try:
-                            os.kill(dice.choice(victims), signal.SIGKILL)
-                        except ProcessLookupError:
-                            pass
-
-        threads = [threading.Thread(target=one, args=(n,)) for n in range(6)]
+        threads = [threading.Thread(target=self.one, args=(n, seed, end)) for n in range(6)]
         for t in threads:
             t.start()
         for t in threads:
             t.join()
-        said = f"seed {seed}"
-        # Sandboxes that run have a machine each, and there is no machine of anybody else's.
-        until(lambda: len(self.machine_pids("msb-vm")) == sum(s == "running" for s in self.list().values()),
-              lambda: f"{said}: {self.list()} {machines_of(self.home)}")
-        for name, status in self.list().items():
-            self.assertIn(status, ("created", "running", "stopped", "crashed", "failed"), said)
-            if name in names:
-                self.ok(self.msb("inspect", name))
+        self.assertEqual(self.bad, [], said)
+        self.adds_up(said)
         # Every one that is there can be used, and its disk is sound.
-        for name in set(self.list()) & set(names):
+        mine = sorted(set(self.list()) & set(self.NAMES))
+        self.msb("resume", "--all")
+        for name in mine:
             done = self.msb("exec", name, "--", "true")
             self.assertEqual(done.code, 0, f"{said}: {name}: {done}")
         self.ok(self.msb("stop", "--all"))
-        for name in set(self.list()) & set(names):
+        for name in mine:
             upper = f"{self.home}/sandboxes/{name}/upper.ext4"
             check = subprocess.run(["e2fsck", "-fn", upper], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             self.assertEqual(check.returncode, 0, f"{said}: {name}: {check.stdout}")
         self.ok(self.msb("rm", "--all"))
+        with contextlib.closing(sqlite3.connect(f"{self.home}/msb.db")) as db:
+            for table in ("sandboxes", "labels", "image_refs"):
+                self.assertEqual(db.execute(f"SELECT * FROM {table}").fetchall(), [], f"{said}: {table}")
         self.nothing_left()
 
 
 class Homes(Life):
-    WORDS = [["ls"], ["ps"], ["inspect", "a"], ["start", "a"], ["stop", "a"], ["kill", "a"], ["restart", "a"],
-             ["wait", "a"], ["rm", "a"], ["create", "-n", "b", "busybox"], ["run", "-d", "busybox", "--", "true"]]
+    """Every command, with a store that is not as it should be: clear words, and nothing is destroyed."""
+    TAR = "the archive of busybox"
+    # What to say, and how that ends where the database was lost (None: as before). Some need no store
+    # at all (True).
+    WORDS = {
+        "run": ("run --pull never busybox -- true", 125), "create": ("create --pull never -n b busybox", 1), "start": ("start a", 1),
+        "stop": ("stop a", 0), "kill": ("kill a", 0), "restart": ("restart a", 1), "remove": ("rm a", 0),
+        "wait": ("wait a", 0), "list": ("ls", 0), "status": ("ps", 0), "inspect": ("inspect a", 0),
+        "exec": ("exec a -- true", 125), "shell": ("shell a -- true", 125), "attach": ("attach a", 125),
+        "copy": ("cp a:/etc/passwd -", 1), "ssh": ("ssh a -- true", None), "ssh connect": ("ssh connect a", None),
+        "ssh serve": ("ssh serve a", None), "ssh authorize": ("ssh authorize --stdin", False), "logs": ("logs a", 0),
+        "pause": ("pause a", 1), "resume": ("resume a", 1), "drain": ("drain a", 1), "ping": ("ping a", 1),
+        "touch": ("touch a", 1), "metrics": ("metrics", 0), "modify": ("modify --label k=v a", 0), "events": ("events", 0),
+        "image list": ("image ls", 0), "image inspect": ("image inspect busybox", 1), "image remove": ("rmi busybox", 1),
+        "image prune": ("image prune", 0), "image verify": ("image verify", 0), "image load": (["image", "load", "-i", TAR], 0),
+        "image save": ("image save -o /dev/null busybox", 1), "image pull": ("image pull localhost:1/x", None),
+        "image bootstrap": ("image bootstrap bookworm", None), "pull": ("pull localhost:1/x", None),
+        "load": (["load", "-i", TAR], 0), "save": ("save -o /dev/null busybox", 1),
+        "registry login": ("registry login localhost:1 -u x --password-stdin", None),
+        "registry logout": ("registry logout localhost:1", None), "registry list": ("registry ls", 0),
+        "config": ("config", True), "schema": ("schema", True), "completion": ("completion bash", True),
+        "doctor": ("doctor", None), "self version": ("self version", True),
+        # These begin with something else: a project's file, an image of another name.
+        "up": ("", False), "down": ("", False), "apply": ("", False), "clean": ("", False), "exe": ("", False),
+        "install": ("", False), "uninstall": ("", False), "init": ("", False), "add": ("", False),
+        # Not about a store.
+        "self upgrade": ("self upgrade", False), "self uninstall": ("self uninstall", False)}
 
     def setUp(self):
         super().setUp()
         self.ok(self.msb("run", "-n", "a", "busybox", "--", "true"))
+
+    def words(self):
+        """(command, words, code) of all there are."""
+        group, found = "", []
+        for line in self.ok(self.msb("--tree")).text.splitlines():
+            depth, words = len(line) - len(line.lstrip()), line.split()
+            if not words or words[0].startswith("-") or depth not in (4, 8):
+                continue
+            name = words[0].split("|")[0]
+            group = name if depth == 4 else group
+            if words[1:] != ["COMMAND"]:
+                found.append(f"{group} {name}" if depth == 8 else name)
+        self.assertGreater(len(found), 40)
+        for name in found:
+            self.assertIn(name, self.WORDS, "a new command: say what it does without a store")
+            words, code = self.WORDS[name]
+            words = words.split() if isinstance(words, str) else words
+            if code is not False:
+                yield name, [os.environ["MSB_TEST_BUSYBOX"] if w == self.TAR else w for w in words], code
 
     def drop(self):
         for name in os.listdir(self.home):
             if name.startswith("msb.db"):
                 os.unlink(f"{self.home}/{name}")
 
+    def all_refused(self, *what):
+        before = tree(self.home)
+        for name, words, code in self.words():
+            done = self.msb(*words, input=b"x\n")
+            if code is True:
+                self.ok(done)
+            elif name == "doctor":
+                self.assertEqual(done.code, 1, str(done))
+                self.assertIn(what[0], done.text)
+            else:
+                self.refused(done, 125 if name in ("run", "exec", "shell", "attach") else 1, *what)
+        self.assertEqual(tree(self.home), before)
+
     def test_no_database(self):
         """It is made anew, and what sandboxes there are is found again."""
+        kept, names = self.path("kept"), []
+        # With the holes in its disk.
+        subprocess.run(["cp", "-a", f"{self.home}/sandboxes/a", kept], check=True)
+        for name, words, code in self.words():
+            if code is None:
+                continue
+            self.drop()
+            if not os.path.exists(f"{self.home}/sandboxes/a"):
+                subprocess.run(["cp", "-a", kept, f"{self.home}/sandboxes/a"], check=True)
+            done = self.msb(*words)
+            self.assertEqual(done.code, 0 if code is True else code, f"{words}: {done}")
+            if done.code:
+                self.refused(done, code)
+            names.append(name)
+            self.assertEqual(self.list(), {} if name == "remove" else {"a": "stopped"}, words)
+        self.assertGreater(len(names), 30)
         self.drop()
-        self.assertEqual(self.list(), {"a": "stopped"})
         self.refused(self.msb("start", "a"), 1, "image", "load")
         self.ok(self.msb("load", "-i", os.environ["MSB_TEST_BUSYBOX"]))
         self.ok(self.msb("start", "a"))
         self.ok(self.msb("rm", "-f", "a"))
         self.nothing_left()
 
-    def test_database_lost_while_it_runs(self):
+    def test_database_lost_while_they_run(self):
+        """The next command knows all of them again, and how they live, by asking them."""
         self.ok(self.msb("start", "a"))
+        self.ok(self.msb("create", "-n", "held", "--label", "k=v", "-m", "128M", "busybox"))
+        self.ok(self.msb("pause", "-q", "held"))
+        self.msb("run", "-n", "seven", "busybox", "--", "sh", "-c", "exit 7")
+        thrown = self.ok(self.msb("run", "-d", "-m", "128M", "busybox", "--", "sleep", "1000")).text.strip()
         self.drop()
+        expected = {"a": "running", "held": "paused", "seven": "stopped", thrown: "running"}
+        self.assertEqual(self.list(), expected)
+        with contextlib.closing(sqlite3.connect(f"{self.home}/msb.db")) as db:
+            self.assertEqual(dict(db.execute("SELECT name, state FROM sandboxes")), expected)
+            self.assertEqual(db.execute("SELECT min(started_at) > 0 FROM sandboxes").fetchone(), (1,))
+        self.assertEqual(self.msb("wait", "seven").code, 7)
+        self.assertEqual(self.ok(self.msb("resume", "--label", "k=v")).text, "held\n")
         self.ok(self.msb("load", "-i", os.environ["MSB_TEST_BUSYBOX"]))
-        self.assertEqual(self.list(), {"a": "running"})
         self.ok(self.msb("stop", "a"))
-        self.assertEqual(self.list(), {"a": "stopped"})
+        self.assertEqual(self.list()["a"], "stopped")
+        self.assertEqual(self.inspect("a")["reason"], "asked")
+        self.ok(self.msb("kill", thrown))
+        self.assertNotIn(thrown, self.list())
+        self.ok(self.msb("rm", "-f", "--all"))
+        self.nothing_left()
 
     def test_a_corrupt_one(self):
         self.drop()
         with open(f"{self.home}/msb.db", "wb") as f:
             f.write(os.urandom(65536))
-        for words in self.WORDS:
-            done = self.msb(*words)
-            self.refused(done, 125 if words[0] == "run" else 1, "damaged", "move it away")
+        self.all_refused("damaged", "move it away")
+
+    def test_a_torn_one(self):
+        """Of which only the beginning is good."""
+        with contextlib.closing(sqlite3.connect(f"{self.home}/msb.db")) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with open(f"{self.home}/msb.db", "r+b") as f:
+            size = f.seek(0, os.SEEK_END)
+            f.seek(4096)
+            f.write(os.urandom(size - 4096))
+        for _, words, code in self.words():
+            if code is None:
+                continue
+            done = self.msb(*words, input=b"x\n")
+            self.assertIn(done.code, (0, 1, 2, 125), f"{words}: {done}")
         self.assertTrue(os.path.exists(f"{self.home}/sandboxes/a/config.json"))
+        self.refused(self.msb("ls"), 1, "damaged", "move it away")
 
     def test_a_newer_one(self):
+        with contextlib.closing(sqlite3.connect(f"{self.home}/msb.db")) as db:
+            db.execute("PRAGMA user_version = 99")
+        self.all_refused("99", "update")
+
+    def test_a_newer_store(self):
         with open(f"{self.home}/version", "w") as f:
             f.write("microsandbox-store 99\n")
-        for words in self.WORDS:
-            self.refused(self.msb(*words), 125 if words[0] == "run" else 1, "99", "update")
+        self.all_refused("99", "update")
 
     def test_read_only(self):
         if os.getuid() == 0:
@@ -342,5 +596,4 @@ class Homes(Life):
         else:
             os.chmod(self.home, 0o500)
             self.addCleanup(os.chmod, self.home, 0o700)
-        for words in self.WORDS:
-            self.refused(self.msb(*words), 125 if words[0] == "run" else 1, "MSB_HOME")
+        self.all_refused("MSB_HOME")

@@ -34,7 +34,7 @@ static void what_they_say(void **state)
 	assert_int_equal(strv_add(&labels, "team=\"core\""), 0);
 	assert_int_equal(sandbox_state_new(s, "box", false, 1, &labels, NULL), 0);
 	assert_int_equal(sandbox_state_change(s, "box", SANDBOX_STARTING, "", NULL), 0);
-	assert_int_equal(sandbox_state_end(s, "box", &end, NULL), 0);
+	assert_int_equal(sandbox_state_end(s, "box", &end, NULL, NULL), 0);
 	assert_int_equal(sandbox_state_remove(s, "box", NULL, NULL), 0);
 	assert_int_equal(sandbox_events_read(s, 0, 10, &l, NULL), 0);
 	assert_int_equal(l.n, 4);

@@ -126,7 +126,7 @@ static void ends(void **state)
 		assert_int_equal(sandbox_state_new(s, "box", true, 1, NULL, NULL), 0);
 		assert_int_equal(sandbox_events_last(s, &since, NULL), 0);
 		force(s, "box", cases[i].from);
-		assert_int_equal(sandbox_state_end(s, "box", &end, NULL), 0);
+		assert_int_equal(sandbox_state_end(s, "box", &end, NULL, NULL), 0);
 		assert_int_equal(sandbox_state_read(s, "box", &now, NULL), 0);
 		assert_int_equal(now.state, cases[i].to);
 		if (!sandbox_state_alive(cases[i].from)) {
@@ -153,7 +153,8 @@ static void ends(void **state)
 	assert_int_equal(sandbox_state_new(s, "box", false, 1, NULL, NULL), 0);
 	force(s, "box", SANDBOX_RUNNING);
 	assert_int_equal(sandbox_state_change(s, "box", SANDBOX_STOPPING, "asked", NULL), 0);
-	assert_int_equal(sandbox_state_end(s, "box", &(struct sandbox_end){.reason = "gone"}, NULL),
+	assert_int_equal(sandbox_state_end(s, "box", &(struct sandbox_end){.reason = "gone"}, NULL,
+					   NULL),
 			 0);
 	{
 		cleanup_status struct sandbox_status now = {0};
@@ -161,6 +162,41 @@ static void ends(void **state)
 		assert_int_equal(sandbox_state_read(s, "box", &now, NULL), 0);
 		assert_string_equal(now.reason, "asked");
 	}
+	store_close(s);
+}
+
+/* What is known from elsewhere goes in, unless somebody was faster. */
+static void put(void **state)
+{
+	struct store *s = open_store(*state);
+	struct sandbox_status is = {.state = SANDBOX_PAUSED,
+				    .reason = (char[]){"why"},
+				    .created_at = 5,
+				    .started_at = 6,
+				    .exit_code = -1};
+	cleanup_status struct sandbox_status now = {0};
+	cleanup_strv struct strv labels = {0}, found = {0};
+
+	strv_add(&labels, "team=red");
+	assert_int_equal(sandbox_state_put(s, "box", NULL, &is, &labels, NULL), 0);
+	assert_int_equal(sandbox_state_put(s, "box", NULL, &is, &labels, NULL), 1);
+	assert_int_equal(sandbox_state_read(s, "box", &now, NULL), 0);
+	assert_int_equal(now.state, SANDBOX_PAUSED);
+	assert_string_equal(now.reason, "why");
+	assert_int_equal(now.created_at, 5);
+	assert_int_equal(now.started_at, 6);
+	assert_int_equal(now.exit_code, -1);
+	assert_int_equal(sandbox_state_select(s, &labels, &found, NULL), 0);
+	assert_int_equal(found.n, 1);
+	/* Over what was seen, though that may not follow; not over anything else. */
+	is.state = SANDBOX_CREATED;
+	assert_int_equal(sandbox_state_put(s, "box", &now, &is, NULL, NULL), 0);
+	assert_int_equal(sandbox_state_put(s, "box", &now, &is, NULL, NULL), 1);
+	assert_int_equal(sandbox_state_put(s, "none", &now, &is, NULL, NULL), 1);
+	sandbox_status_done(&now);
+	assert_int_equal(sandbox_state_read(s, "box", &now, NULL), 0);
+	assert_int_equal(now.state, SANDBOX_CREATED);
+	assert_int_equal(now.started_at, 6);
 	store_close(s);
 }
 
@@ -337,6 +373,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(every_edge, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(ends, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(put, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(rows_and_labels, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(events_are_bounded, scratch_setup,
 						scratch_teardown),
