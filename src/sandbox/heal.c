@@ -6,21 +6,25 @@
  * machine, and no single step changes them together. The steps have an order in which everything
  * between two of them can be told from what is meant, by the next command:
  *
- *	steps, in order				found			what it is then
- *	directory, row, claim, config.json	no config.json		nobody's: all of it goes
- *	  ... "starting"			"created", and never	it goes as well: who wanted
- *it had a machine		was not told that it is there
- *	"starting", machine, "running"		lock free		"crashed"
- *						"starting" for long	as its machine says
- *	"stopping", signal			"stopping" for long	as its machine says
- *	mark, machine, row, no mark		mark			as its machine says
- *	  (pause, resume, drain)
- *	mark, config.json, labels, machine,	mark			labels as in config.json;
- *the no mark (modify)						rest is the next machine's end of
- *machine, row, machine.json,	sockets, lock free	row and files are finished sockets rm,
- *--replace: config.json, row and	no config.json		nobody's claim, directory (the
- *database was lost)			no row			as its machine or, lock free, as
- *machine.json says
+ * Steps, in order, and what is found after a kill between two of them:
+ *
+ *	create	directory, row, claim, config.json, "starting", machine, "running"
+ *		no config.json		nobody's: all of it goes
+ *		never had a machine	goes as well: who wanted it was not told that it is there
+ *		"starting", lock free	crashed
+ *		"starting" for long	as its machine says
+ *	stop	"stopping", signal
+ *		"stopping" for long	as its machine says
+ *	pause, resume, drain		mark, machine, row, no mark
+ *		mark			as its machine says
+ *	modify	mark, config.json, labels, machine, no mark
+ *		mark			labels as in config.json, the rest with the next machine
+ *	end	of the machine, row, machine.json, sockets
+ *		sockets, lock free	row and files are finished
+ *	rm, --replace			config.json, row and claim, directory
+ *		no config.json		nobody's
+ *	the database was lost
+ *		no row			as its machine says; lock free: as machine.json says
  *
  * Of one that lives, whether the row is in doubt is seen from the directory alone, so that machines
  * are asked only then, and without the lock on sandboxes/.
