@@ -14,8 +14,8 @@
  * by itself is followed by msb-vm's report, which knows why, if the sandbox is ours.
  *
  * A sandbox of ours that is kept serves sessions on the same loop (sandbox/session.h) for as long
- *as our command runs. On one of somebody else's, we may be the client of a session: then the keys,
- *if they are typed, take us off it, and the command goes on.
+ * as our command runs. On one of somebody else's, we may be the client of a session: then the keys,
+ * if they are typed, take us off it, and the command goes on.
  *
  * Main thread only: terminal and signal mask belong to the process.
  */

@@ -4,8 +4,8 @@
  *
  * Theory of operation. The machine is a PC without firmware, PCI or ACPI: memory, interrupt
  * controllers inside the kernel, one serial port, the reset line of a keyboard controller, and a
- *page of virtio-mmio registers for each device, which the kernel's command line names. The kernel
- *is entered directly (x86/boot.h).
+ * page of virtio-mmio registers for each device, which the kernel's command line names. The kernel
+ * is entered directly (x86/boot.h).
  *
  *	guest ── KVM_RUN ── vCPU threads ──► ports: serial, reset     ──► registers of
  *	  │                                 mmio: virtio-mmio             the device

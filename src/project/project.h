@@ -12,8 +12,8 @@
  * Theory of operation. The file becomes a tree that knows lines and columns (config/node.h). Each
  * entry of `sandboxes` and `builds` is a map of the keys that any file about a sandbox may have,
  * filled into a struct model by the same table (config/field.h), and a few more: keys.c has the
- *rows that only projects have, and those that older files spell in another way. Once all are read,
- *the names they mention are looked up and the order in which they start is made (order.c).
+ * rows that only projects have, and those that older files spell in another way. Once all are read,
+ * the names they mention are looked up and the order in which they start is made (order.c).
  *
  * A file without any of the keys of a project describes one sandbox, as those of --conf do; it is
  * a project of that one, named after the file.

@@ -5,14 +5,14 @@
  * The greeting is the relay's. Then, on ids of the client's choice:
  *
  *	session.start    a command is run, and the client attached to it. Answered by
- *session.started once it runs, or by core.exec.failed or core.error session.attach   to a session
- *that is there. Answered likewise, followed by what it printed session.list     answered by
- *session.listing
+ *	                 session.started once it runs, or by core.exec.failed or core.error
+ *	session.attach   to a session that is there. Answered likewise, followed by what it printed
+ *	session.list     answered by session.listing
  *
  * Attached, client and host exchange core.exec.* as a client of the agent does; session.gap says
  * how many bytes of output are missing at this point. session.detach takes the client off without
  * any harm to the command, and is answered by the end of the connection. Nothing but this program's
- *two sides speaks this: no generations.
+ * two sides speaks this: no generations.
  */
 #ifndef SANDBOX_SESSION_MSG_H
 #define SANDBOX_SESSION_MSG_H

@@ -3,14 +3,14 @@
  * msb-ssh, the program that speaks SSH so that msb links no cryptography for it.
  *
  * Theory of operation. msb starts it with the sandbox's directory at SSH_FD_DIR and, unless it is
- *to serve its standard input and output, a listening socket at SSH_FD_LISTEN. Each connection gets
- *a process of its own, in which one loop joins channels to the sandbox's agent: a channel is a
+ * to serve its standard input and output, a listening socket at SSH_FD_LISTEN. Each connection gets
+ * a process of its own, in which one loop joins channels to the sandbox's agent: a channel is a
  * session of the agent on a connection of its own, so that a channel that nobody reads stops no
  * other. Nothing of SSH is in the guest. Only keys of the authorized_keys file get in.
  *
  * Clients are strangers, and libssh is large: a connection's process gives up all but what it holds
  * (walls.c) before it reads their first byte. What connects to the agent on its behalf is the
- *process that it comes from, which never sees what clients send.
+ * process that it comes from, which never sees what clients send.
  *
  *	shell, exec, subsystem sftp     core.exec.*, core.fs.* (sftp.c)
  *	direct-tcpip (-L, -D)           core.tcp.*

@@ -4,8 +4,8 @@
  *
  * Guest to host, data goes from the guest's buffers into the socket at once; what the socket does
  * not take waits in `pending`, which the credit given to the guest bounds. Host to guest, nothing
- *is kept here: the socket is read only into the guest's receive buffers and within its credit, so
- *the socket's own buffer is the queue and its writer feels the pressure.
+ * is kept here: the socket is read only into the guest's receive buffers and within its credit, so
+ * the socket's own buffer is the queue and its writer feels the pressure.
  *
  * The socket is watched edge-triggered for everything, once; `can_read` remembers an edge until a
  * read finds nothing. The end of each direction is tracked apart:

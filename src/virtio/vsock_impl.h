@@ -20,8 +20,7 @@ enum {
 	VSOCK_LISTENERS = 64,
 	/* Resets owed to packets that belong to no connection; when full the tx queue waits. */
 	VSOCK_STRAYS = 128,
-	/* How long a closed connection waits for the guest to confirm. Linux itself gives up at 8
-	   s. */
+	/* How long a closed one waits for the guest to confirm. Linux itself gives up at 8 s. */
 	VSOCK_LINGER_MS = 10000,
 };
 
@@ -30,9 +29,11 @@ _Static_assert(sizeof(struct virtio_vsock_hdr) == 44, "packet header (5.10.6)");
 /*
  *	(vsock_connect) ─► REQUESTING ─ RESPONSE ─► OPEN ◄─ (REQUEST accepted)
  *	                        │                  │ │ │
- *	        refused, timed out       nonsense  │ │ │ host socket gone, or both directions
- *finished ▼                  │ │ ▼ RESETTING ◄────────────┘ │ LINGER: SHUTDOWN is sent, waits for
- *the RST (owes a RST)              ▼ DRAINING: guest is gone, its last bytes still go out
+ *	        refused, timed out       nonsense  │ │ │ host socket gone, or both directions finished
+ *	                        ▼                  │ │ ▼
+ *	                    RESETTING ◄────────────┘ │ LINGER: SHUTDOWN is sent, waits for the RST
+ *	                   (owes a RST)              ▼
+ *	                                        DRAINING: guest is gone, its last bytes still go out
  *
  * In RESETTING and LINGER the socket is closed. DRAINING is no longer in the hash table.
  */

@@ -2,10 +2,12 @@
 /*
  * A hostile driver at the virtio-mmio registers of real devices.
  *
- * The input's first byte chooses the device: blk, vsock, rng, balloon, mem. The rest is a program
- *of 8-byte instructions: op u8 (low 3 bits), width u8, address u16, value u32 ops: 0-2 write a
- *register, 3 read one, 4-5 write guest memory at address * 4, 6 kick a queue without the registers,
- *7 bring the device up with the queue of that address, and no other, at a fixed place.
+ * The input's first byte chooses the device: blk, vsock, rng, balloon, mem. The rest is a program of
+ * 8-byte instructions:
+ *	op u8 (low 3 bits), width u8, address u16, value u32
+ * ops: 0-2 write a register, 3 read one, 4-5 write guest memory at address * 4, 6 kick a queue
+ * without the registers, 7 bring the device up with the queue of that address, and no other, at a
+ * fixed place.
  */
 #include <endian.h>
 #include <errno.h>

@@ -11,7 +11,7 @@
  * environment, of one that resets itself then. Its kernel, which takes KERNEL's place, does nothing
  * but read the time stamp counter until so much of it has passed: so its last instruction comes
  * LIFE_US after its first, and what the host needs more than that for the first counts as the
- *end's.
+ * end's.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -15,8 +15,9 @@
  *	                No longer: SysV objects of others, gaining rights by exec.
  *	jail_close()  all files are open, all device threads exist, no engine yet
  *	  namespaces    net, empty, for each thread but the network's; pid, for children: QEMU is
- *the only process it can name root          a read-only tmpfs holding the log directory (or the
- *sandbox's, when it is to be removed), the kernel file, and for QEMU /usr and the like, read-only.
+ *	                the only process it can name
+ *	  root          a read-only tmpfs holding the log directory (or the sandbox's, when it is
+ *	                to be removed), the kernel file, and for QEMU /usr and the like, read-only.
  *	                The old root is gone, /proc with it.
  *	  landlock      the same places once more, with what may be done in each; no TCP, no signals
  *	                out. Where the root could not be changed, this is the wall around files.

@@ -9,13 +9,13 @@
  *	             pause         └─ PAUSED goes to ENDED, too
  *
  * A thread that may run is in KVM_RUN or handles what made it return: accesses to ports and
- *devices, which are looked up on a bus and answered on the spot. A thread that may not run waits on
- *a condition variable. To bring a thread from KVM_RUN to that wait, `immediate_exit` of its shared
+ * devices, which are looked up on a bus and answered on the spot. A thread that may not run waits on
+ * a condition variable. To bring a thread from KVM_RUN to that wait, `immediate_exit` of its shared
  * page is set and a signal sent: the signal ends a KVM_RUN that has begun, the flag one that has
- *not (api.rst, "immediate_exit"). The flag is set, and cleared, only with the lock held and in
- *keeping with `target`, so that no request is lost; and a thread leaves only by way of KVM_RUN
- *returning EINTR, because that is what completes the access it has just handled. A paused vCPU is
- *therefore between two instructions.
+ * not (api.rst, "immediate_exit"). The flag is set, and cleared, only with the lock held and in
+ * keeping with `target`, so that no request is lost; and a thread leaves only by way of KVM_RUN
+ * returning EINTR, because that is what completes the access it has just handled. A paused vCPU is
+ * therefore between two instructions.
  *
  * What ends the machine (reset, triple fault, all CPUs halted for good, an error) is written down
  * once, stops the other vCPUs, and makes an eventfd readable. Nobody else is called.
@@ -25,7 +25,7 @@
  * vcpus_end_if_halted(), when a guest is late with what is expected of it.
  *
  * Threads: new, create, pause, resume, end_if_halted and free belong to one thread, which is none
- *of the vCPUs'. The other calls may come from any.
+ * of the vCPUs'. The other calls may come from any.
  */
 #ifndef MACHINE_KVM_VCPU_H
 #define MACHINE_KVM_VCPU_H
