@@ -26,6 +26,7 @@
  *	save.c       images to archives
  *	bootstrap.c  an image from a distribution's packages
  *	directory.c  an image from a directory
+ *	commit.c     an image of another one and what was written above it
  *
  * Functions taking a struct store belong to the thread that uses the store; image_load() starts
  * threads of its own and joins them before it returns.
@@ -265,6 +266,22 @@ int image_prune(struct store *s, bool all, bool dry_run, struct image_pruned *re
 int image_hold(struct store *s, const struct image_info *i, struct err *err);
 /* Compare the metadata behind such a descriptor with its checksum; takes a millisecond or two. */
 int image_check(int hold, const struct image_info *i, struct err *err);
+
+/* What is said of an image that is made of another one; NULL: as it is there. */
+struct image_commit_options {
+	const char *tag;
+	char *const *env;	 /* "K=V", on top of its; NULL-terminated, as the others */
+	char *const *entrypoint; /* in place of its, which drops its command as well */
+	char *const *cmd;
+	const char *workdir, *user;
+};
+/*
+ * An image of @base and one layer above: what an overlay's upper directory holds, which @upper has
+ * as a tar stream. What is marked as removed there is removed in the image. What an agent writes at
+ * each start (/etc/hosts and the like) is left out.
+ */
+int image_commit(struct store *s, const char *base, int upper, const struct image_commit_options *o,
+		 struct image_info *ret, struct err *err);
 
 enum image_archive {
 	IMAGE_ARCHIVE_DOCKER, /* what `docker load` of any age reads, and everybody else too */

@@ -302,11 +302,11 @@ static int source_name(const char *path, char *ret, size_t size, struct err *err
 	return 0;
 }
 
-static int write_stdout(void *arg, const void *p, size_t n, struct err *err)
+static int write_archive(void *arg, const void *p, size_t n, struct err *err)
 {
-	int r = io_write_full(STDOUT_FILENO, p, n);
+	const struct copy *c = arg;
+	int r = io_write_full(c->archive ? c->archive : STDOUT_FILENO, p, n);
 
-	(void)arg;
 	return r < 0 ? err_set(err, r, "cannot write the archive: %s", err_name(r)) : 0;
 }
 
@@ -404,7 +404,7 @@ static int copy_out(const struct copy *c, const char *name, struct tree_notes *n
 		r = ask_pack(&from, c, c->to.path || !name[0] ? "." : name, err);
 	if (r == 0)
 		r = c->to.path ? tree_unpack(&unpack, port_read, &from, notes, err)
-			       : pump(&from, write_stdout, NULL, err);
+			       : pump(&from, write_archive, (void *)(uintptr_t)c, err);
 	if (r == 0)
 		r = port_finish(&from, err);
 	snprintf(text, size, "%s", from.notes);

@@ -33,6 +33,7 @@ struct copy {
 	bool follow; /* a link as the source stands for what it points to */
 	bool all;    /* with extended attributes, and set-id bits and devices out of a sandbox */
 	int stop;    /* readable: give up and clean up (-EINTR); -1: nothing */
+	int archive; /* where one goes that is to go to standard output; 0: there */
 };
 
 /* The rules of `cp -a` and, for SRC/. and SRC/, of `docker cp`. In @notes what was not kept, or "".
