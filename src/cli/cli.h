@@ -128,8 +128,8 @@ extern const struct verb verb_modify;
 extern const struct verb verb_config, verb_schema, verb_completion, verb_complete, verb_man;
 extern const struct verb verb_events, verb_self, verb_version;
 
-extern const struct verb verb_up, verb_down, verb_apply, verb_msr, verb_init, verb_add, verb_clean,
-	verb_exe, verb_install, verb_uninstall;
+extern const struct verb verb_up, verb_down, verb_apply, verb_build, verb_msr, verb_init, verb_add,
+	verb_clean, verb_exe, verb_install, verb_uninstall;
 
 /* All of them in the order of the help, and the options that each has. */
 extern const struct verb *const cli_verbs[];

@@ -49,6 +49,7 @@ const struct verb *const cli_verbs[] = {
 	&verb_up,
 	&verb_down,
 	&verb_apply,
+	&verb_build,
 	&verb_clean,
 	&verb_exe,
 	&verb_install,

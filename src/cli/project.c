@@ -12,6 +12,8 @@
 #include "base/cleanup.h"
 #include "cli/attach.h"
 #include "cli/cli.h"
+#include "cli/pull.h"
+#include "image/image.h"
 #include "project/life.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox_dir.h"
@@ -146,6 +148,39 @@ int cli_project_name(struct store *s, const char *file, const char *word, char *
 	}
 	*ret = strdup(word);
 	return *ret ? 0 : err_set(err, ENOMEM, "out of memory");
+}
+
+/* Is the image of @e what another entry, a build, makes? That one, or NULL. */
+static const struct project_sandbox *build_of(const struct project *p,
+					      const struct project_sandbox *e)
+{
+	const char *image = e->model.image, *colon = strchr(image, ':');
+	cleanup_free char *name =
+		colon && str_eq(colon, ":latest") ? strndup(image, (size_t)(colon - image)) : NULL;
+	const struct project_sandbox *b = project_get(p, name ? name : image, true);
+
+	return b != e ? b : NULL;
+}
+
+int cli_project_pull(struct project_at *a, struct project_sandbox *e, const char *name, bool quiet,
+		     struct err *err)
+{
+	cleanup_image_info struct image_info info = IMAGE_INFO_INIT;
+	const struct project_sandbox *b = build_of(&a->p, e);
+	const char *image = e->model.image;
+	int r;
+
+	if (!b)
+		return cli_pull_for_run(a->store, image, name, &e->model, quiet, err);
+	if (name && is_there(a->store, name))
+		return 0;
+	r = image_find(a->store, image, &info, err);
+	if (r == -ERR_NOT_FOUND) {
+		err_set(err, r, "image %s is one of this project's builds, and not made yet",
+			image);
+		return err_hint(err, "`msb build %s` makes it", b->name);
+	}
+	return MIN(r, 0);
 }
 
 /* ---- lists ---- */

@@ -52,6 +52,13 @@ int cli_project_open(const char *file, int how, struct project_at *ret, struct e
 int cli_project_select(const struct project_at *a, const char *const *names, size_t n,
 		       const char *group, bool *chosen, struct err *err);
 
+/*
+ * Make sure of the image of an entry whose sandbox is called @name (NULL: a new one). One that has
+ * the name of a build of the project is never fetched from elsewhere.
+ */
+int cli_project_pull(struct project_at *a, struct project_sandbox *e, const char *name, bool quiet,
+		     struct err *err);
+
 struct up_how {
 	bool quiet;	   /* do not print names */
 	bool only_depends; /* not what was chosen, but what it depends on */

@@ -543,9 +543,11 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (r == 0)
 		r = store_open(&store, NULL, &err);
 	/* Ctrl-C still ends us here, and that is all it has to do. */
-	if (r == 0)
-		r = cli_pull_for_run(store, words.words[0], a.with.model.spec.name,
-				     a.entry ? &a.entry->model : &a.with.model, a.with.quiet, &err);
+	if (r == 0 && a.entry)
+		r = cli_project_pull(&a.at, a.entry, a.with.model.spec.name, a.with.quiet, &err);
+	else if (r == 0)
+		r = cli_pull_for_run(store, words.words[0], a.with.model.spec.name, &a.with.model,
+				     a.with.quiet, &err);
 	attach_block_signals();
 	if (r == 0 && a.detach) {
 		r = run_detached(cli, store, &a, &words);

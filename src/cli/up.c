@@ -104,7 +104,7 @@ static int begin_one(struct project_at *a, struct starting *st, bool quiet, stru
 				 e->name);
 		return 1;
 	}
-	r = cli_pull_for_run(a->store, e->model.image, v.name, &e->model, quiet, err);
+	r = cli_project_pull(a, e, v.name, quiet, err);
 	if (r < 0)
 		return err_wrap(err, "%s", e->name);
 	/* The words of the file's command outlive the model's wishes, which opening takes. */

@@ -276,13 +276,14 @@ static int check_names(const struct loading *l, struct err *err)
 			const struct project_ref *d = &s->depends.v[j];
 			const char *like;
 
-			if (project_get(p, d->name, false))
+			if (project_get(p, d->name, s->build))
 				continue;
-			like = suggest(p, d->name, false);
-			conf_error(err, l->f->name, d->at,
-				   "depends_on: there is no sandbox \"%.60s\"", d->name);
+			like = suggest(p, d->name, s->build);
+			conf_error(err, l->f->name, d->at, "depends_on: there is no %s \"%.60s\"",
+				   s->build ? "build" : "sandbox", d->name);
 			return like ? err_hint(err, "did you mean %s?", like)
-				    : err_hint(err, "it has to be an entry of \"sandboxes\"");
+				    : err_hint(err, "it has to be an entry of \"%s\"",
+					       s->build ? "builds" : "sandboxes");
 		}
 		for (size_t j = 0; j < s->groups.n; j++) {
 			const struct project_ref *g = &s->groups.v[j];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The order in which sandboxes start: each gets a level, one above the highest of those that it
- * depends on. What has the same level may start at the same time.
+ * depends on. What has the same level may start at the same time. So do builds, which depend on
+ * builds.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -44,7 +45,7 @@ static int visit(struct walk *w, size_t at, struct err *err)
 	w->seen[at] = ON_THE_WAY;
 	w->way[w->n++] = at;
 	for (size_t i = 0; i < s->depends.n; i++) {
-		const struct project_sandbox *d = project_get(w->p, s->depends.v[i].name, false);
+		const struct project_sandbox *d = project_get(w->p, s->depends.v[i].name, s->build);
 		size_t next = (size_t)(d - w->p->v);
 		int r = 0;
 

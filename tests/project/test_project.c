@@ -77,7 +77,9 @@ static void refuses(void **state)
 		{"modules: {./other: {db: {as: x}}}\n", "1:1", "modules", "copy the entry"},
 		{"meta: {autors: [x]}\n", "1:8", "\"meta.autors\"", "did you mean authors?"},
 		{"sandboxes:\n  a: {image: x, steps: {a: b}}\n", "2:17", "builds", ""},
-		{"builds:\n  a: {image: x, depends_on: [a]}\n", "2:30", "no sandbox \"a\"", ""},
+		{"builds:\n  a: {image: x, depends_on: [a]}\n", "2:30", "a -> a", ""},
+		{"builds:\n  a: {image: x, depends_on: [other]}\nsandboxes: {other: {image: a}}\n",
+		 "2:30", "no build \"other\"", "\"builds\""},
 		{"image: x\nmemroy: 1\n", "2:1", "\"memroy\"", "did you mean memory?"},
 	};
 
@@ -161,15 +163,18 @@ static void orders(void **state)
 	      "  db: {image: x}\n"
 	      "  alone: {image: x}\n"
 	      "builds:\n"
-	      "  web: {image: x, steps: {one: 'true', two: 'false'}}\n",
+	      "  web: {image: x, steps: {one: 'true', two: 'false'}, depends_on: [base]}\n"
+	      "  base: {image: x}\n",
 	      &p);
-	assert_int_equal(p.n, 5);
+	assert_int_equal(p.n, 6);
 	assert_int_equal(p.levels, 3);
 	assert_int_equal(project_get(&p, "web", false)->level, 2);
 	assert_int_equal(project_get(&p, "api", false)->level, 1);
 	assert_int_equal(project_get(&p, "db", false)->level, 0);
 	assert_int_equal(project_get(&p, "alone", false)->level, 0);
 	assert_int_equal(project_get(&p, "web", true)->nsteps, 2);
+	assert_int_equal(project_get(&p, "web", true)->level, 1);
+	assert_int_equal(project_get(&p, "base", true)->level, 0);
 	assert_string_equal(project_get(&p, "web", true)->steps[1].name, "two");
 }
 
