@@ -16,7 +16,7 @@ build='gcc libc6-dev make meson ninja-build pkg-config musl-tools linux-libc-dev
 run='qemu-system-x86 e2fsprogs mmdebstrap uidmap ca-certificates'
 test='clang libclang-rt-14-dev clang-format clang-tidy python3 erofs-utils busybox-static skopeo umoci
     mount groff-base zsh fish docker-registry openssl apache2-utils qemu-utils fdisk iproute2 tshark
-    openssh-client git ndisc6 isc-dhcp-client unbound bind9-dnsutils'
+    openssh-client git microsocks tinyproxy-bin dante-server ndisc6 isc-dhcp-client unbound bind9-dnsutils'
 box='qemu-system-x86 qemu-system-common zstd xz-utils e2fsprogs busybox-static python3 perl-base'
 bench='openssh-server python3 e2fsprogs binutils erofs-utils umoci skopeo docker-registry iproute2 passt slirp4netns'
 

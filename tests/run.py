@@ -57,6 +57,10 @@ class Test:
             os.dup2(out.fileno(), 2)
             os.chdir(ROOT)
             os.environ.update(self.env)
+            # Whoever started us may ignore these, as nohup does.
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             if callable(self.what):
                 code = self.what()
             else:

@@ -13,6 +13,7 @@
 #include "net/flow_log.h"
 #include "net/host.h"
 #include "net/plan.h"
+#include "net/proxy.h"
 #include "virtio/net.h"
 
 /* Lives until the device's worker has let go of it. */
@@ -268,6 +269,22 @@ static int configure(const struct vm_net *c, unsigned most_flows, struct stack_c
 	return r < 0 ? r : govern(c, most_flows, s, err);
 }
 
+static int set_proxy(struct net_host *h, const struct vm_net *c, struct err *err)
+{
+	struct net_proxy p;
+	int r;
+
+	if (!said(c->proxy))
+		return 0;
+	r = net_proxy_parse(c->proxy, &p, err);
+	if (r == 0)
+		r = net_proxy_login(&p, c->proxy_user ? c->proxy_user : "",
+				    c->proxy_password ? c->proxy_password : "", err);
+	if (r == 0)
+		net_host_proxy(h, &p);
+	return r;
+}
+
 static int open_ports(const struct vm_net *c, struct net_port *ports, unsigned *n,
 		      struct strv *published, struct err *err)
 {
@@ -316,6 +333,11 @@ int machine_net_new(const struct vm_config *c, struct virtio_device **ret, struc
 		goto fail;
 	r = net_host_new(s, dns, &guest_ops, n, virtio_queue_loop(n->dev, 0), ports, nports,
 			 &n->host, err);
+	if (r < 0)
+		goto fail;
+	/* From here on the ports are the host's. */
+	nports = 0;
+	r = set_proxy(n->host, &c->net, err);
 	if (r < 0)
 		goto fail;
 	*ret = n->dev;

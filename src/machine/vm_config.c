@@ -46,11 +46,13 @@ static const struct wire_field disk_fields[] = {
 static const struct wire_table disk_table = TABLE(vm_disk, disk_fields);
 
 static const struct wire_field net_fields[] = {
-	FIELD(vm_net, profiles, WIRE_TEXT), FIELD(vm_net, egress, WIRE_TEXT),
-	FIELD(vm_net, ingress, WIRE_TEXT),  FIELD(vm_net, rules, WIRE_TEXTS),
-	FIELD(vm_net, limits, WIRE_TEXTS),  FIELD(vm_net, ports, WIRE_TEXTS),
-	FIELD(vm_net, servers, WIRE_TEXTS), FIELD(vm_net, hosts, WIRE_TEXTS),
-	FIELD(vm_net, names, WIRE_TEXTS),   FIELD(vm_net, ipv6, WIRE_BOOL),
+	FIELD(vm_net, profiles, WIRE_TEXT),	  FIELD(vm_net, egress, WIRE_TEXT),
+	FIELD(vm_net, ingress, WIRE_TEXT),	  FIELD(vm_net, rules, WIRE_TEXTS),
+	FIELD(vm_net, limits, WIRE_TEXTS),	  FIELD(vm_net, ports, WIRE_TEXTS),
+	FIELD(vm_net, servers, WIRE_TEXTS),	  FIELD(vm_net, hosts, WIRE_TEXTS),
+	FIELD(vm_net, names, WIRE_TEXTS),	  FIELD(vm_net, ipv6, WIRE_BOOL),
+	FIELD(vm_net, proxy, WIRE_TEXT),	  FIELD(vm_net, proxy_user, WIRE_TEXT),
+	FIELD(vm_net, proxy_password, WIRE_TEXT),
 };
 const struct wire_table vm_net_table = TABLE(vm_net, net_fields);
 

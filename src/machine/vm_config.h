@@ -60,8 +60,9 @@ struct vm_net {
 	struct wire_texts rules;  /* in order, before what the profiles say */
 	struct wire_texts limits; /* "KEY=VALUE" */
 	struct wire_texts ports;
-	struct wire_texts servers, hosts; /* of names, net/resolver.h */
-	struct wire_texts names;	  /* "KEY=VALUE", net/plan.h */
+	struct wire_texts servers, hosts;	   /* of names, net/resolver.h */
+	struct wire_texts names;		   /* "KEY=VALUE", net/plan.h */
+	char *proxy, *proxy_user, *proxy_password; /* net/proxy.h; may be empty */
 	bool ipv6;
 };
 extern const struct wire_table vm_net_table;

@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/iov.h"
+#include "net/proxy.h"
 #include "net/socket.h"
 
 enum {
@@ -61,6 +62,7 @@ struct upstream {
 	struct dns_host *d;
 	unsigned slot;
 	bool tcp;
+	struct net_dialogue *dialogue; /* with a proxy, until the connection is there */
 	struct buf in, out;
 };
 
@@ -72,6 +74,7 @@ struct dns_host {
 	unsigned nconns;
 	struct upstream *up[RESOLVER_QUERIES * RESOLVER_TRIES];
 	struct resolver_config own;
+	const struct net_proxy *proxy; /* or NULL */
 	uint8_t message[DNS_MESSAGE_MAX];
 };
 
@@ -161,7 +164,21 @@ static void op_drop(void *arg, unsigned slot)
 	close_fd(u->source.fd);
 	buf_done(&u->in);
 	buf_done(&u->out);
+	net_dialogue_free(u->dialogue);
 	free(u);
+}
+
+/* 1: the way is free, 0: not yet, -errno: it will not be. */
+static int talk(struct upstream *u)
+{
+	int r = net_dialogue_run(u->dialogue, u->source.fd);
+
+	if (r > 0)
+		u->dialogue = net_dialogue_free(u->dialogue);
+	else if (r == 0)
+		loop_mod(&u->source,
+			 net_dialogue_sends(u->dialogue) ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	return r;
 }
 
 /* True: the attempt is over. */
@@ -172,12 +189,17 @@ static bool upstream_tcp(struct upstream *u, uint32_t events)
 	ssize_t n;
 	int r;
 
+	if (u->dialogue) {
+		r = talk(u);
+		if (r <= 0)
+			return r < 0;
+		events |= EPOLLOUT;
+	}
 	if (events & EPOLLOUT) {
 		r = flush(u->source.fd, &u->out);
 		if (r < 0)
 			return true;
-		if (r == 1)
-			loop_mod(&u->source, EPOLLIN);
+		loop_mod(&u->source, r == 1 ? EPOLLIN : EPOLLIN | EPOLLOUT);
 	}
 	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		return false;
@@ -216,8 +238,16 @@ static int begin(struct upstream *u, const struct resolver_server *to, const voi
 {
 	struct sockaddr_storage ss;
 	socklen_t len = net_sockaddr(&ss, &to->addr, to->port);
+	const struct net_proxy *proxy = u->d->proxy;
 	int r;
 
+	if (proxy && net_proxy_serves(proxy, &to->addr)) {
+		u->tcp = true;
+		u->dialogue = net_dialogue_new(proxy, &to->addr, to->port);
+		if (!u->dialogue)
+			return -ENOMEM;
+		len = net_sockaddr(&ss, &proxy->addr, proxy->port);
+	}
 	u->source.fd =
 		socket(ss.ss_family,
 		       (u->tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -236,6 +266,11 @@ static int begin(struct upstream *u, const struct resolver_server *to, const voi
 	if (r < 0)
 		return r;
 	return loop_add(u->d->loop, &u->source, u->tcp ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+void dns_host_proxy(struct dns_host *d, const struct net_proxy *p)
+{
+	d->proxy = p;
 }
 
 static int op_ask(void *arg, unsigned slot, unsigned server, bool tcp, const void *m, size_t n)

@@ -26,6 +26,9 @@ int dns_host_new(const struct resolver_config *config, const struct net_policy *
 		 struct names *names, struct loop *loop, struct dns_host **ret, struct err *err);
 /* After its clients. NULL is fine. Returns NULL. */
 struct dns_host *dns_host_free(struct dns_host *d);
+/* Servers are asked over connections through @p, which is borrowed. */
+struct net_proxy;
+void dns_host_proxy(struct dns_host *d, const struct net_proxy *p);
 const struct resolver_stats *dns_host_stats(const struct dns_host *d);
 
 /* The end of a connection that the guest's is to be joined to, or -errno. */

@@ -17,6 +17,7 @@
 #include "net/dns_host.h"
 #include "net/look.h"
 #include "net/plan.h"
+#include "net/proxy.h"
 #include "net/socket.h"
 
 enum {
@@ -40,8 +41,9 @@ struct host_socket {
 	struct net_host *h;
 	struct flow *f;
 	struct listener *through;
-	struct dns_client *dns; /* UDP to port 53: in place of a descriptor */
-	struct look *look;	/* or NULL */
+	struct dns_client *dns;	       /* UDP to port 53: in place of a descriptor */
+	struct look *look;	       /* or NULL */
+	struct net_dialogue *dialogue; /* with a proxy, until the connection is there */
 	bool full;
 	int error;     /* of UDP, to be told with the next receive() */
 	bool seeks;    /* SO_PEEK_OFF works, and is... */
@@ -64,6 +66,7 @@ struct net_host {
 	bool started;
 	struct names *names;
 	struct dns_host *dns;
+	struct net_proxy proxy;
 	uint8_t scratch[SCRATCH];
 };
 
@@ -152,6 +155,20 @@ static int open_dns(struct net_host *h, struct flow *f)
 	return 0;
 }
 
+/* Where a flow's socket is to be connected to; with a proxy, to that. */
+static int route(struct net_host *h, struct host_socket *k, const struct net_addr *to,
+		 uint16_t port, struct sockaddr_storage *ss, socklen_t *n)
+{
+	*n = net_sockaddr(ss, to, port);
+	if (!net_proxy_serves(&h->proxy, to))
+		return 0;
+	if (flow_proto(k->f) != NET_TCP)
+		return -EACCES;
+	k->dialogue = net_dialogue_new(&h->proxy, to, port);
+	*n = net_sockaddr(ss, &h->proxy.addr, h->proxy.port);
+	return k->dialogue ? 0 : -ENOMEM;
+}
+
 static void on_look(void *arg)
 {
 	net_host_run(arg);
@@ -160,27 +177,33 @@ static void on_look(void *arg)
 static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_addr *to,
 		   uint16_t port)
 {
-	const bool four = net_addr_is_v4(to), tcp = proto == NET_TCP;
+	const bool tcp = proto == NET_TCP;
 	cleanup_close int fd = -1;
 	struct net_host *h = arg;
 	struct sockaddr_storage ss;
-	socklen_t n = net_sockaddr(&ss, to, port);
 	struct host_socket *k;
+	socklen_t n;
 	int r;
 
 	if (flow_is_dns(f))
 		return open_dns(h, f);
-	fd = socket(four ? AF_INET : AF_INET6,
-		    (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC,
+	k = add_socket(h, f, -1);
+	if (!k)
+		return -ENOMEM;
+	r = route(h, k, to, port, &ss, &n);
+	if (r < 0)
+		goto fail;
+	fd = socket(ss.ss_family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC,
 		    proto == NET_ICMP	 ? IPPROTO_ICMP
 		    : proto == NET_ICMP6 ? IPPROTO_ICMPV6
 					 : 0);
-	if (fd < 0)
-		return -errno;
-	k = add_socket(h, f, fd);
-	if (!k)
-		return -ENOMEM;
-	if (tcp)
+	if (fd < 0) {
+		r = -errno;
+		goto fail;
+	}
+	k->source.fd = fd;
+	/* A dialogue looks at the same bytes more than once. */
+	if (tcp && !k->dialogue)
 		prepare_tcp(k);
 	r = connect(fd, (const void *)&ss, n) < 0 && errno != EINPROGRESS ? -errno : 0;
 	if (r == 0)
@@ -189,14 +212,16 @@ static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_ad
 		k->look = look_new(h->s, f, fd, h->loop, on_look, h);
 		r = k->look ? 0 : -ENOMEM;
 	}
-	if (r < 0) {
-		loop_del(&k->source);
-		free(k);
-		return r;
-	}
+	if (r < 0)
+		goto fail;
 	take_fd(&fd);
 	*flow_host(f) = k;
 	return 0;
+fail:
+	loop_del(&k->source);
+	net_dialogue_free(k->dialogue);
+	free(k);
+	return r;
 }
 
 static void forget_listener(struct listener *l)
@@ -223,6 +248,7 @@ static void op_close(void *arg, struct flow *f, bool reset)
 		forget_listener(k->through);
 	dns_client_free(k->dns);
 	look_free(k->look);
+	net_dialogue_free(k->dialogue);
 	free(k);
 	*flow_host(f) = NULL;
 }
@@ -556,6 +582,21 @@ void net_host_input(struct net_host *h, const struct iovec *iov, unsigned n,
 	stack_input(h->s, iov, n, meta, now_ns());
 }
 
+/* 1: the way is free, 0: not yet, -errno: it will not be. */
+static int talk(struct host_socket *k)
+{
+	int r = net_dialogue_run(k->dialogue, k->source.fd);
+
+	if (r > 0) {
+		k->taken = net_dialogue_taken(k->dialogue);
+		k->dialogue = net_dialogue_free(k->dialogue);
+		prepare_tcp(k);
+	} else if (r == 0) {
+		loop_mod(&k->source, net_dialogue_sends(k->dialogue) ? WATCH | EPOLLOUT : WATCH);
+	}
+	return r;
+}
+
 static void on_socket(struct loop_source *src, uint32_t events)
 {
 	struct host_socket *k = container_of(src, struct host_socket, source);
@@ -569,6 +610,15 @@ static void on_socket(struct loop_source *src, uint32_t events)
 		(void)getsockopt(src->fd, SOL_SOCKET, SO_ERROR, &error, &n);
 		if (error)
 			what |= STACK_FAILED;
+	}
+	if (k->dialogue && !error) {
+		error = -talk(k);
+		if (!error)
+			return;
+		/* What came meanwhile was not said to the stack. */
+		events = EPOLLOUT | EPOLLIN;
+		what |= error > 0 ? STACK_FAILED : 0;
+		error = MAX(error, 0);
 	}
 	if (events & EPOLLOUT && tcp && !error) {
 		look_flush(k->look);
@@ -665,6 +715,12 @@ static void on_port(struct loop_source *src, uint32_t events)
 }
 
 /* ---- life ---- */
+
+void net_host_proxy(struct net_host *h, const struct net_proxy *p)
+{
+	h->proxy = *p;
+	dns_host_proxy(h->dns, &h->proxy);
+}
 
 unsigned net_host_flows(void)
 {
@@ -853,117 +909,4 @@ struct stack *net_host_stack(struct net_host *h)
 const struct resolver_stats *net_host_dns(struct net_host *h)
 {
 	return dns_host_stats(h->dns);
-}
-
-/* ---- ports, before there is a network ---- */
-
-static int bad_port(struct err *err, const char *text)
-{
-	err_set(err, ERR_USAGE, "no port to publish: \"%s\"", text);
-	return err_hint(err, "it looks like 8080:80, 8000-8010:9000-9010, 127.0.0.1:8080:80 or "
-			     "[::1]:5353:53/udp");
-}
-
-int net_port_parse(const char *text, struct net_port *ret, unsigned max, struct err *err)
-{
-	static const uint8_t loopback[] = {127, 0, 0, 1};
-	struct net_port p = {.bind = net_addr_v4(loopback), .proto = NET_TCP, .fd = -1};
-	uint16_t low, high, glow, ghigh;
-	unsigned n;
-	cleanup_free char *copy = strdup(text);
-	char *proto = copy, *guest, *host, *bind;
-
-	if (!copy)
-		return err_set(err, ENOMEM, "out of memory");
-	strsep(&proto, "/");
-	if (proto && strcmp(proto, "udp") == 0)
-		p.proto = NET_UDP;
-	else if (proto && strcmp(proto, "tcp") != 0)
-		return bad_port(err, text);
-	guest = strrchr(copy, ':');
-	if (!guest)
-		return bad_port(err, text);
-	*guest++ = '\0';
-	host = strrchr(copy, ':');
-	bind = host ? copy : NULL;
-	if (host)
-		*host++ = '\0';
-	else
-		host = copy;
-	if (bind && *bind == '[') {
-		size_t len = strlen(++bind);
-
-		if (!len || bind[len - 1] != ']')
-			return bad_port(err, text);
-		bind[len - 1] = '\0';
-	} else if (bind && strchr(bind, ':')) {
-		return bad_port(err, text);
-	}
-	if ((bind && !net_addr_parse(bind, &p.bind)) || !net_ports_parse(host, 0, &low, &high) ||
-	    !net_ports_parse(guest, 1, &glow, &ghigh) || (!low && high))
-		return bad_port(err, text);
-	n = ghigh - glow + 1u;
-	if (low && high - low + 1u != n) {
-		err_set(err, ERR_USAGE, "\"%s\": %u ports of this host cannot be %u of the guest",
-			text, high - low + 1u, n);
-		return err_hint(err, "name as many of both, or 0 for any of this host");
-	}
-	if (n > max) {
-		err_set(err, ERR_LIMIT, "\"%s\": more than %d published ports", text,
-			NET_PORTS_MAX);
-		return err_hint(err, "a proxy of yours in the guest can serve many through one");
-	}
-	for (unsigned i = 0; i < n; i++) {
-		ret[i] = p;
-		ret[i].port = (uint16_t)(low ? low + i : 0);
-		ret[i].guest_port = (uint16_t)(glow + i);
-	}
-	return (int)n;
-}
-
-const char *net_port_text(const struct net_port *p, char ret[NET_PORT_TEXT])
-{
-	const char *proto = p->proto == NET_UDP ? "udp" : "tcp";
-	char text[NET_ADDR_TEXT];
-	bool colons;
-
-	net_addr_text(&p->bind, text);
-	colons = strchr(text, ':');
-	snprintf(ret, NET_PORT_TEXT, "%s%s%s:%u->%u/%s", colons ? "[" : "", text, colons ? "]" : "",
-		 p->port, p->guest_port, proto);
-	return ret;
-}
-
-int net_port_open(struct net_port *p, struct err *err)
-{
-	const bool tcp = p->proto == NET_TCP;
-	struct sockaddr_storage ss;
-	socklen_t n = net_sockaddr(&ss, &p->bind, p->port);
-	cleanup_close int fd = socket(
-		ss.ss_family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	char text[NET_ADDR_TEXT];
-	const int one = 1;
-	struct net_addr bound;
-
-	net_addr_text(&p->bind, text);
-	if (fd < 0)
-		return err_errno(err, "cannot publish port %u", p->port);
-	/* As servers do: a connection of before that lingers is no reason to fail. */
-	if (tcp)
-		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (ss.ss_family == AF_INET6)
-		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-	if (bind(fd, (void *)&ss, n) < 0 || (tcp && listen(fd, SOMAXCONN) < 0)) {
-		int r = err_errno(err, "cannot publish port %u of %s", p->port, text);
-
-		if (r == -EADDRINUSE)
-			err_hint(err, "another program has it; choose another one, or 0 for any");
-		return r;
-	}
-	n = sizeof(ss);
-	if (getsockname(fd, (void *)&ss, &n) < 0)
-		return err_errno(err, "cannot publish port %u", p->port);
-	net_sockaddr_parse(&ss, &bound, &p->port);
-	p->fd = take_fd(&fd);
-	return 0;
 }

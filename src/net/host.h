@@ -6,39 +6,17 @@
  * All sockets are watched edge-triggered: what the stack peeks at stays readable for long, and
  * says so once. Writability is only watched for where the stack was told that there is little room.
  *
- * net_host_new() may be called on any thread; everything else on the loop's, net_port_open() aside.
+ * net_host_new() may be called on any thread; everything else on the loop's.
  */
 #ifndef NET_HOST_H
 #define NET_HOST_H
 
 #include "base/loop.h"
+#include "net/port.h"
 #include "net/resolver.h"
 #include "net/stack.h"
 
 struct net_host;
-
-/* A port of the host that leads into the guest. */
-struct net_port {
-	struct net_addr bind;
-	uint16_t port, guest_port;
-	uint8_t proto;
-	int fd; /* bound, and listening if that is TCP */
-};
-
-/* As many as a range of all that one program could want. */
-#define NET_PORTS_MAX 1024
-
-/*
- * "[BIND:]HOST:GUEST[/tcp|/udp]", an IPv6 address in brackets, HOST and GUEST a port or as many of
- * them, A-B; one HOST of 0 stands for as many free ones as there are guest's. Into @ret, of which
- * there are @max; their fd becomes -1. How many: ERR_USAGE with a hint.
- */
-int net_port_parse(const char *text, struct net_port *ret, unsigned max, struct err *err);
-/* As it is shown: "127.0.0.1:8080->80/tcp". */
-#define NET_PORT_TEXT 72
-const char *net_port_text(const struct net_port *p, char ret[NET_PORT_TEXT]);
-/* Bind it; port 0 becomes the one that was free. */
-int net_port_open(struct net_port *p, struct err *err);
 
 struct net_guest_ops {
 	/* A frame may come again, after net_host_frames() said that none may. */
@@ -57,6 +35,9 @@ int net_host_new(const struct stack_config *config, const struct resolver_config
 		 const struct net_guest_ops *ops, void *arg, struct loop *loop,
 		 const struct net_port *ports, unsigned nports, struct net_host **ret,
 		 struct err *err);
+/* Connections to the world go through @p, which is copied. Before the first frame. */
+struct net_proxy;
+void net_host_proxy(struct net_host *h, const struct net_proxy *p);
 /* Begin to watch the ports. -errno. */
 int net_host_start(struct net_host *h);
 /* NULL is fine. Returns NULL. */

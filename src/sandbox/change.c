@@ -23,14 +23,15 @@ int sandbox_change_begin(struct store *s, const char *name, struct sandbox_chang
 	if (r < 0)
 		return err_set(err, r, "cannot lock sandbox \"%s\": %s", name, err_name(r));
 	/* Without a mark (a full disk) it is done all the same: it is for the worst case only. */
-	mark = openat(dir, MARK, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	mark = openat(dir, MARK, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	ret->marked = mark >= 0;
 	ret->dir = take_fd(&dir);
 	return 0;
 }
 
 void sandbox_change_end(struct sandbox_change *c, bool whole)
 {
-	if (c->dir >= 0 && whole)
+	if (c->dir >= 0 && whole && c->marked)
 		sandbox_change_unmark(c->dir);
 	c->dir = close_fd(c->dir);
 }

@@ -14,7 +14,8 @@
 struct store;
 
 struct sandbox_change {
-	int dir; /* locked; -1: not begun */
+	int dir;     /* locked; -1: not begun */
+	bool marked; /* by us, and not by one that was killed */
 };
 #define SANDBOX_CHANGE_INIT                                                                        \
 	{                                                                                          \
@@ -24,7 +25,10 @@ struct sandbox_change {
 /* Waits for others. */
 int sandbox_change_begin(struct store *s, const char *name, struct sandbox_change *ret,
 			 struct err *err);
-/* @whole: all that belongs together says the same, as far as we know. */
+/*
+ * @whole: all that belongs together says the same, as far as we know. The mark of one that was
+ * killed meanwhile stays: what it left is not what we have made whole.
+ */
 void sandbox_change_end(struct sandbox_change *c, bool whole);
 
 /* Is there a mark? */

@@ -55,6 +55,9 @@ void sandbox_spec_done(struct sandbox_spec *s)
 	strv_done(&s->labels);
 	free(s->net);
 	free(s->net_egress);
+	free(s->proxy);
+	free(s->proxy_user);
+	free(s->proxy_password_env);
 	free(s->net_ingress);
 	strv_done(&s->net_rules);
 	strv_done(&s->net_limits);

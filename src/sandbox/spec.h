@@ -72,6 +72,8 @@ struct sandbox_spec {
 	struct strv net_limits;		    /* "KEY=VALUE" (net/limit.h) */
 	struct strv dns_servers, dns_hosts; /* net/resolver.h */
 	struct strv net_names;		    /* "KEY=VALUE" (net/plan.h) */
+	char *proxy, *proxy_user;	    /* net/proxy.h */
+	char *proxy_password_env;	    /* the variable that has it; read at each start */
 	struct strv vsock, vsock_listen;    /* "/PATH:PORT" */
 	/* 0: no limit. */
 	uint64_t max_duration_ms; /* of the machine's life */
@@ -131,6 +133,11 @@ struct vm_net sandbox_vm_net(const struct sandbox_spec *s);
 int sandbox_spec_vsock(struct sandbox_spec *s, const char *text, struct err *err);
 int sandbox_spec_vsock_listen(struct sandbox_spec *s, const char *text, struct err *err);
 /* Do the wishes for the network go together? */
+int sandbox_spec_proxy(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_proxy_user(struct sandbox_spec *s, const char *text, struct err *err);
+int sandbox_spec_proxy_password_env(struct sandbox_spec *s, const char *text, struct err *err);
+/* ERR_USAGE when the environment has no password for the proxy. Before each start. */
+int sandbox_spec_proxy_check(const struct sandbox_spec *s, struct err *err);
 int sandbox_spec_net_check(const struct sandbox_spec *s, struct err *err);
 /* "[BIND:]HOST:GUEST[/udp]", ports or ranges of them */
 int sandbox_spec_port(struct sandbox_spec *s, const char *text, struct err *err);

@@ -11,6 +11,7 @@
 #include "net/limit.h"
 #include "net/plan.h"
 #include "net/policy.h"
+#include "net/proxy.h"
 #include "sandbox/spec.h"
 
 static int out_of_memory(struct err *err)
@@ -155,6 +156,69 @@ int sandbox_spec_net_name(struct sandbox_spec *s, const char *key, const char *t
 	return strv_env_set(&s->net_names, pair) < 0 ? out_of_memory(err) : 0;
 }
 
+/* ---- the proxy ---- */
+
+static int keep(char **at, const char *text, struct err *err)
+{
+	char *copy = strdup(text);
+
+	if (!copy)
+		return out_of_memory(err);
+	free(*at);
+	*at = copy;
+	return 0;
+}
+
+int sandbox_spec_proxy(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	struct net_proxy p;
+	int r = net_proxy_parse(text, &p, err);
+
+	return r < 0 ? r : keep(&s->proxy, text, err);
+}
+
+int sandbox_spec_proxy_user(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	return keep(&s->proxy_user, text, err);
+}
+
+int sandbox_spec_proxy_password_env(struct sandbox_spec *s, const char *text, struct err *err)
+{
+	if (!*text || strchr(text, '='))
+		return err_set(err, ERR_USAGE, "no name of a variable: \"%.60s\"", text);
+	return keep(&s->proxy_password_env, text, err);
+}
+
+static const char *text_or(const char *text)
+{
+	return text ? text : "";
+}
+
+int sandbox_spec_proxy_check(const struct sandbox_spec *s, struct err *err)
+{
+	const char *env = s->proxy_password_env, *password = env ? getenv(env) : "";
+	struct net_proxy p;
+	int r;
+
+	if (!s->proxy)
+		return 0;
+	if (!password) {
+		err_set(err, ERR_USAGE, "the environment has no %s, the password for the proxy",
+			env);
+		return err_hint(err, "set it where the sandbox is started");
+	}
+	r = net_proxy_parse(s->proxy, &p, err);
+	return r < 0 ? r : net_proxy_login(&p, text_or(s->proxy_user), password, err);
+}
+
+static int check_proxy(const struct sandbox_spec *s, struct err *err)
+{
+	if (s->proxy || (!s->proxy_user && !s->proxy_password_env))
+		return 0;
+	err_set(err, ERR_USAGE, "a login for a proxy, and no proxy");
+	return err_hint(err, "add --proxy socks5://IP:PORT");
+}
+
 static int check_ports(const struct sandbox_spec *s, struct err *err)
 {
 	cleanup_free struct net_port *ports = calloc(NET_PORTS_MAX, sizeof(*ports));
@@ -173,6 +237,8 @@ int sandbox_spec_net_check(const struct sandbox_spec *s, struct err *err)
 	struct net_limits l = {0};
 	int r = check_ports(s, err);
 
+	if (r == 0)
+		r = check_proxy(s, err);
 	if (r == 0 && s->net && s->net_egress) {
 		err_set(err, ERR_USAGE,
 			"the network profile \"%s\" and the default \"%s\" exclude each other",
@@ -199,6 +265,10 @@ struct vm_net sandbox_vm_net(const struct sandbox_spec *spec)
 		.servers = {spec->dns_servers.v, spec->dns_servers.n},
 		.hosts = {spec->dns_hosts.v, spec->dns_hosts.n},
 		.names = {spec->net_names.v, spec->net_names.n},
+		.proxy = spec->proxy,
+		.proxy_user = spec->proxy_user,
+		.proxy_password =
+			spec->proxy_password_env ? getenv(spec->proxy_password_env) : NULL,
 		.ipv6 = net_host_has_ipv6(),
 	};
 }

@@ -201,6 +201,8 @@ int sandbox_vm_config(const struct sandbox *sb, struct err *err)
 	};
 	int r = sandbox_command_resolve(spec, &sb->image.config, NULL, 0, &command, err);
 
+	if (r == 0)
+		r = sandbox_spec_proxy_check(spec, err);
 	if (r == 0 && c.huge_pages)
 		r = check_huge_pages(spec->memory, err);
 	if (r == 0)

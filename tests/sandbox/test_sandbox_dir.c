@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "sandbox/change.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
@@ -154,6 +155,28 @@ static void one_owner(void **state)
 	assert_int_equal(sandbox_dir_remove(&a, NULL), 0);
 	assert_false(exists(scratch_path(state, "home/sandboxes/box")));
 	assert_int_equal(sandbox_dir_list(s, "box", &l, &err), -ERR_NOT_FOUND);
+	store_close(s);
+}
+
+/* What a killed one left half-done is not done because another change is. */
+static void marks_of_the_killed_stay(void **state)
+{
+	struct store *s = open_store(state);
+	struct sandbox_dir d = SANDBOX_DIR_INIT;
+	struct sandbox_change c = SANDBOX_CHANGE_INIT;
+
+	assert_int_equal(sandbox_dir_take(s, "box", true, &d, NULL), 0);
+	write_record(&d, false);
+	assert_int_equal(sandbox_change_begin(s, "box", &c, NULL), 0);
+	assert_true(sandbox_change_marked(c.dir));
+	sandbox_change_end(&c, true);
+	assert_int_equal(sandbox_change_begin(s, "box", &c, NULL), 0);
+	/* As a kill does. */
+	c.dir = close_fd(c.dir);
+	assert_int_equal(sandbox_change_begin(s, "box", &c, NULL), 0);
+	sandbox_change_end(&c, true);
+	assert_true(exists(scratch_path(state, "home/sandboxes/box/changing")));
+	assert_int_equal(sandbox_dir_remove(&d, NULL), 0);
 	store_close(s);
 }
 
@@ -353,6 +376,8 @@ int main(void)
 		cmocka_unit_test(options_survive),
 		cmocka_unit_test_setup_teardown(one_owner, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(the_owner_is_known, scratch_setup,
+						scratch_teardown),
+		cmocka_unit_test_setup_teardown(marks_of_the_killed_stay, scratch_setup,
 						scratch_teardown),
 		cmocka_unit_test_setup_teardown(leftovers_go, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(races, scratch_setup, scratch_teardown),

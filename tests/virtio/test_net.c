@@ -232,6 +232,11 @@ static void buffers_without_room_break_it(void **state)
 	refused(f, &f->rx, &b, 1);
 }
 
+static void hold(void *arg)
+{
+	((struct fixture *)arg)->echo.held = true;
+}
+
 /* Asked for in turn: for it to send on, or to wait. */
 static void let_go(void *arg)
 {
@@ -252,7 +257,7 @@ static void a_held_frame_waits(void **state)
 	f->echo.one_by_one = true;
 	send_frame(f, 100);
 	assert_int_equal(f->echo.inputs, 1);
-	f->echo.held = true;
+	loop_call(virtio_queue_loop(f->echo.dev, 0), hold, f);
 	memset(drv_at(&f->d, OUT), 0, HDR);
 	for (int i = 0; i < 3; i++) {
 		drvq_add(&f->tx, &b, 1);
