@@ -232,6 +232,11 @@ static void buffers_without_room_break_it(void **state)
 	refused(f, &f->rx, &b, 1);
 }
 
+static void one_by_one(void *arg)
+{
+	((struct fixture *)arg)->echo.one_by_one = true;
+}
+
 static void hold(void *arg)
 {
 	((struct fixture *)arg)->echo.held = true;
@@ -254,7 +259,7 @@ static void a_held_frame_waits(void **state)
 	uint32_t head, n;
 
 	start(f, FEATURES | MERGE);
-	f->echo.one_by_one = true;
+	loop_call(virtio_queue_loop(f->echo.dev, 0), one_by_one, f);
 	send_frame(f, 100);
 	assert_int_equal(f->echo.inputs, 1);
 	loop_call(virtio_queue_loop(f->echo.dev, 0), hold, f);
