@@ -32,10 +32,8 @@ static void show(const struct cli *cli, const struct buf *logs)
 		fwrite(buf_ptr(logs), 1, buf_size(logs), stderr);
 }
 
-/* Wait for its word or for a signal to us: 0, or the signal. */
-static int wait_word(const struct keeper *k)
+int background_signals(void)
 {
-	cleanup_close int fd = -1;
 	sigset_t set;
 
 	sigemptyset(&set);
@@ -43,7 +41,13 @@ static int wait_word(const struct keeper *k)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGQUIT);
-	fd = signalfd(-1, &set, SFD_CLOEXEC);
+	return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+/* Wait for its word or for a signal to us: 0, or the signal. */
+static int wait_word(const struct keeper *k)
+{
+	cleanup_close int fd = background_signals();
 	struct pollfd p[] = {{.fd = k->report, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
 
 	while (poll(p, ARRAY_SIZE(p), -1) < 0 && errno == EINTR)

@@ -32,6 +32,8 @@ int background_ready(const struct cli *cli, struct keeper *k, struct err *err);
  */
 int background_leave(const struct cli *cli, struct keeper *k, int r, enum attach_end end,
 		     struct err *err);
+/* A descriptor of the signals that ask us to end, which are blocked: a signalfd, or -1. */
+int background_signals(void);
 /* Wait for one that was started and is left to itself: an exit code, after a message. */
 int background_wait(const struct cli *cli, struct keeper *k);
 /*

@@ -129,22 +129,10 @@ static void undo(struct project_at *a, const struct starting *st)
 		project_undo(a->store, &a->home, st->e);
 }
 
-static int signals_fd(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigaddset(&set, SIGQUIT);
-	return signalfd(-1, &set, SFD_CLOEXEC);
-}
-
 /* Its keeper's word, and what it has to answer besides. */
 static int finish_one(struct cli *cli, struct project_at *a, struct starting *st, bool quiet)
 {
-	cleanup_close int cancel = signals_fd();
+	cleanup_close int cancel = background_signals();
 	struct err err = ERR_INIT;
 	int code = st->begun ? background_wait(cli, &st->keeper) : 0;
 
