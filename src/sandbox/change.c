@@ -3,11 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "sandbox/sandbox_dir.h"
+#include "sandbox/sandbox_dir_impl.h"
+#include "sandbox/state.h"
 
 #define MARK "changing"
 
@@ -34,6 +37,21 @@ void sandbox_change_end(struct sandbox_change *c, bool whole)
 	if (c->dir >= 0 && whole && c->marked)
 		sandbox_change_unmark(c->dir);
 	c->dir = close_fd(c->dir);
+}
+
+int sandbox_change_labels(struct store *s, const char *name, int dirfd, const struct strv *labels,
+			  struct err *err)
+{
+	/* With this nobody makes a directory of a name that is gone. */
+	cleanup_close int names = sandbox_names_lock(s, true);
+	struct stat ours, now;
+
+	if (names < 0)
+		return err_set(err, names, "cannot lock the sandboxes: %s", err_name(names));
+	if (fstat(dirfd, &ours) < 0 || fstatat(names, name, &now, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    ours.st_ino != now.st_ino || ours.st_dev != now.st_dev)
+		return err_set(err, ERR_NOT_FOUND, "sandbox \"%s\" was removed meanwhile", name);
+	return sandbox_state_labels(s, name, labels, err);
 }
 
 bool sandbox_change_marked(int dirfd)

@@ -12,6 +12,7 @@
 #include "base/err.h"
 
 struct store;
+struct strv;
 
 struct sandbox_change {
 	int dir;     /* locked; -1: not begun */
@@ -31,6 +32,12 @@ int sandbox_change_begin(struct store *s, const char *name, struct sandbox_chang
  */
 void sandbox_change_end(struct sandbox_change *c, bool whole);
 
+/*
+ * What the row says of labels, for the sandbox whose directory @dirfd is. ERR_NOT_FOUND when it was
+ * removed meanwhile, be there another one of its name or not.
+ */
+int sandbox_change_labels(struct store *s, const char *name, int dirfd, const struct strv *labels,
+			  struct err *err);
 /* Is there a mark? */
 bool sandbox_change_marked(int dirfd);
 /* Does nobody else change it? Then nobody will, as long as @dirfd is open. */

@@ -229,7 +229,7 @@ static void heal_live(struct store *s, const char *name)
 	else if (seen.state != is.state)
 		r = sandbox_state_put(s, name, &seen, &is, NULL, NULL);
 	if (r >= 0 && sandbox_change_marked(dir))
-		r = sandbox_state_labels(s, name, &record.spec.labels, NULL);
+		r = sandbox_change_labels(s, name, dir, &record.spec.labels, NULL);
 	if (r >= 0)
 		sandbox_change_unmark(dir);
 }

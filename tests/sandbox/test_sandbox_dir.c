@@ -16,6 +16,7 @@
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/sandbox_dir.h"
+#include "sandbox/state.h"
 #include "sandbox/upper.h"
 #include "store/store.h"
 
@@ -176,6 +177,18 @@ static void marks_of_the_killed_stay(void **state)
 	assert_int_equal(sandbox_change_begin(s, "box", &c, NULL), 0);
 	sandbox_change_end(&c, true);
 	assert_true(exists(scratch_path(state, "home/sandboxes/box/changing")));
+	/* Nor is what was meant for it said of another one of its name. */
+	assert_int_equal(sandbox_change_begin(s, "box", &c, NULL), 0);
+	assert_int_equal(sandbox_dir_remove(&d, NULL), 0);
+	assert_int_equal(sandbox_change_labels(s, "box", c.dir, NULL, NULL), -ERR_NOT_FOUND);
+	assert_int_equal(sandbox_dir_take(s, "box", true, &d, NULL), 0);
+	write_record(&d, false);
+	assert_int_equal(sandbox_state_new(s, "box", false, 1, NULL, NULL), 0);
+	assert_int_equal(sandbox_change_labels(s, "box", c.dir, NULL, NULL), -ERR_NOT_FOUND);
+	sandbox_change_end(&c, true);
+	assert_int_equal(sandbox_change_begin(s, "box", &c, NULL), 0);
+	assert_int_equal(sandbox_change_labels(s, "box", c.dir, NULL, NULL), 0);
+	sandbox_change_end(&c, true);
 	assert_int_equal(sandbox_dir_remove(&d, NULL), 0);
 	store_close(s);
 }
