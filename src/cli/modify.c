@@ -471,9 +471,10 @@ static int look(struct subject *s, struct err *err)
 	r = sandbox_change_begin(s->store, s->name, &s->changing, err);
 	if (r < 0)
 		return r;
-	s->dir = sandbox_dir_open(s->store, s->name, err);
+	/* Of its own, as the lock goes with whatever is duplicated. */
+	s->dir = openat(s->changing.dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->dir < 0)
-		return s->dir;
+		return err_errno(err, "cannot open sandbox \"%s\"", s->name);
 	r = record_read(s->dir, &s->old, err);
 	if (r == 0)
 		r = record_read(s->dir, &s->new, err);

@@ -14,17 +14,37 @@
 
 #define MARK "changing"
 
+static bool same_dir(int a, int b)
+{
+	struct stat x, y;
+
+	return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_ino == y.st_ino &&
+	       x.st_dev == y.st_dev;
+}
+
 int sandbox_change_begin(struct store *s, const char *name, struct sandbox_change *ret,
 			 struct err *err)
 {
-	cleanup_close int dir = sandbox_dir_open(s, name, err), mark = -1;
+	cleanup_close int dir = -1, mark = -1;
 	int r;
 
-	if (dir < 0)
-		return dir;
-	r = io_flock(dir, true, true);
-	if (r < 0)
-		return err_set(err, r, "cannot lock sandbox \"%s\": %s", name, err_name(r));
+	for (;;) {
+		cleanup_close int now = -1;
+
+		dir = sandbox_dir_open(s, name, err);
+		if (dir < 0)
+			return dir;
+		r = io_flock(dir, true, true);
+		if (r < 0)
+			return err_set(err, r, "cannot lock sandbox \"%s\": %s", name, err_name(r));
+		/* While we waited it may have been removed, and another one made. */
+		now = sandbox_dir_open(s, name, err);
+		if (now < 0)
+			return now;
+		if (same_dir(dir, now))
+			break;
+		dir = close_fd(dir);
+	}
 	/* Without a mark (a full disk) it is done all the same: it is for the worst case only. */
 	mark = openat(dir, MARK, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	ret->marked = mark >= 0;
@@ -43,13 +63,12 @@ int sandbox_change_labels(struct store *s, const char *name, int dirfd, const st
 			  struct err *err)
 {
 	/* With this nobody makes a directory of a name that is gone. */
-	cleanup_close int names = sandbox_names_lock(s, true);
-	struct stat ours, now;
+	cleanup_close int names = sandbox_names_lock(s, true), now = -1;
 
 	if (names < 0)
 		return err_set(err, names, "cannot lock the sandboxes: %s", err_name(names));
-	if (fstat(dirfd, &ours) < 0 || fstatat(names, name, &now, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    ours.st_ino != now.st_ino || ours.st_dev != now.st_dev)
+	now = sandbox_dir_open(s, name, NULL);
+	if (now < 0 || !same_dir(dirfd, now))
 		return err_set(err, ERR_NOT_FOUND, "sandbox \"%s\" was removed meanwhile", name);
 	return sandbox_state_labels(s, name, labels, err);
 }

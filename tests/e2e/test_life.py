@@ -457,7 +457,7 @@ class Homes(Life):
         "doctor": ("doctor", None), "self version": ("self version", True),
         # These begin with something else: a project's file, an image of another name.
         "up": ("", False), "down": ("", False), "apply": ("", False), "clean": ("", False), "exe": ("", False),
-        "install": ("", False), "uninstall": ("", False), "init": ("", False), "add": ("", False),
+        "install": ("", False), "build": ("", False), "uninstall": ("", False), "init": ("", False), "add": ("", False),
         # Not about a store.
         "self upgrade": ("self upgrade", False), "self uninstall": ("self uninstall", False)}
 
