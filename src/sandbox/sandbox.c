@@ -249,8 +249,12 @@ static int write_record(struct sandbox *sb, struct err *err)
 {
 	cleanup_buf struct buf b = BUF_INIT;
 	cleanup_free char *path = str_fmt("%s/%s", sb->dir.path, RECORD_KEPT);
+	/* Whoever is changing the one that was here before is let finish (sandbox/change.h). */
+	cleanup_close int dir = openat(sb->dir.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int r = path ? record_encode(&sb->record, &b) : -ENOMEM;
 
+	if (r == 0)
+		r = dir < 0 ? -errno : io_flock(dir, true, true);
 	if (r < 0)
 		return err_set(err, r, "cannot write down the sandbox: %s", err_name(r));
 	r = tell_new(sb, err);
