@@ -117,21 +117,6 @@ static ssize_t have_message(const struct buf *b)
 	return buf_size(b) - 2 >= n ? (ssize_t)n : -1;
 }
 
-/* 1: all of it is out; 0: the rest later; -errno. */
-static int flush(int fd, struct buf *b)
-{
-	while (buf_size(b)) {
-		struct iovec v = {buf_ptr(b), buf_size(b)};
-		struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
-		ssize_t n = sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-		if (n < 0)
-			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-		buf_consume(b, (size_t)n);
-	}
-	return 1;
-}
-
 /* 1: some came; 0: none now; -errno, or -EPIPE at the end. */
 static int fetch(int fd, struct buf *b)
 {
@@ -196,7 +181,7 @@ static bool upstream_tcp(struct upstream *u, uint32_t events)
 		events |= EPOLLOUT;
 	}
 	if (events & EPOLLOUT) {
-		r = flush(u->source.fd, &u->out);
+		r = net_flush(u->source.fd, &u->out);
 		if (r < 0)
 			return true;
 		loop_mod(&u->source, r == 1 ? EPOLLIN : EPOLLIN | EPOLLOUT);
@@ -262,7 +247,7 @@ static int begin(struct upstream *u, const struct resolver_server *to, const voi
 	if (buf_failed(&u->out))
 		return -ENOMEM;
 	/* A connection that is still being made says EAGAIN, or that there is none yet. */
-	r = u->tcp ? 0 : flush(u->source.fd, &u->out);
+	r = u->tcp ? 0 : net_flush(u->source.fd, &u->out);
 	if (r < 0)
 		return r;
 	return loop_add(u->d->loop, &u->source, u->tcp ? EPOLLIN | EPOLLOUT : EPOLLIN);
@@ -416,7 +401,7 @@ static bool conn_go_on(struct conn *k)
 			return false;
 		buf_consume(&k->in, 2 + (size_t)n);
 	}
-	r = flush(k->source.fd, &k->out);
+	r = net_flush(k->source.fd, &k->out);
 	if (r < 0 || buf_failed(&k->out) || buf_failed(&k->in))
 		return false;
 	if (k->ended && !k->pending && r == 1)

@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "net/socket.h"
 
 enum {
 	/* The longest of all: a request of HTTP with credentials. */
@@ -338,20 +339,6 @@ static size_t hear_http(const uint8_t *b, size_t n, bool *done, int *error)
 	return (size_t)(end - b) + 4;
 }
 
-static int flush(struct net_dialogue *d, int fd)
-{
-	while (buf_size(&d->out)) {
-		struct iovec v = {buf_ptr(&d->out), buf_size(&d->out)};
-		struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
-		ssize_t n = sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-		if (n < 0)
-			return errno == EAGAIN || errno == EINTR || errno == ENOTCONN ? 0 : -errno;
-		buf_consume(&d->out, (size_t)n);
-	}
-	return 1;
-}
-
 int net_dialogue_run(struct net_dialogue *d, int fd)
 {
 	uint8_t b[HEAR_MAX];
@@ -365,9 +352,9 @@ int net_dialogue_run(struct net_dialogue *d, int fd)
 		ssize_t got;
 		size_t ours;
 
-		r = flush(d, fd);
+		r = net_flush(fd, &d->out);
 		if (r <= 0)
-			return r;
+			return r == -ENOTCONN ? 0 : r;
 		/* What is behind the answer is the guest's. */
 		got = recv(fd, b, sizeof(b), MSG_PEEK | MSG_DONTWAIT);
 		if (got < 0)

@@ -2,8 +2,11 @@
 #include "net/socket.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
+
+#include "base/buf.h"
 
 socklen_t net_sockaddr(struct sockaddr_storage *ss, const struct net_addr *a, uint16_t port)
 {
@@ -35,4 +38,18 @@ void net_sockaddr_parse(const struct sockaddr_storage *ss, struct net_addr *a, u
 		*a = net_addr_v4(&in4->sin_addr);
 		*port = ntohs(in4->sin_port);
 	}
+}
+
+int net_flush(int fd, struct buf *b)
+{
+	while (buf_size(b)) {
+		struct iovec v = {buf_ptr(b), buf_size(b)};
+		struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
+		ssize_t n = sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+		buf_consume(b, (size_t)n);
+	}
+	return 1;
 }

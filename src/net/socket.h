@@ -10,4 +10,8 @@
 socklen_t net_sockaddr(struct sockaddr_storage *ss, const struct net_addr *a, uint16_t port);
 void net_sockaddr_parse(const struct sockaddr_storage *ss, struct net_addr *a, uint16_t *port);
 
+struct buf;
+/* Send what is in @b without waiting. 1: all of it is out; 0: the rest later; -errno. */
+int net_flush(int fd, struct buf *b);
+
 #endif
