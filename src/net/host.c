@@ -735,8 +735,8 @@ static void set_gates(struct net_host *h, const struct net_limits *limits)
 {
 	const struct net_rate *r = limits->rate;
 
-	net_gate_init(&h->out, &r[NET_RATE_OUT_BYTES], &r[NET_RATE_OUT_FRAMES], now_ns());
-	net_gate_init(&h->in, &r[NET_RATE_IN_BYTES], &r[NET_RATE_IN_FRAMES], now_ns());
+	net_gate_change(&h->out, &r[NET_RATE_OUT_BYTES], &r[NET_RATE_OUT_FRAMES], now_ns());
+	net_gate_change(&h->in, &r[NET_RATE_IN_BYTES], &r[NET_RATE_IN_FRAMES], now_ns());
 }
 
 static int add_port(struct net_host *h, const struct net_port *p, struct err *err)
@@ -859,7 +859,6 @@ void net_host_change(struct net_host *h, const struct net_policy *policy,
 	const bool out = h->out.held;
 
 	set_gates(h, limits);
-	h->out.held = h->in.held = false;
 	if (h->holding)
 		hold_datagrams(h, h->holding = false);
 	if (out)

@@ -164,6 +164,29 @@ static void fill(struct net_bucket *b, uint64_t now)
 	}
 }
 
+/* What @level of @old is of @new: what is missing of one is missing of the other, but no more. */
+static int64_t moved(int64_t level, uint64_t old, uint64_t new)
+{
+	if (new > old)
+		return level + (int64_t)(new - old);
+	return MIN(level, (int64_t) new);
+}
+
+void net_bucket_change(struct net_bucket *b, const struct net_rate *rate, uint64_t now)
+{
+	if (!b->rate.amount || !rate->amount) {
+		net_bucket_init(b, rate, now);
+		return;
+	}
+	fill(b, now);
+	b->tokens = moved(b->tokens, b->rate.amount, rate->amount);
+	b->once = (uint64_t)moved((int64_t)b->once, b->rate.burst, rate->burst);
+	/* Parts of a token are parts of its time. */
+	if (rate->time_ns != b->rate.time_ns)
+		b->rest = 0;
+	b->rate = *rate;
+}
+
 bool net_bucket_ready(struct net_bucket *b, uint64_t now)
 {
 	if (!b->rate.amount)
@@ -200,11 +223,12 @@ uint64_t net_bucket_when(const struct net_bucket *b)
 	return b->filled + (uint64_t)((need + b->rate.amount - 1) / b->rate.amount);
 }
 
-void net_gate_init(struct net_gate *g, const struct net_rate *bytes, const struct net_rate *frames,
-		   uint64_t now)
+void net_gate_change(struct net_gate *g, const struct net_rate *bytes,
+		     const struct net_rate *frames, uint64_t now)
 {
-	net_bucket_init(&g->bytes, bytes, now);
-	net_bucket_init(&g->frames, frames, now);
+	net_bucket_change(&g->bytes, bytes, now);
+	net_bucket_change(&g->frames, frames, now);
+	g->held = false;
 }
 
 bool net_gate_open(struct net_gate *g, uint64_t now)

@@ -56,8 +56,13 @@ struct net_bucket {
 	uint64_t filled, rest; /* when, and what was left in parts of a token */
 };
 
-/* Full; what another rate left is gone. */
+/* Full. */
 void net_bucket_init(struct net_bucket *b, const struct net_rate *rate, uint64_t now);
+/*
+ * Another rate from now on. What was used stays used: the level moves with the size, and a debt
+ * remains one. Where there was no rate the bucket begins full.
+ */
+void net_bucket_change(struct net_bucket *b, const struct net_rate *rate, uint64_t now);
 /* May something pass? */
 bool net_bucket_ready(struct net_bucket *b, uint64_t now);
 /* It did, and was this large. */
@@ -71,8 +76,9 @@ struct net_gate {
 	bool held; /* somebody was told to wait */
 };
 
-void net_gate_init(struct net_gate *g, const struct net_rate *bytes, const struct net_rate *frames,
-		   uint64_t now);
+/* What it lets through from now on: see net_bucket_change(). Who was held has to ask again. */
+void net_gate_change(struct net_gate *g, const struct net_rate *bytes,
+		     const struct net_rate *frames, uint64_t now);
 static inline bool net_gate_limits(const struct net_gate *g)
 {
 	return g->bytes.rate.amount || g->frames.rate.amount;

@@ -258,7 +258,7 @@ void stack_change(struct stack *s, const struct net_policy *policy, const struct
 		names_policy(s->config.names, &s->config.policy);
 	s->config.limits = *limits;
 	s->config.max_flows = max_flows;
-	net_bucket_init(&s->new_flows, &limits->rate[NET_RATE_CONNECTIONS], now);
+	net_bucket_change(&s->new_flows, &limits->rate[NET_RATE_CONNECTIONS], now);
 	for (uint32_t b = 0; b <= s->bucket_mask; b++) {
 		struct flow *f = LIST_FIRST(&s->buckets[b]), *next;
 

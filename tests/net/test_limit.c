@@ -119,15 +119,71 @@ static void no_savings(void **state)
 	assert_int_equal(n, 100);
 }
 
+/* Whoever changes something else does not fill the bucket. */
+static void changes(void **state)
+{
+	static const struct {
+		struct net_rate from;
+		uint64_t taken;
+		struct net_rate to;
+		int64_t left;
+		uint64_t once;
+	} rows[] = {
+		{{100, SECOND, 50}, 70, {100, SECOND, 50}, 30, 50},
+		{{100, SECOND, 50}, 120, {100, SECOND, 50}, 0, 30},
+		{{100, SECOND, 0}, 300, {100, SECOND, 0}, -200, 0},
+		/* less: no more than fits; more: as much more as there is room */
+		{{100, SECOND, 50}, 70, {20, SECOND, 10}, 20, 10},
+		{{100, SECOND, 50}, 95, {20, SECOND, 50}, 5, 50},
+		{{100, SECOND, 50}, 120, {150, SECOND, 60}, 50, 40},
+		{{100, SECOND, 0}, 300, {150, SECOND, 0}, -150, 0},
+		{{100, SECOND, 0}, 70, {100, 60 * SECOND, 0}, 30, 0},
+		/* from none, to none */
+		{{0}, 70, {100, SECOND, 50}, 100, 50},
+		{{100, SECOND, 50}, 120, {0}, 0, 0},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct net_bucket b;
+
+		net_bucket_init(&b, &rows[i].from, SECOND);
+		net_bucket_take(&b, rows[i].taken);
+		net_bucket_change(&b, &rows[i].to, SECOND);
+		if (b.tokens != rows[i].left || b.once != rows[i].once)
+			fail_msg("row %zu: %lld and %llu", i, (long long)b.tokens,
+				 (unsigned long long)b.once);
+	}
+}
+
+/* However often the same is said, no more goes through. */
+static void changed_often(void **state)
+{
+	const struct net_rate rate = {7, SECOND, 0};
+	struct net_bucket b;
+	unsigned n = 0;
+
+	(void)state;
+	net_bucket_init(&b, &rate, 0);
+	for (uint64_t now = 0; now < 100 * SECOND; now += SECOND / 1000 * 3) {
+		net_bucket_change(&b, &rate, now);
+		if (net_bucket_ready(&b, now)) {
+			net_bucket_take(&b, 1);
+			n++;
+		}
+	}
+	assert_in_range(n, 7 * 100, 7 * 101);
+}
+
 static void gates(void **state)
 {
 	const struct net_rate bytes = {1000, SECOND, 0}, frames = {2, SECOND, 0}, none = {0};
 	struct net_gate g = {0};
 
 	(void)state;
-	net_gate_init(&g, &none, &none, 0);
+	net_gate_change(&g, &none, &none, 0);
 	assert_false(net_gate_limits(&g));
-	net_gate_init(&g, &bytes, &frames, 0);
+	net_gate_change(&g, &bytes, &frames, 0);
 	assert_true(net_gate_open(&g, 0));
 	net_gate_pass(&g, 10);
 	net_gate_pass(&g, 10);
@@ -143,10 +199,9 @@ static void gates(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(words),
-		cmocka_unit_test(rates),
-		cmocka_unit_test(no_savings),
-		cmocka_unit_test(gates),
+		cmocka_unit_test(words),	 cmocka_unit_test(rates),
+		cmocka_unit_test(no_savings),	 cmocka_unit_test(changes),
+		cmocka_unit_test(changed_often), cmocka_unit_test(gates),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
