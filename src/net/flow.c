@@ -9,6 +9,8 @@
 
 /* A flow without an end that was used within this long is in use. */
 #define QUIET SECOND
+/* When the table is full, a connection that nobody answered for this long gives way. */
+#define PATIENCE (3 * SECOND)
 
 uint64_t stack_hash(const struct stack *s, const void *p, size_t n)
 {
@@ -32,6 +34,8 @@ int flow_table_init(struct stack *s)
 	s->bucket_mask = n - 1;
 	TAILQ_INIT(&s->owing);
 	TAILQ_INIT(&s->quiet);
+	TAILQ_INIT(&s->half[0].flows);
+	TAILQ_INIT(&s->half[1].flows);
 	return s->buckets ? 0 : -ENOMEM;
 }
 
@@ -97,18 +101,40 @@ void flow_opened(struct stack *s, struct flow *f)
 	s->ops->news(s->arg, &n);
 }
 
+static void tell_why(struct stack *s, const struct flow *f, enum stack_news_kind kind,
+		     const char *why)
+{
+	struct stack_news n = news_of(s, f, kind);
+
+	n.why = why;
+	if (s->ops->news)
+		s->ops->news(s->arg, &n);
+}
+
 void flow_failed(struct stack *s, const struct flow *f, int error)
 {
-	struct stack_news n;
-
-	if (!s->ops->news)
-		return;
-	n = news_of(s, f, STACK_FAILED_TO);
-	n.why = err_name(error);
-	s->ops->news(s->arg, &n);
+	tell_why(s, f, STACK_FAILED_TO, err_name(error));
 }
 
 /* ---- life ---- */
+
+static unsigned half_max(const struct stack *s)
+{
+	return MAX(s->config.max_flows / 8, 64u);
+}
+
+/* The oldest half-open one of a direction, if it is that old. */
+static bool give_way(struct stack *s, bool inbound, uint64_t age)
+{
+	struct flow *f = TAILQ_FIRST(&s->half[inbound].flows);
+
+	if (!f || s->now - f->since < age)
+		return false;
+	s->stats.full++;
+	tell_why(s, f, STACK_LIMITED, "half-open");
+	tcp_reset(s, f);
+	return true;
+}
 
 /* Whoever sends to ever new places loses his own, not the connections of others. */
 static bool make_room(struct stack *s)
@@ -117,7 +143,7 @@ static bool make_room(struct stack *s)
 
 	/* One in use is as good as the one that asks. */
 	if (!f || s->now - f->udp.used < QUIET)
-		return false;
+		return give_way(s, false, PATIENCE) || give_way(s, true, PATIENCE);
 	s->ops->close(s->arg, f, false);
 	flow_free(s, f);
 	return true;
@@ -125,30 +151,45 @@ static bool make_room(struct stack *s)
 
 struct flow *flow_new(struct stack *s, const struct flow_key *key, enum net_direction direction)
 {
+	const bool inbound = direction == NET_INGRESS;
 	const char *why = "max-connections";
 	struct flow *f = NULL;
 
-	if (!net_bucket_ready(&s->new_flows, s->now))
+	if (!net_bucket_ready(&s->new_flows, s->now)) {
 		why = "max-connection-rate";
-	else if (s->stats.flows < s->config.max_flows || make_room(s))
-		f = calloc(1, sizeof(*f));
+	} else {
+		if (key->proto == NET_TCP && s->half[inbound].n >= half_max(s))
+			(void)give_way(s, inbound, 0);
+		if (s->stats.flows < s->config.max_flows || make_room(s))
+			f = calloc(1, sizeof(*f));
+	}
 	if (!f) {
 		s->stats.full++;
 		stack_tell(s, STACK_LIMITED, direction, (uint8_t)key->proto, &key->remote,
 			   key->remote_port, key->guest_port, why);
 		return NULL;
 	}
-	f->inbound = direction == NET_INGRESS;
+	f->inbound = inbound;
+	f->since = s->now;
 	net_bucket_take(&s->new_flows, 1);
 	f->key = *key;
 	LIST_INSERT_HEAD(bucket_of(s, key), f, bucket);
 	if (key->proto != NET_TCP) {
 		f->udp.used = s->now;
 		TAILQ_INSERT_TAIL(&s->quiet, f, udp.quiet);
+	} else {
+		TAILQ_INSERT_TAIL(&s->half[inbound].flows, f, tcp.half);
+		s->half[inbound].n++;
 	}
 	s->stats.flows++;
 	s->stats.opened++;
 	return f;
+}
+
+void flow_made(struct stack *s, struct flow *f)
+{
+	TAILQ_REMOVE(&s->half[f->inbound].flows, f, tcp.half);
+	s->half[f->inbound].n--;
 }
 
 void flow_free(struct stack *s, struct flow *f)
@@ -164,6 +205,8 @@ void flow_free(struct stack *s, struct flow *f)
 		LIST_REMOVE(f, wheel);
 	if (f->key.proto != NET_TCP)
 		TAILQ_REMOVE(&s->quiet, f, udp.quiet);
+	else if (f->tcp.state != TCP_OPEN)
+		flow_made(s, f);
 	LIST_REMOVE(f, bucket);
 	s->stats.flows--;
 	free(f);

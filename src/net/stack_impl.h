@@ -68,6 +68,7 @@ struct tcp {
 	bool guest_fin, fin_acked;
 	bool owes_ack, timed;
 	bool stalled; /* the guest sent what the socket did not take, and must send it again */
+	TAILQ_ENTRY(flow) half; /* until it is open */
 };
 
 /* And echoes. */
@@ -86,9 +87,10 @@ struct flow {
 	bool told;	   /* that it is open */
 	bool dns, inspect; /* see flow_is_dns(), flow_inspect() */
 	void *host;
-	uint64_t since, sent, got; /* payload from the guest, to it */
-	uint64_t due;		   /* 0: no timer */
-	uint64_t tick;		   /* where it is on the wheel; 0: nowhere */
+	uint64_t since;	    /* when it began, then when it opened */
+	uint64_t sent, got; /* payload from the guest, to it */
+	uint64_t due;	    /* 0: no timer */
+	uint64_t tick;	    /* where it is on the wheel; 0: nowhere */
 	LIST_ENTRY(flow) bucket;
 	LIST_ENTRY(flow) wheel;
 	TAILQ_ENTRY(flow) owing;
@@ -117,6 +119,10 @@ struct stack {
 	uint64_t next_tick; /* none is due before; 0: none at all */
 	struct flow_tail owing;
 	struct flow_tail quiet; /* all but TCP, the one unused for longest first */
+	struct {
+		struct flow_tail flows; /* the oldest first */
+		unsigned n;
+	} half[2]; /* connections that are not open: the guest's, and others' to it */
 
 	struct frag *frags[FRAGS_MAX];
 	uint16_t frag_id;
@@ -148,6 +154,8 @@ int flow_table_init(struct stack *s);
 struct flow *flow_find(struct stack *s, const struct flow_key *key);
 /* NULL when there is no room. */
 struct flow *flow_new(struct stack *s, const struct flow_key *key, enum net_direction direction);
+/* A connection is, or will not be, half-open any more. */
+void flow_made(struct stack *s, struct flow *f);
 /* It is open; flow_free() tells the end. */
 void flow_opened(struct stack *s, struct flow *f);
 void flow_failed(struct stack *s, const struct flow *f, int error);

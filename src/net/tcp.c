@@ -115,8 +115,7 @@ static void forget(struct stack *s, struct flow *f, bool reset)
 
 void tcp_reset(struct stack *s, struct flow *f)
 {
-	if (f->tcp.state != TCP_CONNECTING)
-		tcp_say(s, f, TCP_RST | TCP_ACK, f->tcp.snd_nxt);
+	tcp_say(s, f, TCP_RST | TCP_ACK, f->tcp.snd_nxt);
 	forget(s, f, true);
 }
 
@@ -165,12 +164,11 @@ static void cannot_connect(struct stack *s, struct flow *f, int error)
 	l4[12] = TCP_HDR / 4 << 4;
 	l4[13] = TCP_SYN;
 	if (error == ECONNREFUSED || error == ECONNRESET || error == EPIPE) {
-		begin_seq(s, f);
-		f->tcp.snd_nxt = f->tcp.iss;
-		tcp_say(s, f, TCP_RST | TCP_ACK, 0);
-	} else if (error != ETIMEDOUT) {
-		icmp_unreachable(s, error, &f->key.remote, NET_TCP, l4, sizeof(l4));
+		tcp_reset(s, f);
+		return;
 	}
+	if (error != ETIMEDOUT)
+		icmp_unreachable(s, error, &f->key.remote, NET_TCP, l4, sizeof(l4));
 	forget(s, f, true);
 }
 
@@ -211,6 +209,7 @@ void tcp_call(struct stack *s, struct flow *f)
 
 static void opened(struct stack *s, struct flow *f, const struct segment *g)
 {
+	flow_made(s, f);
 	f->tcp.state = TCP_OPEN;
 	flow_opened(s, f);
 	f->tcp.snd_una = f->tcp.iss + 1;

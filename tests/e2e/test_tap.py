@@ -2,6 +2,7 @@
 """The network stack with Linux's TCP as the guest: a TAP device in a network namespace, no machine."""
 import hashlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -103,9 +104,9 @@ class Tap(unittest.TestCase):
         self.assertEqual(self.stack.wait(DEADLINE), 0)
         return {k: int(v) for k, v in zip(words[::2], words[1::2])}
 
-    def guest(self, code):
+    def guest(self, code, stdin=None):
         return subprocess.Popen(["ip", "netns", "exec", self.ns, sys.executable, "-c", GUEST + code],
-                                stdout=subprocess.PIPE, text=True)
+                                stdin=stdin, stdout=subprocess.PIPE, text=True)
 
     def inside(self, code):
         p = self.guest(code)
@@ -253,6 +254,63 @@ def udp():
     s.recv(1)
 attempt(udp)
 """), "ECONNREFUSED\nECONNREFUSED\nECONNREFUSED\nECONNREFUSED\nECONNRESET\nECONNREFUSED")
+
+    def test_half_open(self):
+        """A flood of SYNs to nobody costs the guest none of its own connections, and the host few sockets."""
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        host = self.space()
+        ip("-n", host, "tuntap", "add", "dev", "out0", "mode", "tun")
+        ip("-n", host, "addr", "add", "5.6.7.1/24", "dev", "out0")
+        ip("-n", host, "link", "set", "out0", "up")
+        ip("-n", host, "route", "add", "9.0.0.0/8", "dev", "out0")
+        server = subprocess.Popen(["ip", "netns", "exec", host, sys.executable, "-c", """
+import socket
+l = socket.create_server(("127.0.0.1", 7777), backlog=512)
+print("ready", flush=True)
+while True:
+    s, _ = l.accept()
+    s.sendall(b"x")
+    s.close()
+"""], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(server.wait, DEADLINE)
+        self.addCleanup(server.stdout.close)
+        self.addCleanup(server.kill)
+        self.assertEqual(server.stdout.readline(), "ready\n")
+        self.net(host=host)
+        p = self.guest(f"""
+import struct
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+src = socket.inet_aton("172.16.0.2")
+def syn(i):
+    dst = bytes((9, i >> 16 & 255, i >> 8 & 255, i & 255))
+    tcp = struct.pack("!HHIIBBHHH", 1024 + i % 60000, 80, i, 0, 80, 2, 1000, 0, 0)
+    n = sum(struct.unpack("!16H", src + dst + bytes((0, 6, 0, 20)) + tcp))
+    n = (n & 0xffff) + (n >> 16)
+    n = (n & 0xffff) + (n >> 16)
+    raw.sendto(struct.pack("!BBHHHBBH", 69, 0, 40, 0, 0, 64, 6, 0) + src + dst + tcp[:16] + struct.pack("!HH", ~n & 0xffff, 0),
+               (socket.inet_ntoa(dst), 0))
+def good():
+    s = connect("{GATEWAY}", 7777)
+    assert s.recv(1) == b"x"
+    s.close()
+good()
+for i in range(20):
+    for k in range(1000):
+        syn(i * 1000 + k)
+    good()
+print("flooded", flush=True)
+sys.stdin.readline()
+good()
+print("good", flush=True)
+""", stdin=subprocess.PIPE)
+        self.addCleanup(p.communicate, timeout=DEADLINE)
+        self.assertEqual(p.stdout.readline(), "flooded\n")
+        self.assertLess(len(os.listdir(f"/proc/{self.stack.pid}/fd")), 12288 / 8 + 100)
+        p.stdin.write("\n")
+        p.stdin.flush()
+        self.assertEqual(p.stdout.readline(), "good\n")
+        self.assertGreater(self.stats()["full"], 10000)
 
     def test_published(self):
         free = [socket.socket() for _ in range(2)]
@@ -472,7 +530,7 @@ class OldKernel(Tap):
     """What TCP does without SO_PEEK_OFF."""
     env = {"TAPNET_OLD": "1"}
     # They do not depend on it.
-    test_well_formed = test_fragments = test_path_mtu = test_dhcp = test_dhclient = test_router = None
+    test_well_formed = test_fragments = test_path_mtu = test_dhcp = test_dhclient = test_router = test_half_open = None
 
 
 if __name__ == "__main__":

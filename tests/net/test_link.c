@@ -391,6 +391,21 @@ static void routers(void **state)
 
 /* ---- floods, and who else is there ---- */
 
+static void send_syn(const char *to, uint16_t port)
+{
+	size_t l4 = head(to);
+
+	memset(out + l4, 0, TCP_HDR);
+	put16(out + l4, port);
+	put16(out + l4 + 2, 80);
+	out[l4 + 12] = 5 << 4;
+	out[l4 + 13] = TCP_SYN;
+	wrap(to, NET_TCP, TCP_HDR);
+	sum_up(l4, TCP_HDR, 16, to, NET_TCP);
+	w.nframes = 0;
+	world_input(&w, out, l4 + TCP_HDR, NULL);
+}
+
 static void floods(void **state)
 {
 	uint32_t ours = open_tcp(PEER);
@@ -409,17 +424,7 @@ static void floods(void **state)
 	/* So they do for connections, that make room for nobody. */
 	w.now += 2 * SECOND;
 	for (uint16_t i = 1; i < 100; i++) {
-		size_t l4 = head("1.1.1.1");
-
-		memset(out + l4, 0, TCP_HDR);
-		put16(out + l4, i);
-		put16(out + l4 + 2, 80);
-		out[l4 + 12] = 5 << 4;
-		out[l4 + 13] = TCP_SYN;
-		wrap("1.1.1.1", NET_TCP, TCP_HDR);
-		sum_up(l4, TCP_HDR, 16, "1.1.1.1", NET_TCP);
-		w.nframes = 0;
-		world_input(&w, out, l4 + TCP_HDR, NULL);
+		send_syn("1.1.1.1", i);
 		refused += w.nframes == 1 && reply(0).flags == (TCP_RST | TCP_ACK);
 	}
 	assert_int_equal(refused, 99 - 31);
@@ -430,6 +435,83 @@ static void floods(void **state)
 	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 1, .ack = ours, .data = "on", .len = 2);
 	assert_int_equal(buf_size(&k->sent), 2);
 	w.last = NULL;
+}
+
+/* SYNs that nobody answers: there are so many, and each new one takes the place of the oldest. */
+static void half_open(void **state)
+{
+	const struct net_addr peer = world_addr("9.9.9.9");
+	uint32_t ours = open_tcp(PEER);
+	struct world_socket *k = w.last;
+	struct flow *caller;
+
+	(void)state;
+	w.s->config.max_flows = 1024;
+	caller = stack_accept(w.s, NET_TCP, &peer, 5000, 8080, NULL, w.now);
+	assert_non_null(caller);
+	for (uint16_t i = 1; i <= 5000; i++) {
+		send_syn(i % 2 ? "1.1.1.1" : "2606::1", i);
+		/* Who gives way hears it at once. */
+		assert_int_equal(w.nframes, i > 128);
+		assert_true(i <= 128 || reply(0).flags == (TCP_RST | TCP_ACK));
+		assert_in_range(w.open, 1, 1 + 128);
+	}
+	assert_int_equal(w.s->stats.full, 5000 - 128);
+	/* One that is answered is a connection as any; neither it nor others gives way. */
+	SEG(.to = "3.3.3.3", .flags = TCP_SYN, .seq = ISS);
+	w.nframes = 0;
+	stack_event(w.s, w.last->flow, STACK_WRITABLE, 0, w.now);
+	SEG(.to = "3.3.3.3", .flags = TCP_ACK, .seq = ISS + 1, .ack = reply(0).seq + 1);
+	for (uint16_t i = 1; i <= 5000; i++)
+		send_syn("4.4.4.4", i);
+	assert_int_equal(w.s->half[0].n, 128);
+	assert_int_equal(w.s->stats.flows, 128 + 3);
+	/* Nor do those that call the guest, who have a place of their own. */
+	for (uint16_t i = 1; i <= 500; i++) {
+		w.nframes = 0;
+		stack_accept(w.s, NET_TCP, &peer, i, 8080, NULL, w.now);
+	}
+	assert_int_equal(w.s->half[1].n, 128);
+	assert_int_equal(w.s->half[0].n, 128);
+	w.nframes = 0;
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 1, .ack = ours, .data = "on", .len = 2);
+	assert_int_equal(buf_size(&k->sent), 2);
+	w.last = NULL;
+}
+
+/* A small table, full of those: after some seconds of silence they are worth less than a new one. */
+static void half_open_and_full(void **state)
+{
+	const struct net_addr second = world_addr("2.2.2.2");
+
+	(void)state;
+	for (uint16_t i = 1; i <= 33; i++)
+		send_syn("1.1.1.1", i);
+	assert_int_equal(w.s->stats.full, 1);
+	assert_int_equal(w.open, 32);
+	w.now += 3 * SECOND;
+	send_syn("2.2.2.2", 1000);
+	assert_int_equal(w.s->stats.full, 2);
+	assert_int_equal(w.open, 32);
+	assert_non_null(w.last);
+	assert_true(net_addr_equal(&w.to, &second));
+}
+
+/* A limit of connections in a time counts before there is a socket. */
+static void no_socket_above_the_rate(void **state)
+{
+	const struct net_limits slow = {.rate[NET_RATE_CONNECTIONS] = {10, SECOND, 0}};
+
+	(void)state;
+	stack_change(w.s, &w.s->config.policy, &slow, 32, w.now);
+	for (uint16_t i = 1; i <= 1000; i++) {
+		/* Whatever else is changed, again and again. */
+		stack_change(w.s, &w.s->config.policy, &slow, 32, w.now);
+		send_syn("1.1.1.1", i);
+		assert_in_range(w.open, 1, 10);
+	}
+	assert_int_equal(w.s->stats.full, 990);
+	assert_int_equal(w.s->stats.opened, 10);
 }
 
 /* A flow with no end of data lets one through that has a word to say. */
@@ -527,10 +609,21 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 	const struct CMUnitTest tests[] = {
-		TEST(put_together),  TEST(parts_that_lie), TEST(parts_without_end),
-		TEST(in_parts),	     TEST(narrow_paths),   TEST(leases),
-		TEST(leases_of_six), TEST(routers),	   TEST(floods),
-		TEST(turns),	     TEST(urgent),	   TEST(keep_alive),
+		TEST(put_together),
+		TEST(parts_that_lie),
+		TEST(parts_without_end),
+		TEST(in_parts),
+		TEST(narrow_paths),
+		TEST(leases),
+		TEST(leases_of_six),
+		TEST(routers),
+		TEST(floods),
+		TEST(half_open),
+		TEST(half_open_and_full),
+		TEST(no_socket_above_the_rate),
+		TEST(turns),
+		TEST(urgent),
+		TEST(keep_alive),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
