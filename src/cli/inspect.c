@@ -177,32 +177,74 @@ static void print_time(const char *name, int64_t t)
 		printf("%-14s%s (%s)\n", name, cli_time(t, at), cli_age(t, age));
 }
 
-static void print_config(const struct sandbox_record *r)
-{
-	const struct sandbox_spec *c = &r->spec;
-	char size[24], most[24] = "";
+/* What a key of the configuration is called here; NULL: it is shown in a way of its own. */
+static const struct {
+	const char *key, *title;
+} titles[] = {
+	{"cpus", NULL},
+	{"max_cpus", NULL},
+	{"memory", NULL},
+	{"max_memory", NULL},
+	{"root_disk", NULL},
+	{"root_size", NULL},
+	{"rlimits", NULL},
+	{"engine", NULL},
+	{"env", "Environment"},
+	{"root_file", "Root"},
+	{"max_duration_ms", "Ends after"},
+	{"idle_timeout_ms", "Ends idle"},
+	{"session_history", "History"},
+	{"net", "Network"},
+	{"net_egress", "Net out"},
+	{"net_ingress", "Net in"},
+	{"net_rules", "Net rules"},
+	{"net_limits", "Net limits"},
+	{"net_names", "Net names"},
+	{"dns_servers", "Name servers"},
+	{"dns_hosts", "Hosts"},
+	{"ports", "Publish"},
+	{"proxy_user", "Proxy user"},
+	{"proxy_password_env", "Password from"},
+	{"vsock_listen", "Vsock listen"},
+	{"init_args", "Init args"},
+	{"init_env", "Init env"},
+};
 
-	printf("%-14s%u\n", "CPUs", c->cpus);
-	if (c->max_memory > c->memory)
-		str_size(c->max_memory, most);
-	printf("%-14s%s%s%s\n", "Memory", str_size(c->memory, size), *most ? ", at most " : "",
-	       most);
-	if (c->root == SANDBOX_ROOT_TMPFS)
-		printf("%-14stmpfs%s%s\n", "Root disk", c->root_size ? ", " : "",
-		       c->root_size ? str_size(c->root_size, size) : "");
-	for (size_t i = 0; i < r->main.argv.n; i++)
-		line(i ? "" : "Command", r->main.argv.v[i]);
-	for (size_t i = 0; i < c->labels.n; i++)
-		line(i ? "" : "Labels", c->labels.v[i]);
-	line("User", c->user);
-	line("Workdir", c->workdir);
-	for (size_t i = 0; i < c->entrypoint.n; i++)
-		line(i ? "" : "Entrypoint", c->entrypoint.v[i]);
-	line("Hostname", c->hostname);
-	line("Kernel", c->kernel);
-	line("Log level", c->log_level);
-	for (size_t i = 0; i < c->env.n; i++)
-		line(i ? "" : "Environment", c->env.v[i]);
+/* What has no title is called as its key is. */
+static const char *title_of(const char *key, char ret[32])
+{
+	for (size_t i = 0; i < ARRAY_SIZE(titles); i++) {
+		if (str_eq(titles[i].key, key))
+			return titles[i].title;
+	}
+	snprintf(ret, 32, "%s", key);
+	for (char *p = ret; *p; p++)
+		*p = *p == '_' ? ' ' : *p;
+	ret[0] = (char)(ret[0] >= 'a' && ret[0] <= 'z' ? ret[0] - 'a' + 'A' : ret[0]);
+	return ret;
+}
+
+static void print_value(const char *key, const char *title, const json_t *value)
+{
+	const json_int_t n = json_integer_value(value);
+	const size_t len = strlen(key);
+	char text[32];
+
+	if (json_is_string(value)) {
+		line(title, json_string_value(value));
+	} else if (json_is_integer(value)) {
+		if (len > 3 && str_eq(key + len - 3, "_ms"))
+			snprintf(text, sizeof(text), "%.15g s", (double)n / 1000);
+		else
+			str_size((uint64_t)n, text);
+		line(title, text);
+	}
+	for (size_t i = 0; i < json_array_size(value); i++)
+		line(i ? "" : title, json_string_value(json_array_get(value, i)));
+}
+
+static void print_limits(const struct sandbox_spec *c)
+{
 	for (size_t i = 0; i < c->nrlimits; i++) {
 		const struct sandbox_rlimit *l = &c->rlimits[i];
 		char soft[24] = "unlimited", hard[24] = "unlimited";
@@ -213,6 +255,39 @@ static void print_config(const struct sandbox_record *r)
 			snprintf(hard, sizeof(hard), "%llu", (unsigned long long)l->hard);
 		printf("%-14s%s=%s:%s\n", i ? "" : "Limits", l->resource, soft, hard);
 	}
+}
+
+static void print_config(const struct sandbox_record *r)
+{
+	json_t *all = record_config(&r->spec);
+	const struct sandbox_spec *c = &r->spec;
+	char size[24], most[24] = "", name[32];
+	const char *key, *title;
+	json_t *value;
+
+	printf("%-14s%u", "CPUs", c->cpus);
+	if (c->max_cpus > c->cpus)
+		printf(", at most %u", c->max_cpus);
+	putchar('\n');
+	if (c->max_memory > c->memory)
+		str_size(c->max_memory, most);
+	printf("%-14s%s%s%s\n", "Memory", str_size(c->memory, size), *most ? ", at most " : "",
+	       most);
+	if (c->root == SANDBOX_ROOT_TMPFS)
+		printf("%-14stmpfs%s%s\n", "Root disk", c->root_size ? ", " : "",
+		       c->root_size ? str_size(c->root_size, size) : "");
+	for (size_t i = 0; i < r->main.argv.n; i++)
+		line(i ? "" : "Command", r->main.argv.v[i]);
+	if (!c->net && !c->net_egress)
+		line("Network", "public");
+	json_object_foreach(all, key, value)
+	{
+		title = title_of(key, name);
+		if (title)
+			print_value(key, title, value);
+	}
+	json_decref(all);
+	print_limits(c);
 }
 
 static void print_disk(const char *name, uint64_t size, uint64_t stored)

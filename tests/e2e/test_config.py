@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import re
+import shlex
 
 from harness import Case, ROOT
 
@@ -121,6 +122,13 @@ scripts:
         for example in re.findall(r"^```json\n(.*?)^```", text, re.M | re.S):
             self.config_json(example)
             self.ok(self.msb("config"))
+
+    def test_commands_of_the_documentation(self):
+        page = open(os.path.join(ROOT, "docs", "network.md")).read().replace("\\\n", " ")
+        commands = [shlex.split(c, comments=True) for c in re.findall(r"^\$ (msb run .*)$", page, re.M)]
+        self.assertGreater(len(commands), 8)
+        for words in commands:
+            self.ok(self.msb("config", *words[2:]))
 
     def test_every_option_has_a_key(self):
         """All that `run` takes about a sandbox is in the schema, or is said there in another form."""

@@ -105,9 +105,11 @@ class Govern(Case):
         self.assertIn("policy, as it is now", self.ok(self.msb("logs", "--source", "network", self.name)).text)
         self.modify("--net-rule-rm", "deny@any", "--max-connection-rate", "2/1h")
         self.assertEqual([self.tell(child, *there) for _ in range(3)], ["host", "host", "ECONNREFUSED"])
+        self.assertRegex(self.ok(self.msb("inspect", self.name)).text, r"(?m)^Net limits +max-connection-rate=2/1h$")
         self.assertEqual(self.modify("--max-connection-rate", "none"), {"net_limits": ("live", "applied")})
         self.assertEqual(self.tell(child, *there), "host")
         self.refused(self.msb("modify", "--net-rule-rm", "deny@any", self.name), 1, "no rule")
+        self.assertRegex(self.ok(self.msb("inspect", self.name)).text, r"(?m)^Network +host$")
         self.refused(self.msb("modify", "--net-rule", "deny@nobody", self.name), 2, "domain=nobody")
         self.refused(self.msb("modify", "--net-egress-ops-burst", "5", self.name), 1, "burst")
         # It is what the next machine begins with.
