@@ -7,8 +7,10 @@
 
 void point(const char *name)
 {
-	const char *at = getenv("MSB_DIE_AT");
+	const char *die = getenv("MSB_DIE_AT"), *halt = getenv("MSB_HALT_AT");
 
-	if (at && strcmp(at, name) == 0)
+	if (die && strcmp(die, name) == 0)
 		(void)raise(SIGKILL);
+	if (halt && strcmp(halt, name) == 0)
+		(void)raise(SIGSTOP);
 }

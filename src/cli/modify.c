@@ -510,6 +510,7 @@ static int write_down(struct subject *s, struct err *err)
 	const char *file = s->new.ephemeral ? RECORD_EPHEMERAL : RECORD_KEPT;
 	int r = record_encode(&s->new, &b);
 
+	point("modify:read");
 	s->torn = true;
 	if (r == 0)
 		r = record_put(s->dir, file, &b);
@@ -517,7 +518,7 @@ static int write_down(struct subject *s, struct err *err)
 		return err_set(err, r, "cannot write down sandbox \"%s\": %s", s->name,
 			       err_name(r));
 	point("modify:record");
-	r = sandbox_change_labels(s->store, s->name, s->dir, &s->new.spec.labels, err);
+	r = sandbox_state_labels(s->store, s->name, &s->new.spec.labels, err);
 	s->torn = r < 0;
 	return r;
 }

@@ -10,7 +10,6 @@
 #include "base/io.h"
 #include "sandbox/sandbox_dir.h"
 #include "sandbox/sandbox_dir_impl.h"
-#include "sandbox/state.h"
 
 #define MARK "changing"
 
@@ -22,19 +21,15 @@ static bool same_dir(int a, int b)
 	       x.st_dev == y.st_dev;
 }
 
-int sandbox_change_begin(struct store *s, const char *name, struct sandbox_change *ret,
-			 struct err *err)
+int sandbox_change_lock(struct store *s, const char *name, bool wait, struct err *err)
 {
-	cleanup_close int dir = -1, mark = -1;
-	int r;
-
 	for (;;) {
-		cleanup_close int now = -1;
+		cleanup_close int dir = sandbox_dir_open(s, name, err), now = -1;
+		int r;
 
-		dir = sandbox_dir_open(s, name, err);
 		if (dir < 0)
 			return dir;
-		r = io_flock(dir, true, true);
+		r = io_flock(dir, true, wait);
 		if (r < 0)
 			return err_set(err, r, "cannot lock sandbox \"%s\": %s", name, err_name(r));
 		/* While we waited it may have been removed, and another one made. */
@@ -42,9 +37,19 @@ int sandbox_change_begin(struct store *s, const char *name, struct sandbox_chang
 		if (now < 0)
 			return now;
 		if (same_dir(dir, now))
-			break;
-		dir = close_fd(dir);
+			return take_fd(&dir);
 	}
+}
+
+int sandbox_change_begin(struct store *s, const char *name, struct sandbox_change *ret,
+			 struct err *err)
+{
+	cleanup_close int dir = sandbox_change_lock(s, name, true, err), mark = -1;
+
+	if (dir < 0)
+		return dir;
+	if (!sandbox_dir_known(dir))
+		return sandbox_none(s, name, err);
 	/* Without a mark (a full disk) it is done all the same: it is for the worst case only. */
 	mark = openat(dir, MARK, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	ret->marked = mark >= 0;
@@ -57,20 +62,6 @@ void sandbox_change_end(struct sandbox_change *c, bool whole)
 	if (c->dir >= 0 && whole && c->marked)
 		sandbox_change_unmark(c->dir);
 	c->dir = close_fd(c->dir);
-}
-
-int sandbox_change_labels(struct store *s, const char *name, int dirfd, const struct strv *labels,
-			  struct err *err)
-{
-	/* With this nobody makes a directory of a name that is gone. */
-	cleanup_close int names = sandbox_names_lock(s, true), now = -1;
-
-	if (names < 0)
-		return err_set(err, names, "cannot lock the sandboxes: %s", err_name(names));
-	now = sandbox_dir_open(s, name, NULL);
-	if (now < 0 || !same_dir(dirfd, now))
-		return err_set(err, ERR_NOT_FOUND, "sandbox \"%s\" was removed meanwhile", name);
-	return sandbox_state_labels(s, name, labels, err);
 }
 
 bool sandbox_change_marked(int dirfd)

@@ -148,13 +148,14 @@ static bool never_lived(int dirfd, const struct sandbox_status *row)
 static void heal_kept(struct store *s, int dirfd, const struct sandbox_status *row)
 {
 	cleanup_record struct sandbox_record record = {0};
-	bool marked = sandbox_change_marked(dirfd) && sandbox_change_take(dirfd);
+	bool marked = sandbox_change_marked(dirfd);
 
 	/* Whoever ended it in order has done all this. */
 	if (row && !sandbox_state_alive(row->state) && !there(dirfd, SANDBOX_AGENT_SOCKET) &&
 	    !marked)
 		return;
-	if (record_read(dirfd, &record, NULL) < 0 || sandbox_heal_row(s, dirfd, &record, NULL) < 0)
+	if (!sandbox_change_take(dirfd) || record_read(dirfd, &record, NULL) < 0 ||
+	    sandbox_heal_row(s, dirfd, &record, NULL) < 0)
 		return;
 	if (marked && sandbox_state_labels(s, record.name, &record.spec.labels, NULL) >= 0)
 		sandbox_change_unmark(dirfd);
@@ -210,13 +211,13 @@ static int ask_machine(int dirfd, struct sandbox_status *ret)
 
 static void heal_live(struct store *s, const char *name)
 {
-	cleanup_close int dir = sandbox_dir_open(s, name, NULL);
+	/* Whoever changes it writes the row himself. */
+	cleanup_close int dir = sandbox_change_lock(s, name, false, NULL);
 	cleanup_record struct sandbox_record record = {0};
 	cleanup_status struct sandbox_status seen = {0}, is = {0};
 	int r;
 
-	/* Whoever changes it writes the row himself. */
-	if (dir < 0 || !sandbox_change_take(dir))
+	if (dir < 0)
 		return;
 	r = sandbox_state_read(s, name, &seen, NULL);
 	if ((r < 0 && r != -ERR_NOT_FOUND) ||
@@ -228,9 +229,11 @@ static void heal_live(struct store *s, const char *name)
 		r = adopt_row(s, &record, &is, NULL);
 	else if (seen.state != is.state)
 		r = sandbox_state_put(s, name, &seen, &is, NULL, NULL);
-	if (r >= 0 && sandbox_change_marked(dir))
-		r = sandbox_change_labels(s, name, dir, &record.spec.labels, NULL);
-	if (r >= 0)
+	else
+		r = 0;
+	if (r == 0 && sandbox_change_marked(dir))
+		r = sandbox_state_labels(s, name, &record.spec.labels, NULL);
+	if (r == 0)
 		sandbox_change_unmark(dir);
 }
 
@@ -275,6 +278,8 @@ static void scan(struct store *s, bool wait, struct strv *doubt)
 				heal_kept(s, fd, row);
 				continue;
 			}
+			if (!sandbox_change_take(fd))
+				continue;
 			(void)unlinkat(fd, RECORD_KEPT, 0);
 		}
 		if (row)

@@ -205,7 +205,9 @@ static int open_kept(struct sandbox *sb, struct err *err)
 	int r;
 
 	record_done(&sb->record);
-	r = record_read(sb->dir.fd, &sb->record, err);
+	r = sandbox_dir_hold(&sb->dir, err);
+	if (r == 0)
+		r = record_read(sb->dir.fd, &sb->record, err);
 	if (r < 0) {
 		err_wrap(err, "sandbox \"%s\"", sb->dir.name);
 		return err_hint(err, "remove it with `msb rm %s`", sb->dir.name);
@@ -213,6 +215,7 @@ static int open_kept(struct sandbox *sb, struct err *err)
 	sb->reused = true;
 	sb->told = true;
 	r = sb->record.ephemeral ? 0 : sandbox_heal_row(sb->store, sb->dir.fd, &sb->record, err);
+	sandbox_dir_let(&sb->dir);
 	if (r < 0)
 		return r;
 	sandbox_source_done(&sb->source);
@@ -245,25 +248,31 @@ static int tell_new(struct sandbox *sb, struct err *err)
 	return r;
 }
 
-static int write_record(struct sandbox *sb, struct err *err)
+static int put_record(const struct sandbox *sb, const struct sandbox_record *record,
+		      const char *file, struct err *err)
 {
 	cleanup_buf struct buf b = BUF_INIT;
-	cleanup_free char *path = str_fmt("%s/%s", sb->dir.path, RECORD_KEPT);
-	/* Whoever is changing the one that was here before is let finish (sandbox/change.h). */
-	cleanup_close int dir = openat(sb->dir.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int r = path ? record_encode(&sb->record, &b) : -ENOMEM;
+	int r = record_encode(record, &b);
 
 	if (r == 0)
-		r = dir < 0 ? -errno : io_flock(dir, true, true);
-	if (r < 0)
-		return err_set(err, r, "cannot write down the sandbox: %s", err_name(r));
-	r = tell_new(sb, err);
+		r = record_put(sb->dir.fd, file, &b);
+	return r < 0 ? err_set(err, r, "cannot write down the sandbox: %s", err_name(r)) : 0;
+}
+
+static int keep_new(struct sandbox *sb, struct err *err)
+{
+	int r = sandbox_dir_hold(&sb->dir, err);
+
+	if (r == 0)
+		r = tell_new(sb, err);
 	point("new:row");
 	if (r == 0 && sb->image.id)
 		r = store_use_image(sb->store, sb->record.name, sb->record.image_id, err);
 	point("new:claim");
 	if (r == 0)
-		r = io_write_file_atomic(path, buf_ptr(&b), buf_size(&b), 0600, err);
+		r = put_record(sb, &sb->record, RECORD_KEPT, err);
+	sb->dir.kept = r == 0;
+	sandbox_dir_let(&sb->dir);
 	return r;
 }
 
@@ -303,11 +312,7 @@ static int open_new(struct sandbox *sb, struct err *err)
 		r = sandbox_patch_write(&rec->spec, sb->dir.fd, PATCH_FILE, err);
 	if (r == 0 && mkdirat(sb->dir.fd, SANDBOX_LOGS, 0700) < 0)
 		r = err_errno(err, "cannot create %s/%s", sb->dir.path, SANDBOX_LOGS);
-	if (r == 0 && !rec->ephemeral) {
-		r = write_record(sb, err);
-		sb->dir.kept = r == 0;
-	}
-	return r;
+	return r < 0 || rec->ephemeral ? r : keep_new(sb, err);
 }
 
 static struct sandbox *new_sandbox(struct store *s)
@@ -439,16 +444,10 @@ int sandbox_open_kept(struct sandbox **ret, struct store *s, const char *name, s
 
 int sandbox_hand_over(struct sandbox *sb, struct err *err)
 {
-	cleanup_buf struct buf b = BUF_INIT;
 	int r = tell_new(sb, err);
 
-	if (r == 0 && sb->record.ephemeral) {
-		r = record_encode(&sb->record, &b);
-		if (r == 0)
-			r = record_put(sb->dir.fd, RECORD_EPHEMERAL, &b);
-		if (r < 0)
-			err_set(err, r, "cannot write down the sandbox: %s", err_name(r));
-	}
+	if (r == 0 && sb->record.ephemeral)
+		r = put_record(sb, &sb->record, RECORD_EPHEMERAL, err);
 	return r < 0 ? r : sb->dir.lock;
 }
 
@@ -477,10 +476,27 @@ int sandbox_adopt(struct sandbox **ret, struct store *s, const char *name, int l
 
 int sandbox_set_main(struct sandbox *sb, struct sandbox_main *main, struct err *err)
 {
+	cleanup_record struct sandbox_record is = {0};
+	int r;
+
 	sandbox_main_done(&sb->record.main);
 	sb->record.main = *main;
 	*main = (struct sandbox_main){0};
-	return sb->record.ephemeral ? 0 : write_record(sb, err);
+	if (sb->record.ephemeral)
+		return 0;
+	/* What we opened may have been changed since; ours is the command alone. */
+	r = sandbox_dir_hold(&sb->dir, err);
+	if (r == 0)
+		r = record_read(sb->dir.fd, &is, err);
+	if (r == 0) {
+		const struct sandbox_main was = is.main;
+
+		is.main = sb->record.main;
+		r = put_record(sb, &is, RECORD_KEPT, err);
+		is.main = was;
+	}
+	sandbox_dir_let(&sb->dir);
+	return r;
 }
 
 const struct sandbox_main *sandbox_get_main(const struct sandbox *sb)
@@ -666,13 +682,12 @@ int sandbox_listen(struct sandbox *sb, const char *name, struct err *err)
 
 void sandbox_note(struct sandbox *sb)
 {
-	cleanup_buf struct buf b = BUF_INIT;
-
-	if (sb->record.ephemeral && record_encode(&sb->record, &b) == 0)
-		(void)record_put(sb->dir.fd, RECORD_EPHEMERAL, &b);
 	/* For want of a row nobody shall be kept from running something. */
 	if (!sb->told && tell_new(sb, NULL) == 0)
 		(void)sandbox_state_change(sb->store, sb->record.name, SANDBOX_STARTING, "", NULL);
+	/* One that was handed over has been written down, and may have been changed since. */
+	if (sb->record.ephemeral && !sandbox_dir_known(sb->dir.fd))
+		(void)put_record(sb, &sb->record, RECORD_EPHEMERAL, NULL);
 	sandbox_note_machine(sb);
 }
 

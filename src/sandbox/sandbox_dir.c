@@ -45,12 +45,19 @@ bool sandbox_dir_kept(int dirfd)
 	return faccessat(dirfd, RECORD_KEPT, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
+bool sandbox_dir_known(int dirfd)
+{
+	return sandbox_dir_kept(dirfd) ||
+	       faccessat(dirfd, RECORD_EPHEMERAL, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 void sandbox_dir_done(struct sandbox_dir *d)
 {
 	free(d->name);
 	free(d->path);
 	close_fd(d->fd);
 	close_fd(d->lock);
+	close_fd(d->change);
 	*d = (struct sandbox_dir)SANDBOX_DIR_INIT;
 }
 
@@ -200,8 +207,33 @@ int sandbox_dir_adopt(struct store *s, const char *name, int lock, struct sandbo
 	return 0;
 }
 
+int sandbox_dir_hold(struct sandbox_dir *d, struct err *err)
+{
+	/* Of its own: it is let go of before the directory is. */
+	cleanup_close int fd = -1;
+	int r;
+
+	if (d->change >= 0)
+		return 0;
+	fd = openat(d->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	r = fd < 0 ? -errno : io_flock(fd, true, true);
+	if (r < 0)
+		return err_set(err, r, "cannot lock %s: %s", d->path, err_name(r));
+	d->change = take_fd(&fd);
+	return 0;
+}
+
+void sandbox_dir_let(struct sandbox_dir *d)
+{
+	d->change = close_fd(d->change);
+}
+
 int sandbox_dir_give_up(struct sandbox_dir *d, struct err *err)
 {
+	int r = sandbox_dir_hold(d, err);
+
+	if (r < 0)
+		return r;
 	if (unlinkat(d->fd, RECORD_KEPT, 0) < 0 && errno != ENOENT)
 		return err_errno(err, "cannot remove %s/%s", d->path, RECORD_KEPT);
 	d->kept = false;

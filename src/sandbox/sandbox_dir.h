@@ -51,11 +51,12 @@ struct sandbox_dir {
 	char *name, *path; /* path is absolute */
 	int fd;		   /* the directory */
 	int lock;	   /* locked, or -1 when only opened */
+	int change;	   /* sandbox_dir_hold(), or -1 */
 	bool kept;	   /* it has a config.json */
 };
 #define SANDBOX_DIR_INIT                                                                           \
 	{                                                                                          \
-		.fd = -1, .lock = -1                                                               \
+		.fd = -1, .lock = -1, .change = -1                                                 \
 	}
 
 /*
@@ -76,9 +77,19 @@ int sandbox_dir_take_wait(struct store *s, const char *name, int timeout_ms,
  */
 int sandbox_dir_adopt(struct store *s, const char *name, int lock, struct sandbox_dir *ret,
 		      struct err *err);
-/* Make one that was taken nobody's, should we be killed before we have dealt with the rest. */
+/*
+ * Let those finish who change one that was taken, and nobody begin (change.h) until
+ * sandbox_dir_let(), or it is removed or done with. Again is fine. Waits: before the database's
+ * lock, not under it.
+ */
+int sandbox_dir_hold(struct sandbox_dir *d, struct err *err);
+void sandbox_dir_let(struct sandbox_dir *d);
+/*
+ * Make one that was taken nobody's, should we be killed before we have dealt with the rest; it is
+ * held from here on.
+ */
 int sandbox_dir_give_up(struct sandbox_dir *d, struct err *err);
-/* Empty a directory that was taken, for another sandbox of that name. */
+/* The same, and empty it for another sandbox of that name. */
 int sandbox_dir_renew(struct sandbox_dir *d, struct err *err);
 /* Unlock and forget; the files stay. Harmless on an empty one. */
 void sandbox_dir_done(struct sandbox_dir *d);

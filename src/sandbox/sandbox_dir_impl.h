@@ -15,6 +15,8 @@ int sandbox_names_lock(struct store *s, bool wait);
 int sandbox_entry_open(int at, const char *name, int *lock);
 /* Has it a config.json? */
 bool sandbox_dir_kept(int dirfd);
+/* Has it that, or an ephemeral.json? */
+bool sandbox_dir_known(int dirfd);
 /* Remove sockets that nobody listens on any more. */
 void sandbox_dir_clean(int dirfd);
 /* "There is no such sandbox.", and a name that it may have been meant to be. */
@@ -24,7 +26,7 @@ int sandbox_none(struct store *s, const char *name, struct err *err);
  * what is known of its machine.
  */
 void sandbox_state_guess(int dirfd, struct sandbox_status *s);
-/* Set right the row of a kept sandbox whose lock is ours. */
+/* Set right the row of a kept sandbox whose lock is ours, as is that on changes (change.h). */
 int sandbox_heal_row(struct store *s, int dirfd, const struct sandbox_record *record,
 		     struct err *err);
 

@@ -126,7 +126,8 @@ int sandbox_stop_finish(struct store *s, struct sandbox_stopping *st, int timeou
 		return r;
 	err_clear(err);
 	/* Should its owner have been killed, too. */
-	if (r == 0 && d.kept && record_read(d.fd, &record, NULL) == 0)
+	if (r == 0 && d.kept && sandbox_dir_hold(&d, NULL) == 0 &&
+	    record_read(d.fd, &record, NULL) == 0)
 		(void)sandbox_heal_row(s, d.fd, &record, NULL);
 	if (r == 0 && !d.kept) {
 		(void)sandbox_state_remove(s, st->name, NULL, NULL);
@@ -195,6 +196,9 @@ int sandbox_remove(struct store *s, const char *name, bool force, struct err *er
 		err_set(err, EBUSY, "sandbox \"%s\" is running", name);
 		return err_hint(err, "stop it first, or use -f");
 	}
+	if (r < 0)
+		return r;
+	r = sandbox_dir_hold(&d, err);
 	if (r < 0)
 		return r;
 	/*

@@ -267,6 +267,41 @@ class Interrupted(Life):
         self.assertEqual(self.ok(self.msb("ls", "-q", "--label", "other")).text, "a\n")
         self.assertFalse(os.path.exists(f"{self.home}/sandboxes/a/changing"))
 
+    def halted(self, point, *words):
+        child = self.start(*words, env={"MSB_HALT_AT": point})
+        until(lambda: child.poll() is not None or self.state(child.pid) == "T", f"{words} at {point}")
+        self.assertIsNone(child.poll(), f"{words} never came to {point}")
+        return child
+
+    def state(self, pid):
+        return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0]
+
+    def test_two_at_once(self):
+        """One is held up between two steps, and another one comes."""
+        self.ok(self.msb("run", "-n", "a", "busybox", "--", "touch", "/old"))
+        # What is being changed is not taken for what it was, nor taken away under it; what was taken away is not brought back.
+        for words, labels in ((("run", "-d", "-n", "a", "busybox", "--", "sleep", "1000"), ["k=run"]), (("rm", "a"), None),
+                              (("create", "--replace", "-n", "a", "--label", "n=1", "busybox"), ["n=1"])):
+            child = self.halted("modify:read", "modify", "--label", "k=" + words[0], "a")
+            other = self.start(*words)
+            until(lambda: other.poll() is not None or self.waits(other.pid), f"{words}, to wait or to end")
+            child.send_signal(signal.SIGCONT)
+            code, err = child.wait(60), child.stderr.read()
+            self.assertEqual((code, err), (0, b""), words)
+            self.assertEqual(other.wait(60), 0, other.stderr.read())
+            if labels is None:
+                self.gone(words)
+                self.ok(self.msb("run", "-n", "a", "busybox", "--", "true"))
+                continue
+            self.assertEqual(self.inspect("a")["config"]["labels"], labels)
+            self.assertEqual(self.ok(self.msb("ls", "-q", "--label", labels[0])).text, "a\n")
+            self.ok(self.msb("stop", "a"))
+        self.assertEqual(self.ok(self.msb("ls", "-q", "--label", "k")).text, "")
+
+    def waits(self, pid):
+        """For a file's lock?"""
+        return any(line.split()[1] == "->" and str(pid) in line.split() for line in open("/proc/locks"))
+
     def test_ended(self):
         self.ok(self.msb("create", "-n", "a", "busybox", env={"MSB_DIE_AT": "end:row"}))
         self.msb("stop", "a")
@@ -367,17 +402,34 @@ class Chaos(Life):
 
     def adds_up(self, said):
         """The database, the directories, the sockets and the processes tell the same."""
+        listed = None
+        while listed != self.list():
+            listed = self.settled(said)
+            # What still ended by itself while that was looked at is looked at again.
+            try:
+                self.same(listed, said)
+            except (AssertionError, OSError):
+                if listed == self.list():
+                    raise
+
+    def settled(self, said):
         def machines():
             listed = self.list()
-            alive = {n for n, s in listed.items() if s in ("running", "paused", "draining")}
-            return alive if len(self.machine_pids("msb-vm")) == len(alive) and set(listed.values()) <= {
-                "running", "paused", "draining", "stopped", "crashed", "failed"} else None
+            return listed if len(self.machine_pids("msb-vm")) == len(self.alive(listed)) and set(listed) <= set(self.NAMES) and \
+                set(listed.values()) <= {"running", "paused", "draining", "stopped", "crashed", "failed"} else None
         until(lambda: machines() is not None, lambda: f"{said}: {self.list()} {machines_of(self.home)}")
-        alive, listed = machines(), self.list()
+        return self.list()
+
+    @staticmethod
+    def alive(listed):
+        return {n for n, s in listed.items() if s in ("running", "paused", "draining")}
+
+    def same(self, listed, said):
+        alive = self.alive(listed)
         with contextlib.closing(sqlite3.connect(f"{self.home}/msb.db")) as db:
             self.assertEqual(db.execute("PRAGMA integrity_check").fetchall(), [("ok",)], said)
             self.assertEqual(dict(db.execute("SELECT name, state FROM sandboxes")), listed, said)
-            self.assertEqual({n for n, in db.execute("SELECT sandbox FROM image_refs")}, set(listed) & set(self.NAMES), said)
+            self.assertEqual({n for n, in db.execute("SELECT sandbox FROM image_refs")}, set(listed), said)
             labels = {}
             for name, key, value in db.execute("SELECT sandbox, key, value FROM labels"):
                 labels.setdefault(name, set()).add(f"{key}={value}")
@@ -386,12 +438,12 @@ class Chaos(Life):
             self.assertEqual(set(os.listdir(f"{self.home}/{folder}")) - known, set(), said)
         for name, state in listed.items():
             folder = f"{self.home}/sandboxes/{name}"
-            config = json.load(open(f"{folder}/config.json"))
-            # Known to go wrong now and then under kill -9, for a reason not found yet: looked at where somebody asks for it.
-            if "MSB_LIFE_SECONDS" in os.environ:
+            with open(f"{folder}/config.json") as f:
+                record = json.load(f)
+            self.assertEqual(record["name"], name, said)
+            if labels.get(name, set()) != set(record["config"].get("labels", ())):
                 happened = self.msb("events", "--no-follow", name).text[-6000:]
-                self.assertEqual(labels.get(name, set()), set(config.get("labels") or ()),
-                                 f"{said}: {name}: {config} {os.listdir(folder)}\n{happened}")
+                self.fail(f"{said}: {name}: {labels.get(name)}, {record} {os.listdir(folder)}\n{happened}")
             sockets = [n for n in os.listdir(folder) if n.endswith(".sock")]
             self.assertEqual(bool(sockets), name in alive, f"{said}: {name} is {state}: {sockets}")
             self.assertFalse([n for n in os.listdir(folder) if n.startswith(".")], f"{said}: {name}")

@@ -177,19 +177,37 @@ static void marks_of_the_killed_stay(void **state)
 	assert_int_equal(sandbox_change_begin(s, "box", &c, NULL), 0);
 	sandbox_change_end(&c, true);
 	assert_true(exists(scratch_path(state, "home/sandboxes/box/changing")));
-	/* Nor is what was meant for it said of another one of its name. */
-	assert_int_equal(sandbox_change_begin(s, "box", &c, NULL), 0);
 	assert_int_equal(sandbox_dir_remove(&d, NULL), 0);
-	assert_int_equal(sandbox_change_labels(s, "box", c.dir, NULL, NULL), -ERR_NOT_FOUND);
+	store_close(s);
+}
+
+/* What is on its way out, or not there yet, is nothing that could be changed. */
+static void what_goes_is_not_changed(void **state)
+{
+	struct store *s = open_store(state);
+	struct sandbox_dir d = SANDBOX_DIR_INIT;
+	struct sandbox_change c = SANDBOX_CHANGE_INIT;
+	struct err err = ERR_INIT;
+	int fd;
+
 	assert_int_equal(sandbox_dir_take(s, "box", true, &d, NULL), 0);
+	assert_int_equal(sandbox_change_begin(s, "box", &c, &err), -ERR_NOT_FOUND);
+	assert_int_equal(c.dir, -1);
 	write_record(&d, false);
-	assert_int_equal(sandbox_state_new(s, "box", false, 1, NULL, NULL), 0);
-	assert_int_equal(sandbox_change_labels(s, "box", c.dir, NULL, NULL), -ERR_NOT_FOUND);
-	sandbox_change_end(&c, true);
 	assert_int_equal(sandbox_change_begin(s, "box", &c, NULL), 0);
-	assert_int_equal(sandbox_change_labels(s, "box", c.dir, NULL, NULL), 0);
+	assert_int_equal(sandbox_change_lock(s, "box", false, NULL), -EWOULDBLOCK);
 	sandbox_change_end(&c, true);
+	assert_int_equal(sandbox_dir_hold(&d, NULL), 0);
+	assert_int_equal(sandbox_dir_hold(&d, NULL), 0);
+	assert_int_equal(sandbox_change_lock(s, "box", false, NULL), -EWOULDBLOCK);
+	sandbox_dir_let(&d);
+	fd = sandbox_change_lock(s, "box", false, NULL);
+	assert_true(fd >= 0);
+	close(fd);
+	assert_int_equal(sandbox_dir_renew(&d, NULL), 0);
+	assert_int_equal(sandbox_change_lock(s, "box", false, NULL), -EWOULDBLOCK);
 	assert_int_equal(sandbox_dir_remove(&d, NULL), 0);
+	assert_int_equal(sandbox_change_lock(s, "box", false, &err), -ERR_NOT_FOUND);
 	store_close(s);
 }
 
@@ -391,6 +409,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_owner_is_known, scratch_setup,
 						scratch_teardown),
 		cmocka_unit_test_setup_teardown(marks_of_the_killed_stay, scratch_setup,
+						scratch_teardown),
+		cmocka_unit_test_setup_teardown(what_goes_is_not_changed, scratch_setup,
 						scratch_teardown),
 		cmocka_unit_test_setup_teardown(leftovers_go, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(races, scratch_setup, scratch_teardown),
