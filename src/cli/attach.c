@@ -672,6 +672,8 @@ int attach_run(struct attach *a, int *died, struct err *err)
 	if (s.detached && r == 0 && !a->quiet)
 		fprintf(stderr, "\nleft session %s; `msb attach %s %s` comes back to it\n",
 			s.session, a->name, s.session);
+	if (s.sb)
+		sandbox_note_sessions(s.sb, s.host);
 	session_host_free(s.host);
 	agent_client_free(s.client);
 	in_stream_done(&s.in);

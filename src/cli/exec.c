@@ -276,13 +276,16 @@ const struct verb verb_exec = {
 	.details =
 		"COMMAND is run as it stands, without the image's entrypoint. Without one, the "
 		"image's\n"
-		"entrypoint and command are run, or a shell on a terminal. A sandbox that does not "
-		"run is\n"
-		"started for it, and stopped when the last command in it has ended, whoever came "
-		"first;\n"
-		"`msb start` makes it stay. Exit codes are those of `run`. Without a sandbox of "
-		"that NAME it\n"
-		"is the one of the project in this directory.",
+		"entrypoint and command are run, or a shell on a terminal. Exit codes are those "
+		"of `run`.\n"
+		"\n"
+		"A sandbox that does not run is started for it, and stopped when the last command "
+		"in it has\n"
+		"ended, whoever came first; what its last session (-d) ended with is what `msb "
+		"wait` says then.\n"
+		"`msb start` makes it stay. Without a sandbox of that NAME it is the one of the "
+		"project in this\n"
+		"directory.",
 	.examples =
 		"msb exec box -- ls -l /srv\n"
 		"msb exec -u 1000 -w /srv -e MODE=test box -- ./check\n"

@@ -11,6 +11,7 @@
 #include "cli/attach.h"
 #include "cli/cli.h"
 #include "sandbox/reach.h"
+#include "sandbox/sandbox_dir.h"
 #include "sandbox/session_msg.h"
 #include "store/store.h"
 
@@ -159,26 +160,66 @@ static json_t *list_json(const struct session_row *rows, size_t n)
 	return out;
 }
 
+static int show_list(const struct session_listing *l, const struct attach_args *a)
+{
+	const struct session_row *rows = l->rows.v;
+	int code = 0;
+
+	if (a->json) {
+		code = cli_json(list_json(rows, l->rows.n));
+	} else if (a->quiet) {
+		for (size_t i = 0; i < l->rows.n; i++)
+			puts(rows[i].name);
+	} else {
+		list_table(rows, l->rows.n);
+	}
+	return code ? code : cli_finish();
+}
+
 static int list(int fd, const struct attach_args *a)
 {
 	struct session_listing l = {0};
 	struct err err = ERR_INIT;
-	const struct session_row *rows;
-	int code = 0;
+	int code;
 
 	if (ask_list(fd, &l, &err) < 0)
 		return cli_fail(&err, EXIT_FAILURE);
-	rows = l.rows.v;
-	if (a->json) {
-		code = cli_json(list_json(rows, l.rows.n));
-	} else if (a->quiet) {
-		for (size_t i = 0; i < l.rows.n; i++)
-			puts(rows[i].name);
+	code = show_list(&l, a);
+	wire_free(session_types[SESSION_LISTING].table, &l);
+	return code;
+}
+
+/* Of a sandbox that does not run, as @why says: what its sessions ended with. An exit code. */
+static int past(struct store *store, const struct attach_args *a, const struct opt_words *words,
+		const struct err *why)
+{
+	const char *name = words->words[0], *session = words->n > 1 ? words->words[1] : NULL;
+	cleanup_close int dir = sandbox_dir_open(store, name, NULL);
+	struct session_listing l = {0};
+	const struct session_row *row = NULL;
+	int code;
+
+	if (dir < 0 || session_past_read(dir, &l, NULL) < 0)
+		return cli_fail(why, EXIT_OURS);
+	for (size_t i = 0; i < l.rows.n; i++) {
+		const struct session_row *at = (const struct session_row *)l.rows.v + i;
+
+		if (session ? str_eq(at->name, session) : l.rows.n == 1)
+			row = at;
+	}
+	if (a->list || a->json) {
+		code = show_list(&l, a);
+	} else if (!row) {
+		code = cli_fail(why, EXIT_OURS);
 	} else {
-		list_table(rows, l.rows.n);
+		code = row->code;
+		if (!a->quiet)
+			cli_warn("session %s has ended, and so has the sandbox: `msb logs %s` "
+				 "shows what was printed",
+				 row->name, name);
 	}
 	wire_free(session_types[SESSION_LISTING].table, &l);
-	return code ? code : cli_finish();
+	return code;
 }
 
 static int attach(struct cli *cli, int argc, char **argv)
@@ -195,6 +236,8 @@ static int attach(struct cli *cli, int argc, char **argv)
 	r = store_open(&store, NULL, &err);
 	if (r >= 0)
 		r = to.fd = sandbox_reach_sessions(store, words.words[0], true, &err);
+	if (r == -ENOTCONN)
+		return past(store, &a, &words, &err);
 	if (r < 0)
 		return cli_fail(&err, EXIT_OURS);
 	/* A format is of nothing else. */
@@ -223,7 +266,10 @@ const struct verb verb_attach = {
 		"keys. What one has printed last is shown again, then what comes; its exit code is "
 		"ours.\n"
 		"Several may be attached to one at the same time. Without a SESSION, it is the "
-		"only one.",
+		"only one.\n"
+		"Once the sandbox has stopped, and until it starts again, there are still the "
+		"exit codes that\n"
+		"nobody has asked for; what was printed is in `msb logs`.",
 	.examples = "msb attach -l box  # which there are\n"
 		    "msb attach box  # ctrl-] leaves it again\n"
 		    "msb attach --no-replay box web",

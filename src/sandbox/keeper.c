@@ -256,6 +256,7 @@ struct keep {
 	bool told;	   /* the caller knows */
 	bool caller_waits; /* for what comes after that */
 	int exit;	   /* of the command that could not be run */
+	int last;	   /* what the last session has ended with, or -1 */
 	struct err why;
 };
 
@@ -327,8 +328,10 @@ static void on_ended(void *arg, const char *name, const struct session_end *end)
 	struct keep *k = arg;
 	const struct sandbox_main *m = sandbox_get_main(k->sb);
 
-	if (!str_eq(name, MAIN_SESSION) || !k->main)
+	if (!str_eq(name, MAIN_SESSION) || !k->main) {
+		k->last = end->code;
 		return;
+	}
 	k->main = false;
 	if (end->why && k->started) {
 		/* It ran, and was lost: most likely with the machine, which knows more. */
@@ -568,7 +571,7 @@ static void finish(struct keep *k)
 
 int keeper_run(struct store *s, const char *name, bool fresh, enum keeper_until until)
 {
-	struct keep k = {.store = s, .until = until, .main = until == KEEPER_SESSION};
+	struct keep k = {.store = s, .until = until, .main = until == KEEPER_SESSION, .last = -1};
 	cleanup_buf struct buf logs = BUF_INIT;
 	cleanup_close int sigfd = -1;
 	struct err late = ERR_INIT;
@@ -593,8 +596,14 @@ int keeper_run(struct store *s, const char *name, bool fresh, enum keeper_until 
 	loop_del(&k.vm);
 	loop_timer_stop(&k.lost);
 	loop_timer_stop(&k.leave);
+	/* One that ran for those in it alone ends with what the last of them did. */
+	if (k.sb && until == KEEPER_LEFT && sandbox_end_reason(k.sb) &&
+	    str_eq(sandbox_end_reason(k.sb), "left"))
+		sandbox_set_end(k.sb, NULL, k.last);
 	if (k.sessions)
 		session_host_close(k.sessions, "the sandbox has ended");
+	if (k.sb)
+		sandbox_note_sessions(k.sb, k.sessions);
 	if (k.sb && sandbox_end(k.sb, &late) < 0)
 		log_warn("%s", late.msg);
 	sandbox_free(k.sb);

@@ -27,6 +27,8 @@
 #include "sandbox/sandbox_dir.h"
 #include "sandbox/sandbox_dir_impl.h"
 #include "sandbox/sandbox_impl.h"
+#include "sandbox/session.h"
+#include "sandbox/session_msg.h"
 #include "sandbox/source.h"
 #include "sandbox/state.h"
 #include "sandbox/upper.h"
@@ -513,8 +515,9 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 
 	if (config < 0)
 		return config;
-	/* It tells of another machine. */
+	/* They tell of another machine. */
 	(void)unlinkat(sb->dir.fd, RECORD_MACHINE, 0);
+	(void)unlinkat(sb->dir.fd, SESSION_PAST, 0);
 	/* An ephemeral one in somebody's hands can wait for its row: sandbox_note(). */
 	r = sb->told ? sandbox_state_change(sb->store, sb->record.name, SANDBOX_STARTING, "", err)
 		     : 0;
@@ -717,6 +720,12 @@ void sandbox_note_machine(struct sandbox *sb)
 		point("ready:row");
 	if (sb->ready && sb->told && !sb->ran && !sb->machine.end)
 		sb->ran = tell_ready(sb);
+}
+
+void sandbox_note_sessions(struct sandbox *sb, const struct session_host *h)
+{
+	if (h && sb->dir.fd >= 0 && sb->dir.kept)
+		session_host_note(h, sb->dir.fd);
 }
 
 void sandbox_set_end(struct sandbox *sb, const char *reason, int exit_code)

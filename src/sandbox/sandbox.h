@@ -114,6 +114,9 @@ const char *sandbox_end_words(const char *reason);
 int sandbox_pidfd(const struct sandbox *sb);
 /* A connected socket to the relay. */
 int sandbox_connect(struct sandbox *sb, struct err *err);
+struct session_host;
+/* session_host_note(), of one that is kept. Before sandbox_end(). */
+void sandbox_note_sessions(struct sandbox *sb, const struct session_host *h);
 /* Listen on a socket in the directory of one that we own: a descriptor. */
 int sandbox_listen(struct sandbox *sb, const char *name, struct err *err);
 /* Write down what is only for listings; after sandbox_start(), where it costs nobody time. */

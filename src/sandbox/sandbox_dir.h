@@ -11,6 +11,7 @@
  *	config.json     what a kept sandbox is; its presence is what keeps the directory
  *	ephemeral.json  the same of one that is thrown away, for listings
  *	machine.json    what became of its machine, the one that runs or the last
+ *	sessions.cbor   what the last one's sessions ended with, where nobody has asked for that
  *	logs/           vm.log, kernel.log
  *
  * Theory of operation. The lock is an open file description shared by msb and its msb-vm: it is

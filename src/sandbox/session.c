@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "sandbox/record.h"
 #include "sandbox/session_history.h"
 #include "sandbox/session_msg.h"
 
@@ -29,6 +30,7 @@ enum {
 	BEHIND_LOW = 32 << 10,
 	COMMAND_SHOWN = 256,
 	CODE_TIMEOUT = 124,
+	CODE_LOST = 125,
 };
 /* Once its time is over and it was killed, its last output gets this long to arrive. */
 #define KILL_GRACE_NS ((uint64_t)1000000000)
@@ -591,17 +593,15 @@ static uint32_t attached(const struct session *s)
 	return n;
 }
 
-static void on_list(struct client *c, uint32_t id)
+/* Their texts are the sessions'. */
+static int make_rows(const struct session_host *h, struct session_row **ret)
 {
-	size_t n = count(c->host, false) + count(c->host, true), i = 0;
-	cleanup_free struct session_row *rows = calloc(n + 1, sizeof(*rows));
-	struct session_listing m = {.rows = {rows, n}};
+	size_t n = count(h, false) + count(h, true), i = 0;
+	struct session_row *rows = calloc(n + 1, sizeof(*rows));
 
-	if (!rows) {
-		client_gone(c);
-		return;
-	}
-	for (const struct session *s = c->host->sessions; s; s = s->next)
+	if (!rows)
+		return -ENOMEM;
+	for (const struct session *s = h->sessions; s; s = s->next)
 		rows[i++] = (struct session_row){
 			.name = s->name,
 			.command = s->command,
@@ -614,7 +614,20 @@ static void on_list(struct client *c, uint32_t id)
 			.started_at = s->started_at,
 			.ended_at = s->ended_at,
 		};
-	client_sent(c, frame_put_typed(&c->out, id, &session_types[SESSION_LISTING], &m));
+	*ret = rows;
+	return (int)n;
+}
+
+static void on_list(struct client *c, uint32_t id)
+{
+	cleanup_free struct session_row *rows = NULL;
+	int n = make_rows(c->host, &rows);
+	struct session_listing m = {.rows = {rows, (size_t)n}};
+
+	if (n < 0)
+		client_gone(c);
+	else
+		client_sent(c, frame_put_typed(&c->out, id, &session_types[SESSION_LISTING], &m));
 }
 
 static void type_in(struct client *c, const uint8_t *p, size_t n)
@@ -871,6 +884,28 @@ void session_host_finish(struct session_host *h)
 				break;
 		}
 	} while (c && loop_turn(h->loop, -1) >= 0);
+}
+
+void session_host_note(const struct session_host *h, int dirfd)
+{
+	cleanup_free struct session_row *rows = NULL;
+	cleanup_buf struct buf b = BUF_INIT;
+	int n = make_rows(h, &rows);
+	struct session_listing m = {.rows = {rows, (size_t)n}};
+
+	if (n <= 0)
+		return;
+	for (int i = 0; i < n; i++) {
+		rows[i].clients = 0;
+		if (!rows[i].running)
+			continue;
+		rows[i].running = false;
+		rows[i].code = CODE_LOST;
+		rows[i].ended_at = time(NULL);
+	}
+	wire_encode(session_types[SESSION_LISTING].table, &m, &b);
+	if (record_put(dirfd, SESSION_PAST, &b) < 0)
+		log_warn("what sessions ended with is not kept: it could not be written");
 }
 
 struct session_host *session_host_free(struct session_host *h)

@@ -65,6 +65,11 @@ int session_host_new(struct session_host **ret, struct loop *loop, int listenfd,
  */
 void session_host_close(struct session_host *h, const char *why);
 void session_host_finish(struct session_host *h);
+/*
+ * Leave word in @dirfd, the directory of a sandbox that ends, of the sessions whose exit codes nobody
+ * has got (session_past_read()). Those that run end with it.
+ */
+void session_host_note(const struct session_host *h, int dirfd);
 /* Ends all sessions. NULL is fine; returns NULL. */
 struct session_host *session_host_free(struct session_host *h);
 

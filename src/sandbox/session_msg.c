@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sandbox/session_msg.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "wire/frame.h"
 
 #define FIELD(type_, member, kind, ...)                                                            \
@@ -81,6 +85,22 @@ int session_kind_find(const char *name, size_t n)
 			return i;
 	}
 	return -1;
+}
+
+int session_past_read(int dirfd, struct session_listing *ret, struct err *err)
+{
+	/* 128 rows with a few hundred bytes of a command each. */
+	enum { PAST_MAX = 1 << 20 };
+	cleanup_close int fd = openat(dirfd, SESSION_PAST, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	cleanup_buf struct buf b = BUF_INIT;
+	int r;
+
+	if (fd < 0)
+		return err_errno(err, "cannot read " SESSION_PAST);
+	r = io_read_fd(fd, PAST_MAX, &b);
+	if (r < 0)
+		return err_set(err, r, "cannot read " SESSION_PAST ": %s", err_name(r));
+	return wire_decode(&session_listing_table, buf_ptr(&b), buf_size(&b), ret, err);
 }
 
 int session_name_check(const char *name, struct err *err)

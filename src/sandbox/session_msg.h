@@ -73,6 +73,13 @@ struct session_listing {
 	struct wire_list rows; /* struct session_row, oldest first */
 };
 
+/*
+ * Of a sandbox that does not run: the sessions of its last life that nobody has asked for, as
+ * session_host_note() left them. -ENOENT when there are none.
+ */
+#define SESSION_PAST "sessions.cbor"
+int session_past_read(int dirfd, struct session_listing *ret, struct err *err);
+
 /* A letter or digit and then those and "._-". */
 int session_name_check(const char *name, struct err *err);
 

@@ -94,6 +94,57 @@ class Background(Life):
         self.ok(self.msb("run", "-d", "-n", "slow", "--timeout", "1s", "busybox", "--", "sleep", "1000"))
         self.assertEqual(self.msb("wait", "slow").code, 124)
 
+    def test_what_sessions_ended_with_is_kept(self):
+        def past():
+            return {s["session"]: (s["status"], s["exit_code"]) for s in
+                    json.loads(self.ok(self.msb("attach", "-l", "--format", "json", "a")).text)}
+        self.ok(self.msb("run", "-n", "a", "busybox", "--", "true"))
+        self.refused(self.msb("attach", "a"), 125, "not running")
+        # Started for it, and over with it.
+        self.ok(self.msb("exec", "-d", "--session", "job", "a", "--", "sh", "-c", "echo said; exit 7"))
+        until(lambda: self.list() == {"a": "stopped"}, self.list)
+        self.assertEqual(self.msb("wait", "a").code, 7)
+        now = self.inspect("a")
+        self.assertEqual((now["exit_code"], now["reason"]), (7, "left"))
+        self.assertEqual(past(), {"job": ("ended", 7)})
+        for words in ((), ("job",)):
+            done = self.msb("attach", "a", *words)
+            self.assertEqual((done.code, done.out), (7, b""), str(done))
+            self.assertIn("msb logs a", done.messages)
+        self.assertEqual(self.ok(self.msb("logs", "a")).text, "said\n")
+        self.refused(self.msb("attach", "a", "other"), 125, "not running")
+        # Another life knows nothing of it; who asked for one knows it, and who was cut short is told.
+        self.ok(self.msb("start", "a"))
+        self.assertEqual(past(), {})
+        for name, script in (("asked", "exit 3"), ("ended", "exit 4"), ("cut", "sleep 1000")):
+            self.ok(self.msb("exec", "-d", "--session", name, "a", "--", "sh", "-c", script))
+        self.assertEqual(self.msb("attach", "a", "asked").code, 3)
+        until(lambda: "ended (4)" in self.ok(self.msb("attach", "-l", "a")).text, "the end of a session")
+        self.ok(self.msb("stop", "a"))
+        self.assertEqual(past(), {"ended": ("ended", 4), "cut": ("ended", 125)})
+        self.assertEqual(self.msb("wait", "a").code, 0)
+        # The same where a command in the foreground owned it.
+        child = self.running("a")
+        self.ok(self.msb("exec", "-d", "--session", "late", "a", "--", "sh", "-c", "exit 5"))
+        until(lambda: "ended (5)" in self.ok(self.msb("attach", "-l", "a")).text, "the end of a session")
+        child.stdin.close()
+        self.assertEqual(child.wait(60), 0)
+        self.assertEqual(past(), {"late": ("ended", 5)})
+
+    def test_what_run_has_started_ends_with_its_command(self):
+        run = self.running("a")
+        other = self.start("exec", "a", "--", "sh", "-c", "echo in; sleep 1000")
+        self.assertEqual(other.stdout.readline(), b"in\n")
+        run.stdin.close()
+        self.assertEqual(run.wait(60), 0)
+        self.assertEqual(other.wait(60), 125)
+        self.assertIn(b'sandbox "a" ended while the command ran', other.stderr.read())
+        self.assertEqual(self.list(), {"a": "stopped"})
+        # One that ran before goes on, and so does one that somebody started for good.
+        self.ok(self.msb("start", "a"))
+        self.ok(self.msb("run", "-q", "-n", "a", "busybox", "--", "true"))
+        self.assertEqual(self.list(), {"a": "running"})
+
     def test_what_cannot_start(self):
         self.refused(self.msb("run", "-d", "busybox", "--", "no-such-command"), 127, "no-such-command")
         self.refused(self.msb("create", "-n", "bad", "--kernel", "/etc/passwd", "busybox"), 1, "kernel")
@@ -412,6 +463,9 @@ class Chaos(Life):
                 if listed == self.list():
                     raise
 
+    def happened(self, name):
+        return self.msb("events", "--no-follow", name).text[-6000:]
+
     def settled(self, said):
         def machines():
             listed = self.list()
@@ -442,8 +496,7 @@ class Chaos(Life):
                 record = json.load(f)
             self.assertEqual(record["name"], name, said)
             if labels.get(name, set()) != set(record["config"].get("labels", ())):
-                happened = self.msb("events", "--no-follow", name).text[-6000:]
-                self.fail(f"{said}: {name}: {labels.get(name)}, {record} {os.listdir(folder)}\n{happened}")
+                self.fail(f"{said}: {name}: {labels.get(name)}, {record} {os.listdir(folder)}\n{self.happened(name)}")
             sockets = [n for n in os.listdir(folder) if n.endswith(".sock")]
             self.assertEqual(bool(sockets), name in alive, f"{said}: {name} is {state}: {sockets}")
             self.assertFalse([n for n in os.listdir(folder) if n.startswith(".")], f"{said}: {name}")
@@ -475,7 +528,10 @@ class Chaos(Life):
         self.msb("resume", "--all")
         for name in mine:
             done = self.msb("exec", name, "--", "true")
-            self.assertEqual(done.code, 0, f"{said}: {name}: {done}")
+            # One that was paused may have had a command of its own, and has ended with that.
+            if done.code == 125 and self.inspect(name)["reason"] == "completed":
+                done = self.msb("exec", name, "--", "true")
+            self.assertEqual(done.code, 0, f"{said}: {name}: {done}\n{self.happened(name)}")
         self.ok(self.msb("stop", "--all"))
         for name in mine:
             upper = f"{self.home}/sandboxes/{name}/upper.ext4"
