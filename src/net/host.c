@@ -26,6 +26,7 @@ enum {
 	SCRATCH = 65536,
 	PEEK_PIECES = 64,
 	PORT_TURN = 64,
+	ERRORS_TURN = 64,
 };
 
 struct listener {
@@ -118,6 +119,17 @@ static void prepare_tcp(struct host_socket *k)
 		   setsockopt(k->source.fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero)) == 0;
 }
 
+/* Else only what will hardly change would be told, and not that somebody cannot be reached now. */
+static void prepare_datagrams(int fd, bool four)
+{
+	const int one = 1;
+
+	if (four)
+		(void)setsockopt(fd, IPPROTO_IP, IP_RECVERR, &one, sizeof(one));
+	else
+		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &one, sizeof(one));
+}
+
 static void on_dns_answer(void *arg)
 {
 	struct host_socket *k = arg;
@@ -205,6 +217,8 @@ static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_ad
 	/* A dialogue looks at the same bytes more than once. */
 	if (tcp && !k->dialogue)
 		prepare_tcp(k);
+	if (!tcp)
+		prepare_datagrams(fd, ss.ss_family == AF_INET);
 	r = connect(fd, (const void *)&ss, n) < 0 && errno != EINPROGRESS ? -errno : 0;
 	if (r == 0)
 		r = loop_add(h->loop, &k->source, tcp ? WATCH | EPOLLOUT : WATCH);
@@ -381,24 +395,37 @@ static void op_consume(void *arg, struct flow *f, size_t n)
 	}
 }
 
+/* All that is queued about it: the last is as good as any. */
+static void take_errors(const struct host_socket *k, void *p, size_t n)
+{
+	for (int budget = ERRORS_TURN; budget; budget--) {
+		if (recv(k->source.fd, p, n, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+			break;
+	}
+}
+
 static ssize_t op_receive(void *arg, struct flow *f, void *p, size_t n)
 {
 	struct host_socket *k = *flow_host(f);
-	ssize_t got;
+	ssize_t got = -1;
+	int error;
 
 	(void)arg;
 	if (!k || k->through)
 		return -EAGAIN;
 	if (k->dns)
 		return dns_client_receive(k->dns, p, n);
-	if (k->error) {
-		int error = k->error;
-
-		k->error = 0;
-		return -error;
+	error = k->error;
+	k->error = 0;
+	if (!error) {
+		got = recv(k->source.fd, p, n, MSG_DONTWAIT);
+		error = errno;
 	}
-	got = recv(k->source.fd, p, n, MSG_DONTWAIT);
-	return got < 0 ? -errno : got;
+	if (got >= 0)
+		return got;
+	if (error != EAGAIN)
+		take_errors(k, p, n);
+	return -error;
 }
 
 static void op_shut(void *arg, struct flow *f)

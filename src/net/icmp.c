@@ -69,6 +69,7 @@ void icmp_unreachable(struct stack *s, int error, const struct net_addr *remote,
 		{ENETUNREACH, ICMP_NET_UNREACH, ICMP6_DST_UNREACH_NOROUTE},
 		{EACCES, ICMP_PKT_FILTERED, ICMP6_DST_UNREACH_ADMIN},
 		{EPERM, ICMP_PKT_FILTERED, ICMP6_DST_UNREACH_ADMIN},
+		{EPROTONOSUPPORT, ICMP_PROT_UNREACH, ICMP6_DST_UNREACH_ADMIN},
 		/* the last: all others */
 		{EHOSTUNREACH, ICMP_HOST_UNREACH, ICMP6_DST_UNREACH_ADDR},
 	};
@@ -83,11 +84,14 @@ void icmp_unreachable(struct stack *s, int error, const struct net_addr *remote,
 		   four ? codes[i].code4 : codes[i].code6, 0);
 }
 
-void icmp_too_big(struct stack *s, const struct packet *p, unsigned mtu)
+void icmp_too_big(struct stack *s, const struct net_addr *remote, uint8_t proto, const uint8_t *l4,
+		  size_t n, unsigned mtu)
 {
-	send_error(s, stack_gateway(s, &p->dst), &p->dst, p->proto, p->head + p->l4,
-		   p->head_len - p->l4, p->four ? ICMP_DEST_UNREACH : ICMP6_PACKET_TOO_BIG,
-		   p->four ? ICMP_FRAG_NEEDED : 0, mtu);
+	const bool four = net_addr_is_v4(remote);
+
+	send_error(s, stack_gateway(s, remote), remote, proto, l4, n,
+		   four ? ICMP_DEST_UNREACH : ICMP6_PACKET_TOO_BIG, four ? ICMP_FRAG_NEEDED : 0,
+		   mtu);
 }
 
 void icmp_timeout(struct stack *s, const struct net_addr *remote, uint8_t proto, const uint8_t *l4,
@@ -165,12 +169,19 @@ bool echo_run(struct stack *s, struct flow *f)
 			return false;
 		}
 		s->ops->commit(s->arg, 0, NULL);
+		memset(s->message, 0, ICMP_HDR);
 		n = s->ops->receive(s->arg, f, s->message, sizeof(s->message));
-		if (n < 0)
+		if (n == -EAGAIN)
 			return true;
+		put16(s->message + 4, f->key.guest_port);
+		if (n < 0) {
+			/* The host may have forgotten the rest. */
+			s->message[0] = f->key.proto == NET_ICMP ? ICMP_ECHO : ICMP6_ECHO_REQUEST;
+			flow_bad_news(s, f, (int)-n, s->message, ICMP_HDR);
+			continue;
+		}
 		if (n < ICMP_HDR)
 			continue;
-		put16(s->message + 4, f->key.guest_port);
 		echo_reply(s, &f->key.remote, s->message, (size_t)n);
 	}
 	flow_owes(s, f);

@@ -180,6 +180,17 @@ static void arp_input(struct stack *s, const uint8_t *h, size_t len)
 
 /* ---- from the guest ---- */
 
+/* Who speaks another protocol to somebody is told that nobody will hear. */
+static void not_carried(struct stack *s, const struct packet *p)
+{
+	s->stats.unsupported++;
+	if (net_addr_kind(&p->dst) == NET_MULTICAST ||
+	    !net_addr_equal(&p->src, stack_guest(s, &p->src)))
+		return;
+	icmp_unreachable(s, EPROTONOSUPPORT, &p->dst, p->proto, p->head + p->l4,
+			 p->head_len - p->l4);
+}
+
 static void deliver(struct stack *s, struct packet *p)
 {
 	if (p->proto == NET_TCP)
@@ -191,7 +202,7 @@ static void deliver(struct stack *s, struct packet *p)
 	else if (p->proto == NET_ICMP6 && !p->four)
 		icmp6_input(s, p);
 	else
-		s->stats.unsupported++;
+		not_carried(s, p);
 }
 
 /* Who has no address yet may look for a server of DHCP; of IPv6 there is one for that. */

@@ -265,8 +265,9 @@ void echo_event(struct stack *s, struct flow *f, unsigned events, int error);
 bool echo_run(struct stack *s, struct flow *f);
 bool icmp_send(struct stack *s, const struct net_addr *src, const struct net_addr *dst,
 	       uint8_t *message, size_t len);
-/* More than @mtu cannot go where @p was to go. */
-void icmp_too_big(struct stack *s, const struct packet *p, unsigned mtu);
+/* More than @mtu cannot go to @remote. */
+void icmp_too_big(struct stack *s, const struct net_addr *remote, uint8_t proto, const uint8_t *l4,
+		  size_t n, unsigned mtu);
 /* Parts of a datagram were awaited in vain; @l4 is the first bytes of the first. */
 void icmp_timeout(struct stack *s, const struct net_addr *remote, uint8_t proto, const uint8_t *l4,
 		  size_t n);
@@ -284,6 +285,8 @@ void udp_timer(struct stack *s, struct flow *f);
 void udp_accept(struct stack *s, struct flow *f);
 void udp_send(struct stack *s, const struct net_addr *from, uint16_t from_port,
 	      const struct net_addr *to, uint16_t to_port, const void *p, size_t n);
+/* The host heard that what @f sent did not arrive; @l4 is how that began. Of echoes as well. */
+void flow_bad_news(struct stack *s, struct flow *f, int error, const uint8_t *l4, size_t n);
 /* Does it go somewhere whose path is too narrow for it? The guest was told, then. */
 bool packet_too_big(struct stack *s, struct flow *f, const struct packet *p);
 

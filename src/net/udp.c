@@ -78,7 +78,7 @@ bool packet_too_big(struct stack *s, struct flow *f, const struct packet *p)
 	mtu = s->ops->mtu(s->arg, f);
 	if (!mtu || len <= mtu)
 		return false;
-	icmp_too_big(s, p, mtu);
+	icmp_too_big(s, &p->dst, p->proto, p->head + p->l4, p->head_len - p->l4, mtu);
 	return true;
 }
 
@@ -170,7 +170,21 @@ malformed:
 	s->stats.malformed++;
 }
 
-/* The other end said that nobody is there; @f's own port and it are all that has to be quoted. */
+void flow_bad_news(struct stack *s, struct flow *f, int error, const uint8_t *l4, size_t n)
+{
+	const struct net_addr *remote = &f->key.remote;
+	unsigned mtu;
+
+	if (error != EMSGSIZE) {
+		icmp_unreachable(s, error, remote, (uint8_t)f->key.proto, l4, n);
+		return;
+	}
+	mtu = s->ops->mtu(s->arg, f);
+	if (mtu)
+		icmp_too_big(s, remote, (uint8_t)f->key.proto, l4, n, mtu);
+}
+
+/* @f's own port and the other end's are all that has to be quoted. */
 static void bad_news(struct stack *s, struct flow *f, int error)
 {
 	uint8_t udp[UDP_HDR];
@@ -178,7 +192,7 @@ static void bad_news(struct stack *s, struct flow *f, int error)
 	put16(udp, f->key.guest_port);
 	put16(udp + 2, f->key.remote_port);
 	put32(udp + 4, UDP_HDR << 16);
-	icmp_unreachable(s, error, &f->key.remote, NET_UDP, udp, UDP_HDR);
+	flow_bad_news(s, f, error, udp, sizeof(udp));
 }
 
 bool udp_run(struct stack *s, struct flow *f)
@@ -203,7 +217,7 @@ bool udp_run(struct stack *s, struct flow *f)
 		}
 		if (n < 0) {
 			bad_news(s, f, (int)-n);
-			return true;
+			continue;
 		}
 		send_datagram(s, &f->key.remote, f->key.remote_port, f->key.guest_port, s->message,
 			      (size_t)n);

@@ -407,6 +407,53 @@ print(measure(socket.AF_INET, "5.6.7.77", socket.IPPROTO_IP, IP_MTU_DISCOVER, IP
 print(measure(socket.AF_INET6, "2606:1::77", socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_MTU))
 """), "1400\n1400")
 
+    def test_bad_news(self):
+        """What a router on the way says, those hear who ask; and what came meanwhile is not lost."""
+        host, router = self.space(), self.space()
+        ip("-n", host, "link", "add", "out", "type", "veth", "peer", "name", "in", "netns", router)
+        for ns, link, n in ((host, "out", 1), (router, "in", 2)):
+            ip("-n", ns, "addr", "add", f"5.6.7.{n}/24", "dev", link)
+            ip("-n", ns, "-6", "addr", "add", f"2606:1::{n}/64", "dev", link, "nodad")
+            ip("-n", ns, "link", "set", link, "up")
+        for family, by, gone, shut in (("-4", "5.6.7.2", "5.6.8.0/24", "5.6.9.0/24"),
+                                       ("-6", "2606:1::2", "2606:2::/64", "2606:3::/64")):
+            ip("-n", host, family, "route", "add", "default", "via", by)
+            ip("-n", router, family, "route", "add", "unreachable", gone)
+            ip("-n", router, family, "route", "add", "prohibit", shut)
+        for name in ("4/ip_forward", "6/conf/all/forwarding"):
+            ip("netns", "exec", router, "sh", "-c", f"echo 1 >/proc/sys/net/ipv{name}")
+        ip("netns", "exec", host, "sh", "-c", "echo 0 2147483647 >/proc/sys/net/ipv4/ping_group_range")
+        # A link that is narrower than what leads to it.
+        ip("-n", router, "tuntap", "add", "dev", "narrow", "mode", "tap")
+        ip("-n", router, "link", "set", "narrow", "mtu", "1300", "up")
+        ip("-n", router, "addr", "add", "5.6.10.1/24", "dev", "narrow")
+        ip("-n", router, "-6", "addr", "add", "2606:4::1/64", "dev", "narrow", "nodad")
+        self.net(host=host, mtu=65520)
+        self.assertEqual(self.inside("""
+open("/proc/sys/net/ipv4/ping_group_range", "w").write("0 2147483647")
+DO = 2
+def told(to, kind, size=100):
+    six = ":" in to
+    level = socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP
+    proto = 0 if kind == "udp" else socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP
+    s = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM, proto)
+    s.setsockopt(level, 25 if six else 11, 1)  # IP_RECVERR
+    s.setsockopt(level, 23 if six else 10, DO)
+    s.settimeout(2)
+    s.connect((to, 9))
+    # A router says such things only so often.
+    for _ in range(50):
+        try:
+            s.send(bytes([128 if six else 8]) + bytes(7 + size))
+            s.recv(100)
+        except TimeoutError:
+            pass
+        except OSError as e:
+            return errno.errorcode[e.errno]
+print([[told(to, kind) for to in ("5.6.8.1", "5.6.9.1", "2606:2::1", "2606:3::1")] for kind in ("udp", "icmp")])
+print([told(to, "udp", 1400) for to in ("5.6.10.7", "2606:4::7")])
+"""), f"{[['EHOSTUNREACH'] * 2 + ['ENETUNREACH', 'EACCES']] * 2}\n['EMSGSIZE', 'EMSGSIZE']")
+
     def test_urgent(self):
         """Urgent bytes arrive as bytes, in their place, whatever is there when they are looked at."""
         with socket.socket() as free:
@@ -530,7 +577,8 @@ class OldKernel(Tap):
     """What TCP does without SO_PEEK_OFF."""
     env = {"TAPNET_OLD": "1"}
     # They do not depend on it.
-    test_well_formed = test_fragments = test_path_mtu = test_dhcp = test_dhclient = test_router = test_half_open = None
+    test_well_formed = test_fragments = test_path_mtu = test_bad_news = test_dhcp = test_dhclient = test_router = None
+    test_half_open = None
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ enum { WORLD_FRAMES = 64, WORLD_FRAME = 70000 };
 
 struct world_socket {
 	struct buf sent, answer;
-	bool ended, shut, reset;
+	bool ended, shut;
+	int error; /* to be told with the next receive() */
 	bool over; /* of the name service: no answer is left */
 	struct flow *flow;
 };
@@ -160,10 +161,18 @@ static ssize_t world_receive(void *arg, struct flow *f, void *p, size_t n)
 {
 	struct world_socket *k = *flow_host(f);
 	size_t have = k ? MIN(buf_size(&k->answer), n) : 0;
+	int error = k ? k->error : 0;
 
 	(void)arg;
+	if (error) {
+		/* Of an echo, its header. */
+		if (flow_proto(f) != NET_UDP)
+			memcpy(p, "\10\0\0\0\0\0\0\7", 8);
+		k->error = 0;
+		return -error;
+	}
 	if (!have)
-		return k && k->reset ? -ECONNREFUSED : k && k->over ? -EPIPE : -EAGAIN;
+		return k && k->over ? -EPIPE : -EAGAIN;
 	memcpy(p, buf_ptr(&k->answer), have);
 	buf_consume(&k->answer, buf_size(&k->answer));
 	return (ssize_t)have;

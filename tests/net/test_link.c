@@ -191,6 +191,18 @@ static void in_parts(void **state)
 
 /* ---- paths ---- */
 
+static void send_echo(const char *to, size_t n)
+{
+	const bool four = !strchr(to, ':');
+
+	memset(out + head(to), 0, n);
+	out[head(to)] = four ? 8 : 128;
+	out[head(to) + 4] = 0x12;
+	wrap(to, four ? NET_ICMP : NET_ICMP6, n);
+	sum_up(head(to), n, 2, to, four ? NET_ICMP : NET_ICMP6);
+	world_input(&w, out, head(to) + n, NULL);
+}
+
 static void narrow_paths(void **state)
 {
 	static uint8_t data[4000];
@@ -213,11 +225,7 @@ static void narrow_paths(void **state)
 	assert_int_equal(be32(got(0, &len) + 4), 1400);
 	w.nframes = 0;
 	/* An echo is what paths are measured with. */
-	memset(out + head(PEER), 0, 2000);
-	out[head(PEER)] = 8;
-	wrap(PEER, NET_ICMP, 2000);
-	sum_up(head(PEER), 2000, 2, PEER, NET_ICMP);
-	world_input(&w, out, head(PEER) + 2000, NULL);
+	send_echo(PEER, 2000);
 	assert_int_equal(got(0, &len)[1], 4);
 	assert_int_equal(buf_size(&w.last->sent), 0);
 	w.nframes = 0;
@@ -225,6 +233,65 @@ static void narrow_paths(void **state)
 	w.mtu = 0;
 	send_udp(PEER, 3000, 4000, data, sizeof(data));
 	assert_int_equal(w.nframes, 0);
+}
+
+/* What the host's path says is told as what it says; what came before it is there all the same. */
+static void bad_news(void **state)
+{
+	static const struct {
+		const char *to;
+		int error;
+		uint8_t type, code;
+	} rows[] = {
+		{PEER, EHOSTUNREACH, 3, 1}, {PEER, ENETUNREACH, 3, 0},
+		{PEER, ECONNREFUSED, 3, 3}, {PEER, EACCES, 3, 13},
+		{PEER, EMSGSIZE, 3, 4},	    {PEER6, EHOSTUNREACH, 1, 3},
+		{PEER6, ENETUNREACH, 1, 0}, {PEER6, ECONNREFUSED, 1, 4},
+		{PEER6, EACCES, 1, 1},	    {PEER6, EMSGSIZE, 2, 0},
+	};
+	size_t len, ip;
+
+	(void)state;
+	w.mtu = 1400;
+	for (size_t i = 0; i < ARRAY_SIZE(rows) * 2; i++) {
+		const size_t k = i % ARRAY_SIZE(rows);
+		const bool udp = i == k;
+
+		if (udp)
+			send_udp(rows[k].to, 3000, 4000, "x", 1);
+		else
+			send_echo(rows[k].to, 40);
+		assert_int_equal(w.nframes, 0);
+		w.last->error = rows[k].error;
+		buf_add(&w.last->answer, "whatever", 8);
+		stack_event(w.s, w.last->flow, STACK_READABLE, 0, w.now);
+		stack_run(w.s, w.now);
+		assert_int_equal(w.nframes, 2);
+		assert_int_equal(got(0, &len)[0], rows[k].type);
+		assert_int_equal(got(0, &len)[1], rows[k].code);
+		assert_int_equal(be32(got(0, &len) + 4), rows[k].error == EMSGSIZE ? 1400 : 0);
+		ip = head(rows[k].to) - ETH_HDR;
+		/* Whom it is for, and of an echo, which. */
+		if (udp)
+			assert_memory_equal(got(0, &len) + 8 + ip, out + head(rows[k].to), 4);
+		else
+			assert_int_equal(be32(got(0, &len) + 8 + ip + 4), 0x12000007);
+		w.nframes = 0;
+	}
+	/* What nobody carries, nobody hears; groups are not told. */
+	wrap(PEER, 132, 30);
+	world_input(&w, out, head(PEER) + 30, NULL);
+	assert_int_equal(got(0, &len)[0], 3);
+	assert_int_equal(got(0, &len)[1], 2);
+	assert_memory_equal(got(0, &len) + 8 + IP4_HDR, out + head(PEER), 30);
+	wrap(PEER6, 132, 30);
+	world_input(&w, out, head(PEER6) + 30, NULL);
+	assert_int_equal(got(1, &len)[0], 1);
+	assert_int_equal(got(1, &len)[1], 1);
+	wrap("224.0.0.22", 2, 30);
+	world_input(&w, out, head(PEER) + 30, NULL);
+	assert_int_equal(w.nframes, 2);
+	assert_int_equal(stack_stats(w.s)->unsupported, 3);
 }
 
 /* ---- leases ---- */
@@ -614,6 +681,7 @@ int main(void)
 		TEST(parts_without_end),
 		TEST(in_parts),
 		TEST(narrow_paths),
+		TEST(bad_news),
 		TEST(leases),
 		TEST(leases_of_six),
 		TEST(routers),

@@ -479,7 +479,7 @@ static void datagrams(void **state)
 	(void)state;
 	send_udp("2606::1", 3000, 4000, "abc", 3);
 	assert_memory_equal(buf_ptr(&w.last->sent), "abc", 3);
-	w.last->reset = true;
+	w.last->error = ECONNREFUSED;
 	stack_event(w.s, w.last->flow, STACK_FAILED, ECONNREFUSED, w.now);
 	stack_run(w.s, w.now);
 	assert_int_equal(got(0, &len)[0], 1);
