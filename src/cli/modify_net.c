@@ -11,6 +11,15 @@
 
 int modify_net_set(struct sandbox_spec *wishes, const char *opt, const char *value, struct err *err)
 {
+	cleanup_free char *both = NULL;
+
+	/* Profiles add up, as they do for a new sandbox. */
+	if (str_eq(opt, "net") && wishes->net) {
+		both = str_fmt("%s,%s", wishes->net, value);
+		if (!both)
+			return err_set(err, ENOMEM, "out of memory");
+		value = both;
+	}
 	return field_by_opt(opt)->spec(wishes, value, err);
 }
 

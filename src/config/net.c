@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/cleanup.h"
 
 const char conf_network_schema[] = "{\"type\":[\"string\",\"object\"],"
@@ -70,6 +71,31 @@ static bool was_said(const struct model *m, const struct field *f)
 	return false;
 }
 
+/* What is said last counts; but profiles said by hand, one by one, add up. */
+static int choose_profiles(struct model *m, const struct field *policy,
+			   const struct field *profiles, struct err *err)
+{
+	cleanup_buf struct buf hand = BUF_INIT;
+	int r = 0;
+
+	for (size_t i = 0; i < m->nsaid && r == 0; i++) {
+		const struct said *s = &m->said[i];
+		const char *text = s->text;
+
+		if (s->field == policy)
+			r = conf_net_policy(m, text, err);
+		if (s->field != profiles)
+			continue;
+		if (str_eq(s->from, SAID_BY_HAND)) {
+			buf_addf(&hand, "%s%s", buf_size(&hand) ? "," : "", text);
+			text = buf_cstr(&hand);
+		}
+		r = text ? sandbox_spec_net(&m->spec, text, err)
+			 : err_set(err, ENOMEM, "out of memory");
+	}
+	return r;
+}
+
 int conf_net_compose(struct model *m, struct err *err)
 {
 	const struct field *rules = field_by_key("network.rules");
@@ -92,13 +118,7 @@ int conf_net_compose(struct model *m, struct err *err)
 	s->net = NULL;
 	if (r == 0 && was_said(m, allow))
 		return s->net_egress ? 0 : sandbox_spec_net(s, "none", err);
-	for (size_t i = 0; i < m->nsaid && r == 0; i++) {
-		if (m->said[i].field == policy)
-			r = conf_net_policy(m, m->said[i].text, err);
-		else if (m->said[i].field == profiles)
-			r = sandbox_spec_net(s, m->said[i].text, err);
-	}
-	return r;
+	return r == 0 ? choose_profiles(m, policy, profiles, err) : r;
 }
 
 void conf_net_ports(struct model *m)

@@ -22,6 +22,7 @@ static const struct word groups[] = {
 	{"any", EVERYTHING},
 	{"host", BIT(NET_IS_HOST)},
 	{"meta", BIT(NET_METADATA)},
+	{"metadata", BIT(NET_METADATA)},
 	{"loopback", BIT(NET_LOOPBACK)},
 	{"private", BIT(NET_PRIVATE)},
 	{"link-local", BIT(NET_LINK_LOCAL)},
@@ -69,6 +70,7 @@ void net_policy_init(struct net_policy *p)
 int net_policy_profile(struct net_policy *p, const char *words, struct err *err)
 {
 	cleanup_free char *copy = strdup(words);
+	const bool alone = !strchr(words, ',');
 	uint16_t egress = 0, one;
 	char *rest = copy, *word;
 
@@ -78,6 +80,10 @@ int net_policy_profile(struct net_policy *p, const char *words, struct err *err)
 		if (!FIND(profiles, word, &one)) {
 			err_set(err, ERR_USAGE, "there is no network profile \"%s\"", word);
 			return err_hint(err, "profiles are none, public, private, host and all");
+		}
+		if (!one && !alone) {
+			err_set(err, ERR_USAGE, "the network profile none stands alone");
+			return err_hint(err, "others add up, as in public,host");
 		}
 		egress |= one;
 	}
@@ -118,10 +124,17 @@ static int unknown_target(const char *text, struct err *err)
 		names[i] = groups[i].name;
 	near = str_suggest(text, names, ARRAY_SIZE(groups));
 	bad(err, "neither a group nor an address nor a name:", text);
-	if (err && (near || dns_name_parse(text, &name) == 0)) {
+	if (!err)
+		return -ERR_USAGE;
+	if (near) {
 		err->hint[0] = '\0';
-		return near ? err_hint(err, "did you mean %s?", near)
-			    : err_hint(err, "a name without a dot is said as domain=%s", text);
+		err_hint(err, "did you mean %s?", near);
+	} else if (!strchr(text, '.') && dns_name_parse(text, &name) == 0) {
+		err->hint[0] = '\0';
+		err_hint(err,
+			 "a name without a dot is said as domain=%s, and addresses of IPv6 in "
+			 "brackets",
+			 text);
 	}
 	return -ERR_USAGE;
 }
@@ -233,10 +246,18 @@ static int parse_rule(char *text, struct net_rule *ret, struct err *err)
 	}
 	if (ports && (r.proto == NET_ICMP || r.proto == NET_ICMP6))
 		return bad(err, "ICMP has no ports:", ports);
+	if ((r.proto == NET_ICMP || r.proto == NET_ICMP6) && r.directions == NET_INGRESS)
+		return bad(err, "no echo comes in through a port, so there is no direction",
+			   direction);
 	if (ports) {
 		e = parse_ports(ports, &r, err);
 		if (e < 0)
 			return e;
+	}
+	if (r.targets == BIT(NET_IS_DNS) && (r.proto == NET_ICMP || r.proto == NET_ICMP6 ||
+					     r.low > DNS_PORT || r.high < DNS_PORT)) {
+		err_set(err, ERR_USAGE, "names are asked for over udp and tcp, at port 53");
+		return err_hint(err, "it looks like allow@dns or deny@dns:tcp");
 	}
 	if (r.allow && r.targets == EVERYTHING)
 		r.targets &= (uint16_t)~NAMED;

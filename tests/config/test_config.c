@@ -348,10 +348,16 @@ static void network(void **state)
 	assert_string_equal(m.spec.net, "all");
 	by_hand(&m, "net", "private");
 	assert_string_equal(m.spec.net, "private");
+	/* One more by hand is added to it. */
+	by_hand(&m, "net", "host");
+	assert_string_equal(m.spec.net, "private,host");
 	by_hand(&m, "net-default-ingress", "deny");
 	assert_int_equal(sandbox_spec_check(&m.spec, &err), 0);
 	by_hand(&m, "net-default-egress", "deny");
 	assert_int_equal(sandbox_spec_check(&m.spec, &err), -ERR_USAGE);
+	/* And none is no part of a sum. */
+	assert_int_equal(field_set(field_by_opt("net"), &m, "none", SAID_BY_HAND, NULL),
+			 -ERR_USAGE);
 
 	model_init(&n);
 	by_hand(&n, "net-default", "deny");

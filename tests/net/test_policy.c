@@ -251,6 +251,10 @@ static void refused_words(void **state)
 		"allow@host:443",
 		"allow@any:icmpv4:1",
 		"allow:ingress@dns",
+		"allow@dns:tcp:80",
+		"allow@dns:icmpv4",
+		"deny@dns=example.com:udp:54-60",
+		"allow:ingress@any:icmpv4",
 		"allow@any,deny",
 		"allow@any:tcp:80:90",
 	};
@@ -266,6 +270,8 @@ static void refused_words(void **state)
 		assert_int_equal(p.nrules, 0);
 	}
 	assert_int_equal(net_policy_profile(&p, "public,nobody", NULL), -ERR_USAGE);
+	assert_int_equal(net_policy_profile(&p, "none,public", NULL), -ERR_USAGE);
+	assert_int_equal(net_policy_profile(&p, "public,none", NULL), -ERR_USAGE);
 	assert_int_equal(p.egress, 0);
 	for (unsigned i = 0; i < NET_RULES_MAX; i++)
 		assert_int_equal(net_policy_rules(&p, "allow@any", NULL), 0);
