@@ -138,6 +138,24 @@ print(ask(b"POST / HTTP/1.0\\r\\nContent-Length: 2000000\\r\\n\\r\\n" + body) ==
         self.assertEqual(self.attempts(("--net", "public,private"), f"{own} {port} tcp"), ["ECONNREFUSED"])
         self.assertEqual(self.attempts(("--net", "host"), f"{own} {port} tcp"), ["hello"])
 
+    def test_datagrams(self):
+        """To a server on this host, to nobody, and an echo: what comes back, inside of all walls."""
+        u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        u.bind(("127.0.0.1", 0))
+        self.addCleanup(u.close)
+
+        def run():
+            while True:
+                try:
+                    message, sender = u.recvfrom(100)
+                except OSError:
+                    return
+                u.sendto(b"got " + message, sender)
+        threading.Thread(target=run, daemon=True).start()
+        there = f"{GATEWAY} {u.getsockname()[1]} udp"
+        self.assertEqual(self.attempts(("--net", "host"), there, f"{GATEWAY} {free_port(socket.SOCK_DGRAM)} udp", there),
+                         ["got x", "ECONNREFUSED", "got x"])
+
     def test_rules(self):
         first, second = self.serve(b"one"), self.serve(b"two")
         self.assertEqual(self.attempts(("--net", "none", "--net-rule", f"allow@host:tcp:{first}"),

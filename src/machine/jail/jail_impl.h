@@ -81,6 +81,7 @@ int jail_landlock_enter(const struct jail *j, enum jail_role role);
 enum jail_test {
 	JAIL_ANY,
 	JAIL_EQUAL,   /* is @value, and the high half is zero */
+	JAIL_PAIR,    /* is the low half of @value, and the argument before it the high half */
 	JAIL_DIFFERS, /* is not @value */
 	JAIL_NONE,    /* has none of the bits of @value */
 	JAIL_SOME,    /* has one of them */

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
 #include <signal.h>
@@ -28,6 +29,7 @@
 	{                                                                                          \
 		.nr = SYS_##name, .test = JAIL_##test_, .arg = (arg_), .value = (value_)           \
 	}
+#define SET_OPTION(level, option) CALL_IF(setsockopt, PAIR, 2, (level) << 16 | (option))
 
 /* Of every thread: memory (never executable), locks, time, its own end. */
 #define CALLS_OF_ALL                                                                               \
@@ -176,10 +178,12 @@ static const struct jail_call net_calls[] = {
 	CALL(shutdown),
 	CALL(getsockname),
 	CALL(getsockopt),
-	CALL_IF(setsockopt, EQUAL, 2, TCP_NODELAY),
-	CALL_IF(setsockopt, EQUAL, 2, SO_LINGER),
-	CALL_IF(setsockopt, EQUAL, 2, SO_OOBINLINE),
-	CALL_IF(setsockopt, EQUAL, 2, SO_PEEK_OFF),
+	SET_OPTION(IPPROTO_TCP, TCP_NODELAY),
+	SET_OPTION(SOL_SOCKET, SO_LINGER),
+	SET_OPTION(SOL_SOCKET, SO_OOBINLINE),
+	SET_OPTION(SOL_SOCKET, SO_PEEK_OFF),
+	SET_OPTION(IPPROTO_IP, IP_RECVERR),
+	SET_OPTION(IPPROTO_IPV6, IPV6_RECVERR),
 	/* the log, when it is slow */
 	CALL(poll),
 #ifdef __x86_64__

@@ -58,12 +58,19 @@ static void put_test(struct program *p, const struct jail_call *c)
 		load(p, low + sizeof(uint32_t));
 		put(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 3);
 	}
+	if (c->test == JAIL_PAIR) {
+		load(p, low - sizeof(uint64_t));
+		put(p, BPF_JMP | BPF_JEQ | BPF_K, c->value >> 16, 0, 3);
+	}
 	load(p, low);
 	switch (c->test) {
 	case JAIL_ANY:
 		break;
 	case JAIL_EQUAL:
 		put(p, BPF_JMP | BPF_JEQ | BPF_K, c->value, 0, 1);
+		break;
+	case JAIL_PAIR:
+		put(p, BPF_JMP | BPF_JEQ | BPF_K, c->value & 0xffff, 0, 1);
 		break;
 	case JAIL_DIFFERS:
 		put(p, BPF_JMP | BPF_JEQ | BPF_K, c->value, 1, 0);
