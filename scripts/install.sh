@@ -16,7 +16,7 @@ put() {
 }
 
 put 0755 $build/msb bin/msb -s
-for program in msb-vm msb-fetch msb-convert msb-ssh; do
+for program in msb-vm msb-fetch msb-convert msb-ssh msb-dot; do
     put 0755 $build/$program $lib/$program -s
 done
 # msr is `msb run --sandbox`, msx `msb exe`, msi `msb install`.

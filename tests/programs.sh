@@ -21,7 +21,7 @@ done
 [ -z "$(needed guest/agentd)" ] || bad "agentd is not static"
 size=$(stat -c %s guest/agentd)
 [ "$size" -le 204800 ] || bad "agentd has $size bytes; the limit is 204800"
-for program in msb msb-vm msb-fetch msb-convert msb-ssh; do
+for program in msb msb-vm msb-fetch msb-convert msb-ssh msb-dot; do
     readelf -hW $program | grep -q 'Type:.*DYN' || bad "$program is not position independent"
     readelf -lW $program | grep -q GNU_RELRO || bad "$program has no RELRO"
     readelf -dW $program | grep -q 'BIND_NOW\|Flags:.*NOW' || bad "$program binds lazily"

@@ -61,6 +61,7 @@ struct run {
 	uint64_t largest; /* disk image, when it is full */
 	struct virtio_device *vsock, *net;
 	struct routes *routes;
+	int dot;	   /* to who speaks TLS to name servers; -1 */
 	struct strv ports; /* published, in the report's words */
 	int control_guest; /* the guest's end of the control connection, until it connects */
 	struct loop_source parent, signals;
@@ -429,7 +430,10 @@ static int add_net(struct run *r, struct err *err)
 		return e;
 	r->m.devices[r->m.ndevices++] = r->net;
 	machine_net_log(r->m.net, r->net_log);
-	return 0;
+	e = r->dot < 0 ? 0 : machine_net_tls(r->m.net, r->dot, err);
+	if (e == 0)
+		r->dot = -1;
+	return e;
 }
 
 /* On the device's worker. */
@@ -743,6 +747,7 @@ static void release(struct run *r)
 	close_fd(r->resized.fd);
 	close_fd(r->parent.fd);
 	close_fd(r->control_guest);
+	close_fd(r->dot);
 	close_fd(r->m.initramfs);
 	close_fd(r->m.console);
 	free(r->m.cmdline);
@@ -794,6 +799,7 @@ int machine_run(const struct machine_start *start, struct err *err)
 	struct run r = {
 		.m = {.config = start->config, .began = tsc_now(), .initramfs = -1, .console = -1},
 		.control_guest = -1,
+		.dot = -1,
 		.parent = {.fd = start->parent_fd},
 		.signals = {.fd = -1},
 		.resized = {.fn = on_resized, .fd = -1},
@@ -815,6 +821,8 @@ int machine_run(const struct machine_start *start, struct err *err)
 	/* The last moment with a single thread is the first. */
 	machine_mark(&r.m, "exec, configuration");
 	e = routes_begin(start->config, &r.routes, err);
+	if (e == 0)
+		e = machine_net_begin(start->config, &r.dot, err);
 	jail_begin(&r.jail, &walls);
 	if (e == 0)
 		e = set_up(&r, start, &stage, err);

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "machine/exec_log.h"
+#include "net/dns_tls.h"
 #include "net/flow_log.h"
 #include "net/host.h"
 #include "net/plan.h"
@@ -282,6 +283,20 @@ static int set_proxy(struct net_host *h, const struct vm_net *c, struct err *err
 				    c->proxy_password ? c->proxy_password : "", err);
 	if (r == 0)
 		net_host_proxy(h, &p);
+	return r;
+}
+
+int machine_net_begin(const struct vm_config *c, int *ret, struct err *err)
+{
+	return said(c->net.dot) ? dns_tls_begin(c->net.dot, ret, err) : 0;
+}
+
+int machine_net_tls(struct machine_net *n, int fd, struct err *err)
+{
+	int r = dns_tls_ready(fd, err);
+
+	if (r == 0 && net_host_tls(n->host, fd) < 0)
+		r = err_set(err, ENOMEM, "cannot ask name servers over TLS: out of memory");
 	return r;
 }
 

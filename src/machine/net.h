@@ -15,6 +15,8 @@
 struct exec_log;
 struct machine_net;
 
+/* Before the jail: start who speaks TLS to name servers. A socket, or -1 when there are none. */
+int machine_net_begin(const struct vm_config *c, int *ret, struct err *err);
 /*
  * The device, which holds all else and frees it. To @published goes what became of each port, in
  * the words of vm_report.
@@ -31,6 +33,8 @@ int machine_net_change(struct machine_net *n, const struct vm_net *c, struct err
 int machine_net_ports(struct machine_net *n, const struct wire_texts *ports, int *fds, bool add,
 		      struct err *err);
 
+/* That socket, which is taken if this succeeds. It waits for who is at its other end. */
+int machine_net_tls(struct machine_net *n, int fd, struct err *err);
 /* Before the guest runs: where to write what becomes of connections. */
 void machine_net_log(struct machine_net *n, struct exec_log *log);
 

@@ -52,7 +52,7 @@ static const struct wire_field net_fields[] = {
 	FIELD(vm_net, servers, WIRE_TEXTS),	  FIELD(vm_net, hosts, WIRE_TEXTS),
 	FIELD(vm_net, names, WIRE_TEXTS),	  FIELD(vm_net, ipv6, WIRE_BOOL),
 	FIELD(vm_net, proxy, WIRE_TEXT),	  FIELD(vm_net, proxy_user, WIRE_TEXT),
-	FIELD(vm_net, proxy_password, WIRE_TEXT),
+	FIELD(vm_net, proxy_password, WIRE_TEXT), FIELD(vm_net, dot, WIRE_TEXT),
 };
 const struct wire_table vm_net_table = TABLE(vm_net, net_fields);
 

@@ -63,6 +63,7 @@ struct vm_net {
 	struct wire_texts servers, hosts;	   /* of names, net/resolver.h */
 	struct wire_texts names;		   /* "KEY=VALUE", net/plan.h */
 	char *proxy, *proxy_user, *proxy_password; /* net/proxy.h; may be empty */
+	char *dot; /* the program for servers of names over TLS; empty: there are none */
 	bool ipv6;
 };
 extern const struct wire_table vm_net_table;

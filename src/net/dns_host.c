@@ -12,6 +12,8 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/iov.h"
+#include "net/dns_stream.h"
+#include "net/dns_tls.h"
 #include "net/proxy.h"
 #include "net/socket.h"
 
@@ -75,6 +77,7 @@ struct dns_host {
 	struct upstream *up[RESOLVER_QUERIES * RESOLVER_TRIES];
 	struct resolver_config own;
 	const struct net_proxy *proxy; /* or NULL */
+	struct dns_tls *tls;	       /* or NULL */
 	uint8_t message[DNS_MESSAGE_MAX];
 };
 
@@ -96,45 +99,6 @@ static void on_timer(struct loop_timer *t)
 	arm(d);
 }
 
-/* ---- messages on streams: a length of two bytes in front (RFC 1035, 4.2.2) ---- */
-
-static void put_message(struct buf *b, const void *m, size_t n)
-{
-	buf_add_u8(b, (uint8_t)(n >> 8));
-	buf_add_u8(b, (uint8_t)n);
-	buf_add(b, m, n);
-}
-
-/* How long the first one is; -1 when it is not there yet. */
-static ssize_t have_message(const struct buf *b)
-{
-	const uint8_t *p = buf_ptr(b);
-	size_t n;
-
-	if (buf_size(b) < 2)
-		return -1;
-	n = (size_t)(p[0] << 8 | p[1]);
-	return buf_size(b) - 2 >= n ? (ssize_t)n : -1;
-}
-
-/* 1: some came; 0: none now; -errno, or -EPIPE at the end. */
-static int fetch(int fd, struct buf *b)
-{
-	enum { PIECE = 4096 };
-	uint8_t *p = buf_reserve(b, PIECE);
-	ssize_t n;
-
-	if (!p)
-		return -ENOMEM;
-	n = recv(fd, p, PIECE, MSG_DONTWAIT);
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-	if (n == 0)
-		return -EPIPE;
-	buf_commit(b, (size_t)n);
-	return 1;
-}
-
 /* ---- to servers ---- */
 
 static void op_drop(void *arg, unsigned slot)
@@ -142,6 +106,8 @@ static void op_drop(void *arg, unsigned slot)
 	struct dns_host *d = arg;
 	struct upstream *u = d->up[slot];
 
+	if (d->tls)
+		dns_tls_drop(d->tls, slot);
 	if (!u)
 		return;
 	d->up[slot] = NULL;
@@ -171,7 +137,7 @@ static bool upstream_tcp(struct upstream *u, uint32_t events)
 {
 	struct dns_host *d = u->d;
 	unsigned slot = u->slot;
-	ssize_t n;
+	size_t n;
 	int r;
 
 	if (u->dialogue) {
@@ -188,13 +154,12 @@ static bool upstream_tcp(struct upstream *u, uint32_t events)
 	}
 	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		return false;
-	r = fetch(u->source.fd, &u->in);
+	r = dns_stream_fetch(u->source.fd, &u->in);
 	if (r <= 0)
 		return r < 0;
-	while (d->up[slot] == u && (n = have_message(&u->in)) >= 0) {
-		memcpy(d->message, buf_ptr(&u->in) + 2, (size_t)n);
-		buf_consume(&u->in, 2 + (size_t)n);
-		resolver_reply(d->r, slot, d->message, (size_t)n, now_ns());
+	while (d->up[slot] == u && dns_stream_have(&u->in) >= 0) {
+		n = dns_stream_take(&u->in, d->message);
+		resolver_reply(d->r, slot, d->message, n, now_ns());
 	}
 	return false;
 }
@@ -241,7 +206,7 @@ static int begin(struct upstream *u, const struct resolver_server *to, const voi
 	if (connect(u->source.fd, (const void *)&ss, len) < 0 && errno != EINPROGRESS)
 		return -errno;
 	if (u->tcp)
-		put_message(&u->out, m, n);
+		dns_stream_put(&u->out, m, n);
 	else
 		buf_add(&u->out, m, n);
 	if (buf_failed(&u->out))
@@ -253,9 +218,38 @@ static int begin(struct upstream *u, const struct resolver_server *to, const voi
 	return loop_add(u->d->loop, &u->source, u->tcp ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
+static void tls_reply(void *arg, unsigned slot, const uint8_t *m, size_t n)
+{
+	struct dns_host *d = arg;
+
+	resolver_reply(d->r, slot, m, n, now_ns());
+	arm(d);
+}
+
+static void tls_failed(void *arg, unsigned slot)
+{
+	struct dns_host *d = arg;
+
+	resolver_failed(d->r, slot, now_ns());
+	arm(d);
+}
+
+static const struct dns_tls_ops tls_ops = {.reply = tls_reply, .failed = tls_failed};
+
+int dns_host_tls(struct dns_host *d, int fd)
+{
+	d->tls = dns_tls_new(fd, &d->own, d->loop, &tls_ops, d);
+	if (!d->tls)
+		return -ENOMEM;
+	dns_tls_proxy(d->tls, d->proxy);
+	return 0;
+}
+
 void dns_host_proxy(struct dns_host *d, const struct net_proxy *p)
 {
 	d->proxy = p;
+	if (d->tls)
+		dns_tls_proxy(d->tls, p);
 }
 
 static int op_ask(void *arg, unsigned slot, unsigned server, bool tcp, const void *m, size_t n)
@@ -266,7 +260,7 @@ static int op_ask(void *arg, unsigned slot, unsigned server, bool tcp, const voi
 	int r;
 
 	if (to->transport == RESOLVER_TLS)
-		return -EPROTONOSUPPORT;
+		return d->tls ? dns_tls_ask(d->tls, slot, server, m, n) : -EPROTONOSUPPORT;
 	u = calloc(1, sizeof(*u));
 	if (!u)
 		return -ENOMEM;
@@ -395,7 +389,7 @@ static bool conn_go_on(struct conn *k)
 	ssize_t n;
 	int r;
 
-	while (!k->ended && k->pending < CONN_PENDING_MAX && (n = have_message(&k->in)) >= 0) {
+	while (!k->ended && k->pending < CONN_PENDING_MAX && (n = dns_stream_have(&k->in)) >= 0) {
 		k->pending++;
 		if (!resolver_ask(k->d->r, k, NET_TCP, buf_ptr(&k->in) + 2, (size_t)n, now_ns()))
 			return false;
@@ -414,7 +408,7 @@ static bool conn_go_on(struct conn *k)
 static void conn_answer(struct conn *k, const void *p, size_t n)
 {
 	k->pending--;
-	put_message(&k->out, p, n);
+	dns_stream_put(&k->out, p, n);
 	/* The rest in its own turn: who calls may have more for it. */
 	loop_mod(&k->source, EPOLLOUT);
 }
@@ -426,7 +420,7 @@ static void on_conn(struct loop_source *s, uint32_t events)
 	int r = 0;
 
 	if (events & EPOLLIN)
-		r = fetch(s->fd, &k->in);
+		r = dns_stream_fetch(s->fd, &k->in);
 	if (r == -EPIPE)
 		k->ended = true;
 	if ((r < 0 && r != -EPIPE) || events & EPOLLERR ||
@@ -512,6 +506,7 @@ struct dns_host *dns_host_free(struct dns_host *d)
 		conn_free(LIST_FIRST(&d->conns));
 	for (unsigned i = 0; i < ARRAY_SIZE(d->up); i++)
 		op_drop(d, i);
+	dns_tls_free(d->tls);
 	loop_timer_stop(&d->timer);
 	resolver_free(d->r);
 	free(d);

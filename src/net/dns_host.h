@@ -3,7 +3,8 @@
  * The world's side of the name service (net/resolver.h): sockets to its servers, and the ends at
  * which the guest's flows to port 53 meet it.
  *
- * Each attempt at a query has a socket of its own, whose port the kernel chose. Over UDP a flow of
+ * Each attempt at a query has a socket of its own, whose port the kernel chose; servers that are
+ * asked over TLS have a connection for all of theirs (net/dns_tls.h). Over UDP a flow of
  * the guest's is a client, which questions are given to and answers taken from; over TCP it is one
  * end of a pair of sockets, and the service reads the other, so there is no second TCP for it.
  *
@@ -26,6 +27,8 @@ int dns_host_new(const struct resolver_config *config, const struct net_policy *
 		 struct names *names, struct loop *loop, struct dns_host **ret, struct err *err);
 /* After its clients. NULL is fine. Returns NULL. */
 struct dns_host *dns_host_free(struct dns_host *d);
+/* The descriptor of dns_tls_begin(), which is taken if this succeeds, for servers over TLS. -errno. */
+int dns_host_tls(struct dns_host *d, int fd);
 /* Servers are asked over connections through @p, which is borrowed. */
 struct net_proxy;
 void dns_host_proxy(struct dns_host *d, const struct net_proxy *p);

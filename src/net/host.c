@@ -743,6 +743,11 @@ static void on_port(struct loop_source *src, uint32_t events)
 
 /* ---- life ---- */
 
+int net_host_tls(struct net_host *h, int fd)
+{
+	return dns_host_tls(h->dns, fd);
+}
+
 void net_host_proxy(struct net_host *h, const struct net_proxy *p)
 {
 	h->proxy = *p;

@@ -35,6 +35,8 @@ int net_host_new(const struct stack_config *config, const struct resolver_config
 		 const struct net_guest_ops *ops, void *arg, struct loop *loop,
 		 const struct net_port *ports, unsigned nports, struct net_host **ret,
 		 struct err *err);
+/* Name servers over TLS are asked with the help of @fd: see dns_host_tls(). */
+int net_host_tls(struct net_host *h, int fd);
 /* Connections to the world go through @p, which is copied. Before the first frame. */
 struct net_proxy;
 void net_host_proxy(struct net_host *h, const struct net_proxy *p);

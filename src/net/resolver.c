@@ -400,7 +400,7 @@ int resolver_add_server(struct resolver_config *c, const char *text, struct err 
 	} schemes[] = {
 		{"udp://", RESOLVER_UDP, DNS_PORT},
 		{"tcp://", RESOLVER_TCP, DNS_PORT},
-		{"tls://", RESOLVER_TLS, 853},
+		{RESOLVER_TLS_SCHEME, RESOLVER_TLS, 853},
 	};
 	struct resolver_server s = {.transport = RESOLVER_UDP, .port = DNS_PORT};
 	cleanup_free char *copy = NULL;
@@ -421,10 +421,14 @@ int resolver_add_server(struct resolver_config *c, const char *text, struct err 
 	name = host;
 	strsep(&name, "#");
 	if (name && (s.transport != RESOLVER_TLS || dns_name_parse(name, &parsed) < 0 ||
-		     strlen(name) >= sizeof(s.name)))
+		     parsed.n == 1 || strlen(name) >= sizeof(s.name)))
 		return bad_server(err, text);
-	if (name)
+	if (name) {
 		memcpy(s.name, name, strlen(name) + 1);
+		/* No certificate has the dot. */
+		if (str_ends(s.name, "."))
+			s.name[strlen(s.name) - 1] = '\0';
+	}
 	if (*host == '[') {
 		port = strchr(++host, ']');
 		if (!port || (port[1] && port[1] != ':'))

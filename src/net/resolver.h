@@ -62,8 +62,7 @@ struct resolver_server {
 	enum resolver_transport transport;
 	struct net_addr addr;
 	uint16_t port;
-	char name[DNS_NAME_TEXT]; /* TLS: whom the certificate has to be of; empty: of the address
-				   */
+	char name[DNS_NAME_MAX]; /* TLS: whom the certificate has to be of; empty: of the address */
 };
 
 struct resolver_host {
@@ -122,6 +121,7 @@ void resolver_tick(struct resolver *r, uint64_t now);
 
 const struct resolver_stats *resolver_stats(const struct resolver *r);
 
+#define RESOLVER_TLS_SCHEME "tls://"
 /* "IP", "IP:PORT", "[IP6]:PORT", with udp://, tcp:// or tls:// in front; of tls #NAME behind. */
 int resolver_add_server(struct resolver_config *c, const char *text, struct err *err);
 /* "NAME:IP". */

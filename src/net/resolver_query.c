@@ -55,7 +55,8 @@ static void fail(struct resolver *r, struct query *q, int ede, const char *why)
 	}
 }
 
-static size_t write_question(const struct query *q, const struct attempt *t, uint8_t *p, size_t max)
+static size_t write_question(const struct resolver *r, const struct query *q,
+			     const struct attempt *t, uint8_t *p, size_t max)
 {
 	const struct dns_edns edns = {.size = EDNS_SIZE, .dnssec_ok = q->key.dnssec_ok};
 	uint16_t flags = DNS_RD | DNS_AD | (q->key.unchecked ? DNS_CD : 0);
@@ -63,7 +64,10 @@ static size_t write_question(const struct query *q, const struct attempt *t, uin
 
 	dns_write(&w, p, max, t->id, flags);
 	dns_write_question(&w, &q->key.name, q->key.type, DNS_IN);
-	if (t->edns)
+	/* How long a name is can be seen from outside of TLS, too. */
+	if (t->edns && r->config.server[t->server].transport == RESOLVER_TLS)
+		dns_write_edns_padded(&w, &edns);
+	else if (t->edns)
 		dns_write_edns(&w, &edns, -1, NULL);
 	return dns_write_end(&w, flags);
 }
@@ -71,11 +75,11 @@ static size_t write_question(const struct query *q, const struct attempt *t, uin
 static bool ask(struct resolver *r, struct query *q, unsigned i)
 {
 	struct attempt *t = &q->attempt[i];
-	uint8_t m[DNS_HEADER + DNS_NAME_MAX + 32];
+	uint8_t m[DNS_HEADER + DNS_NAME_MAX + 32 + DNS_PADDED];
 	size_t n;
 
 	t->id = r->ops->random(r->arg);
-	n = write_question(q, t, m, sizeof(m));
+	n = write_question(r, q, t, m, sizeof(m));
 	t->on = r->ops->ask(r->arg, slot_of(r, q, i), t->server, t->tcp, m, n) == 0;
 	return t->on;
 }

@@ -122,6 +122,8 @@ int sandbox_spec_net_limit(struct sandbox_spec *s, const char *key, const char *
 			   struct err *err);
 /* A name server in place of the host's; a name with its address; net/resolver.h has the grammar. */
 int sandbox_spec_dns_server(struct sandbox_spec *s, const char *text, struct err *err);
+/* Is any of them asked over TLS? */
+bool sandbox_spec_dns_over_tls(const struct sandbox_spec *s);
 int sandbox_spec_dns_host(struct sandbox_spec *s, const char *text, struct err *err);
 /* What else there is to say about names, see net_plan_names(). */
 int sandbox_spec_net_name(struct sandbox_spec *s, const char *key, const char *text,

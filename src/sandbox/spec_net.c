@@ -133,10 +133,16 @@ static int add_text(struct strv *to, const char *text,
 
 int sandbox_spec_dns_server(struct sandbox_spec *s, const char *text, struct err *err)
 {
-	if (str_starts(text, "tls://"))
-		return err_set(err, ERR_UNSUPPORTED, "name servers over TLS are not there yet: %s",
-			       text);
 	return add_text(&s->dns_servers, text, resolver_add_server, err);
+}
+
+bool sandbox_spec_dns_over_tls(const struct sandbox_spec *s)
+{
+	for (size_t i = 0; i < s->dns_servers.n; i++) {
+		if (str_starts(s->dns_servers.v[i], RESOLVER_TLS_SCHEME))
+			return true;
+	}
+	return false;
 }
 
 int sandbox_spec_dns_host(struct sandbox_spec *s, const char *text, struct err *err)

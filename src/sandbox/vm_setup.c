@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/install.h"
 #include "base/io.h"
 #include "base/loop.h"
 #include "base/str.h"
@@ -174,6 +175,7 @@ int sandbox_vm_config(const struct sandbox *sb, struct err *err)
 	cleanup_command struct sandbox_command command = {0};
 	cleanup_buf struct buf boot = BUF_INIT, b = BUF_INIT;
 	cleanup_disks struct disks disks = {0};
+	cleanup_free char *dot = NULL;
 	struct vm_config c = {
 		.name = sb->record.name,
 		.dir = sb->dir.path,
@@ -203,6 +205,9 @@ int sandbox_vm_config(const struct sandbox *sb, struct err *err)
 
 	if (r == 0)
 		r = sandbox_spec_proxy_check(spec, err);
+	if (r == 0 && sandbox_spec_dns_over_tls(spec))
+		r = install_find("msb-dot", X_OK, INSTALL_HINT, &dot, err);
+	c.net.dot = dot;
 	if (r == 0 && c.huge_pages)
 		r = check_huge_pages(spec->memory, err);
 	if (r == 0)

@@ -13,6 +13,9 @@ enum {
 	HOPS_MAX = 16384,
 	POINTER_MAX = 0x3fff,
 	EDE = 15,
+	PADDING = 12,
+	/* Of an OPT record: the root, type, class, TTL, length. */
+	OPT_HEAD = 11,
 };
 
 /* ---- names ---- */
@@ -436,11 +439,17 @@ bool dns_write_record(struct dns_writer *w, enum dns_section section, const stru
 	return true;
 }
 
-bool dns_write_edns(struct dns_writer *w, const struct dns_edns *e, int ede, const char *why)
+static bool put_opt(struct dns_writer *w, const struct dns_edns *e, const void *options, size_t n)
 {
 	static const struct dns_name root = {.n = 1};
 	uint32_t ttl = (uint32_t)e->rcode << 24 | (uint32_t)e->version << 16 |
 		       (e->dnssec_ok ? 1u << 15 : 0);
+
+	return dns_write_record(w, DNS_ADDITIONAL, &root, DNS_OPT, e->size, ttl, options, n);
+}
+
+bool dns_write_edns(struct dns_writer *w, const struct dns_edns *e, int ede, const char *why)
+{
 	uint8_t option[6 + 128];
 	size_t n = 0;
 
@@ -453,7 +462,17 @@ bool dns_write_edns(struct dns_writer *w, const struct dns_edns *e, int ede, con
 		memcpy(option + 6, why, len);
 		n = 6 + len;
 	}
-	return dns_write_record(w, DNS_ADDITIONAL, &root, DNS_OPT, e->size, ttl, option, n);
+	return put_opt(w, e, option, n);
+}
+
+bool dns_write_edns_padded(struct dns_writer *w, const struct dns_edns *e)
+{
+	uint8_t option[4 + DNS_PADDED] = {0};
+	size_t len = -(w->n + OPT_HEAD + 4) % DNS_PADDED;
+
+	set16(option, PADDING);
+	set16(option + 2, (unsigned)len);
+	return put_opt(w, e, option, 4 + len);
 }
 
 size_t dns_write_end(struct dns_writer *w, uint16_t flags)

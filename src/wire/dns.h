@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Messages of the domain name system: RFC 1035 as 2181, 3597, 6891 and 8914 have it.
+ * Messages of the domain name system: RFC 1035 as 2181, 3597, 6891, 7830 and 8914 have it.
  *
  * A name is kept as it is on the wire, labels with their lengths and the root's zero at the end,
  * but never compressed: one form, at most 255 bytes, whatever bytes are in its labels. Names are
@@ -29,6 +29,8 @@ enum {
 	DNS_MESSAGE_MAX = 65535,
 	/* Without EDNS. */
 	DNS_UDP_MAX = 512,
+	/* What is sent over TLS has a multiple of this (RFC 8467, 4.1). */
+	DNS_PADDED = 128,
 };
 
 enum dns_type {
@@ -160,6 +162,8 @@ bool dns_write_record(struct dns_writer *w, enum dns_section section, const stru
 		      uint16_t type, uint16_t class_, uint32_t ttl, const void *data, size_t len);
 /* An OPT record; with @ede >= 0 why there is no better answer (RFC 8914), and @why in words. */
 bool dns_write_edns(struct dns_writer *w, const struct dns_edns *e, int ede, const char *why);
+/* The last record of a message: its length becomes a multiple of DNS_PADDED. */
+bool dns_write_edns_padded(struct dns_writer *w, const struct dns_edns *e);
 /* How long all of it became. */
 size_t dns_write_end(struct dns_writer *w, uint16_t flags);
 

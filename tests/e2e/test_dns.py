@@ -134,18 +134,19 @@ server:
             f.write("remote-control:\n    control-enable: no\n")
         self.servers[address] = self.start(self.host, [UNBOUND, "-d", "-c", path], "start of service", "stderr")
 
-    def guest(self, rules="", profiles="public", servers="127.0.0.1", names=""):
+    def guest(self, rules="", profiles="public", servers="127.0.0.1", names="", env=(), log=None):
         """A network stack with Linux as its guest; a new namespace each time."""
         ns = f"{self.host[:-1]}g{len(os.listdir(self.top))}{time.monotonic_ns() % 10000}"
         ip("netns", "add", ns)
         self.case.addCleanup(ip, "netns", "del", ns)
-        env = {**os.environ, "TAPNET_RULES": rules, "TAPNET_DNS": servers, "TAPNET_NAMES": names}
+        env = {**os.environ, **dict(env), "TAPNET_RULES": rules, "TAPNET_DNS": servers, "TAPNET_NAMES": names}
         if not rules:
             del env["TAPNET_RULES"]
         if not names:
             del env["TAPNET_NAMES"]
         stack = subprocess.Popen(["ip", "netns", "exec", self.host, TAPNET, f"/var/run/netns/{ns}", "eth0", "1500", profiles],
-                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=env)
+        self.stack = stack
         self.case.addCleanup(stack.wait, DEADLINE)
         self.case.addCleanup(stack.stdout.close)
         self.case.addCleanup(stack.kill)

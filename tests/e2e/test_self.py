@@ -39,7 +39,9 @@ class Self(Case):
         msb = self.install()
         other = os.path.join(self.prefix, "bin", "another")
         open(other, "w").close()
-        self.assertEqual(self.run_it(msb, "run", "--engine", "qemu", "busybox", "--", "echo", "hello"), "hello\n")
+        # Every program that a machine needs is there.
+        tls = "--dns-nameserver", "tls://127.0.0.1"
+        self.assertEqual(self.run_it(msb, "run", "--engine", "qemu", *tls, "busybox", "--", "echo", "hello"), "hello\n")
         self.assertIn("make install PREFIX=" + self.prefix, self.run_it(msb, "self", "upgrade"))
         # Nobody to ask; and not while it is used.
         self.assertIn("--yes", self.run_it(msb, "self", "uninstall", code=2, start_new_session=True))

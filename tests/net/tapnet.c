@@ -8,6 +8,8 @@
  * TAPNET_OFFLOAD=0 the device does no checksums and no segmentation. With TAPNET_OLD=1 the kernel
  * is treated as one that knows no SO_PEEK_OFF for TCP.
  *
+ * TAPNET_DOT is the program for name servers over TLS.
+ *
  * Prints "ready", then runs until it is killed or its standard input ends; then says what it saw.
  */
 #include <errno.h>
@@ -25,6 +27,8 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/log.h"
+#include "net/dns_tls.h"
 #include "net/host.h"
 #include "net/plan.h"
 
@@ -186,7 +190,7 @@ static int run(char **argv, int nports, struct err *err)
 	static struct resolver_config dns;
 	struct net_port ports[16];
 	const struct stack_stats *st;
-	int r;
+	int r, dot = -1;
 
 	t.loss = getenv("TAPNET_LOSS") ? (unsigned)atoi(getenv("TAPNET_LOSS")) : 0;
 	t.offload = !getenv("TAPNET_OFFLOAD") || atoi(getenv("TAPNET_OFFLOAD"));
@@ -214,6 +218,16 @@ static int run(char **argv, int nports, struct err *err)
 		r = net_host_new(&c, &dns, &ops, NULL, t.loop, ports, (unsigned)nports, &t.h, err);
 	if (r < 0)
 		return r;
+	if (getenv("TAPNET_DOT")) {
+		log_open(STDERR_FILENO, LOG_INFO, NULL);
+		r = dns_tls_begin(getenv("TAPNET_DOT"), &dot, err);
+		if (r == 0)
+			r = dns_tls_ready(dot, err);
+		if (r == 0)
+			r = net_host_tls(t.h, dot);
+		if (r < 0)
+			return r;
+	}
 	stack_offload(net_host_stack(t.h), t.offload, t.offload, t.offload);
 	if (getenv("TAPNET_OLD"))
 		net_host_never_seeks(t.h);

@@ -281,6 +281,7 @@ static void nobody_answers(void **state)
 
 static void other_ways(void **state)
 {
+	struct dns_record rec;
 	struct dns_reader r;
 
 	(void)state;
@@ -307,6 +308,22 @@ static void other_ways(void **state)
 	w.r->config.server[0].transport = RESOLVER_TCP;
 	ASK("c.example.com");
 	assert_true(w.slot[w.last].tcp);
+	/* Over TLS questions are as long as others (RFC 8467). */
+	w.r->config.server[0].transport = RESOLVER_TLS;
+	for (unsigned n = 1; n < 60; n += 7) {
+		char text[80];
+
+		snprintf(text, sizeof(text), "%.*s.%.*s.example.com", (int)n,
+			 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 3, "yyy");
+		ASK(text);
+		assert_true(w.slot[w.last].tcp);
+		assert_int_equal(w.slot[w.last].n, DNS_PADDED);
+		assert_int_equal(dns_read(&r, w.slot[w.last].m, w.slot[w.last].n), 0);
+		assert_int_equal(dns_read_record(&r, &rec), 1);
+		assert_int_equal(rec.type, DNS_OPT);
+		assert_memory_equal(w.slot[w.last].m + rec.at, "\0\14", 2);
+		assert_int_equal(rec.at + rec.len, DNS_PADDED);
+	}
 }
 
 /* What does not answer the question is not believed. */
@@ -695,7 +712,7 @@ static void server_words(void **state)
 		{"tls://9.9.9.9", RESOLVER_TLS, "9.9.9.9", 853, ""},
 		{"tls://9.9.9.9:8853#dns.quad9.net", RESOLVER_TLS, "9.9.9.9", 8853,
 		 "dns.quad9.net"},
-		{"tls://[2620:fe::fe]#dns.quad9.net", RESOLVER_TLS, "2620:fe::fe", 853,
+		{"tls://[2620:fe::fe]#dns.quad9.net.", RESOLVER_TLS, "2620:fe::fe", 853,
 		 "dns.quad9.net"},
 	};
 	static const char *const bad[] = {"",
@@ -707,6 +724,7 @@ static void server_words(void **state)
 					  "[::1",
 					  "[::1]x",
 					  "tls://9.9.9.9#",
+					  "tls://9.9.9.9#.",
 					  "http://9.9.9.9"};
 	struct resolver_config c = {0};
 
