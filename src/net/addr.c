@@ -71,6 +71,10 @@ static const struct range ranges4[] = {
 	{{169, 254, 169, 254}, 32, NET_METADATA}, /* most clouds */
 	{{169, 254, 170, 2}, 32, NET_METADATA},	  /* containers of AWS */
 	{{169, 254, 170, 23}, 32, NET_METADATA},  /* pods of AWS */
+	{{169, 254, 169, 252}, 32, NET_METADATA}, /* pods of Google */
+	{{169, 254, 42, 42}, 32, NET_METADATA},	  /* Scaleway */
+	{{169, 254, 0, 23}, 32, NET_METADATA},	  /* Tencent */
+	{{169, 254, 10, 10}, 32, NET_METADATA},	  /* Tencent */
 	{{100, 100, 100, 200}, 32, NET_METADATA}, /* Alibaba */
 	{{168, 63, 129, 16}, 32, NET_METADATA},	  /* Azure's wire server */
 	{{192, 0, 0, 192}, 32, NET_METADATA},	  /* Oracle */
@@ -96,9 +100,15 @@ static const struct range ranges4[] = {
 
 /* Outside of 2000::/3 nothing is global unicast; inside of it are exceptions. */
 static const struct range ranges6[] = {
-	{{0xfd, 0, 0x0e, 0xc2, [14] = 2, [15] = 0x54}, 128, NET_METADATA}, /* AWS */
-	{{0xfd, 0x20, 0, 0xce, [14] = 2, [15] = 0x54}, 128, NET_METADATA}, /* Google */
-	{{0}, 128, NET_LOOPBACK},					   /* to Linux */
+	{{0xfd, 0, 0x0e, 0xc2, [14] = 2, [15] = 0x54}, 128, NET_METADATA},  /* AWS */
+	{{0xfd, 0, 0x0e, 0xc2, [15] = 0x23}, 128, NET_METADATA},	    /* pods of AWS */
+	{{0xfd, 0x20, 0, 0xce, [14] = 2, [15] = 0x54}, 128, NET_METADATA},  /* Google */
+	{{0xfd, 0, 0, 0xc1, [12] = 169, 254, 169, 254}, 128, NET_METADATA}, /* Oracle */
+	{{0xfe, 0x80, [12] = 169, 254, 169, 254}, 128, NET_METADATA},	    /* OpenStack */
+	{{0xfd, 0, 169, 254, 169, 254, [15] = 1}, 128, NET_METADATA},	    /* Akamai */
+	{{0xfd, 0, 0, 0x42, [15] = 0x42}, 128, NET_METADATA},		    /* Scaleway */
+	{{0xfd, 0, 1, 0, [12] = 1, 0, 2, 0}, 128, NET_METADATA},	    /* Alibaba */
+	{{0}, 128, NET_LOOPBACK},					    /* to Linux */
 	{{[15] = 1}, 128, NET_LOOPBACK},
 	{{0xfc}, 7, NET_PRIVATE},
 	{{0xfe, 0x80}, 10, NET_LINK_LOCAL},
@@ -106,6 +116,7 @@ static const struct range ranges6[] = {
 	{{0xff}, 8, NET_MULTICAST},
 	{{0x20, 0x01, 0, 0x01, [15] = 1}, 128, NET_PUBLIC},  /* port control, anycast */
 	{{0x20, 0x01, 0, 0x01, [15] = 2}, 128, NET_PUBLIC},  /* TURN, anycast */
+	{{0x20, 0x01, 0, 0x01, [15] = 3}, 128, NET_PUBLIC},  /* service registration, anycast */
 	{{0x20, 0x01, 0, 0x03}, 32, NET_PUBLIC},	     /* AMT */
 	{{0x20, 0x01, 0, 0x04, 0x01, 0x12}, 48, NET_PUBLIC}, /* AS112 */
 	{{0x20, 0x01, 0, 0x20}, 28, NET_PUBLIC},	     /* ORCHIDv2 */
@@ -113,6 +124,9 @@ static const struct range ranges6[] = {
 	{{0x20, 0x01}, 23, NET_RESERVED}, /* the rest of IETF's: Teredo, benchmarks, ORCHID */
 	{{0x20, 0x01, 0x0d, 0xb8}, 32, NET_RESERVED}, /* documentation */
 	{{0x3f, 0xff}, 20, NET_RESERVED},	      /* documentation */
+	/* What these carry counts. */
+	{{0x00, 0x64, 0xff, 0x9b}, 96, NET_PUBLIC},		/* NAT64 */
+	{{0x00, 0x64, 0xff, 0x9b, 0x00, 0x01}, 48, NET_PUBLIC}, /* local NAT64 */
 	{{0x20}, 3, NET_PUBLIC},
 	{{0}, 0, NET_RESERVED},
 };
@@ -122,11 +136,11 @@ static const struct {
 	uint8_t b[16];
 	uint8_t bits, at;
 } carriers[] = {
-	{{[10] = 0xff, [11] = 0xff}, 96, 12},		/* mapped */
 	{{[8] = 0xff, [9] = 0xff}, 96, 12},		/* translated (SIIT) */
 	{{0x00, 0x64, 0xff, 0x9b}, 96, 12},		/* NAT64 */
-	{{0x00, 0x64, 0xff, 0x9b, 0x00, 0x01}, 48, 12}, /* local NAT64, as it is mostly used */
+	{{0x00, 0x64, 0xff, 0x9b, 0x00, 0x01}, 48, 12}, /* local NAT64 */
 	{{0x20, 0x02}, 16, 2},				/* 6to4 */
+	{{0}, 96, 12},					/* compatible, long deprecated */
 };
 
 static bool matches(const uint8_t *a, const uint8_t *prefix, unsigned bits)
@@ -149,19 +163,66 @@ static enum net_kind kind4(const uint8_t *four)
 	return NET_PUBLIC;
 }
 
+/* Local NAT64 may have a prefix of 48, 56 or 64 bits as well, and the address is elsewhere then. */
+static unsigned local_nat64(const uint8_t *b, struct net_addr *ret)
+{
+	/* RFC 6052, 2.2 */
+	static const uint8_t at[][4] = {{6, 7, 9, 10}, {7, 9, 10, 11}, {9, 10, 11, 12}};
+	static const uint8_t prefix[] = {0x00, 0x64, 0xff, 0x9b, 0x00, 0x01};
+	unsigned n = 0;
+
+	if (memcmp(b, prefix, sizeof(prefix)) != 0)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(at); i++) {
+		const uint8_t four[] = {b[at[i][0]], b[at[i][1]], b[at[i][2]], b[at[i][3]]};
+
+		/* Zeroes are the rest of a longer prefix. */
+		if (four[0])
+			ret[n++] = net_addr_v4(four);
+	}
+	return n;
+}
+
+/* Is it an interface's number of ISATAP (RFC 5214, 6.1)? That says nothing of what is before it. */
+static bool is_isatap(const uint8_t *b)
+{
+	return !(b[8] & ~2) && !b[9] && b[10] == 0x5e && b[11] == 0xfe;
+}
+
+/* :: and ::1 are themselves. */
+static bool is_itself(const struct net_addr *a)
+{
+	static const uint8_t zero[15];
+
+	return memcmp(a->b, zero, sizeof(zero)) == 0 && a->b[15] <= 1;
+}
+
+unsigned net_addr_inner(const struct net_addr *a, struct net_addr ret[NET_ADDR_INNER])
+{
+	unsigned n = local_nat64(a->b, ret);
+
+	if (is_isatap(a->b))
+		ret[n++] = net_addr_v4(a->b + 12);
+	for (size_t c = 0; c < ARRAY_SIZE(carriers) && !is_itself(a); c++) {
+		if (matches(a->b, carriers[c].b, carriers[c].bits))
+			ret[n++] = net_addr_v4(a->b + carriers[c].at);
+	}
+	return n;
+}
+
 enum net_kind net_addr_kind(const struct net_addr *a)
 {
-	static const uint8_t zero[12];
+	struct net_addr inner[NET_ADDR_INNER];
+	unsigned n = net_addr_inner(a, inner);
+	enum net_kind kind;
 	size_t i = 0;
 
-	for (size_t c = 0; c < ARRAY_SIZE(carriers); c++) {
-		if (matches(a->b, carriers[c].b, carriers[c].bits))
-			return kind4(a->b + carriers[c].at);
-	}
-	/* ::a.b.c.d, long deprecated; :: and ::1 are themselves. */
-	if (memcmp(a->b, zero, sizeof(zero)) == 0 && (a->b[12] || a->b[13] || a->b[14]))
-		return kind4(a->b + 12);
+	if (net_addr_is_v4(a))
+		return kind4(net_addr_four(a));
 	while (!matches(a->b, ranges6[i].b, ranges6[i].bits))
 		i++;
-	return (enum net_kind)ranges6[i].kind;
+	kind = (enum net_kind)ranges6[i].kind;
+	for (unsigned k = 0; k < n; k++)
+		kind = MAX(kind, kind4(net_addr_four(&inner[k])));
+	return kind;
 }

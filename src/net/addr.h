@@ -4,7 +4,7 @@
  *
  * An IPv4 address is kept in its mapped form (::ffff:a.b.c.d). Every form in which an IPv6 address
  * can carry an IPv4 one is looked through by net_addr_kind(), so that no spelling of an address is
- * of another kind than the address itself.
+ * of a milder kind than the address itself.
  */
 #ifndef NET_ADDR_H
 #define NET_ADDR_H
@@ -42,19 +42,24 @@ bool net_addr_within(const struct net_addr *a, const struct net_addr *prefix, un
 
 /*
  * Every address is of exactly one kind, by IANA's registries of special-purpose addresses for IPv4
- * and IPv6 (RFC 6890 and what was added since).
+ * and IPv6 (RFC 6890 and what was added since). The later, the worse to be let through.
  */
 enum net_kind {
 	NET_PUBLIC,
 	NET_PRIVATE,	/* RFC 1918, shared address space, unique local */
-	NET_LOOPBACK,	/* this host */
 	NET_LINK_LOCAL, /* this link, metadata excepted */
-	NET_METADATA,	/* what clouds tell their machines, secrets among it */
 	NET_MULTICAST,	/* broadcast too */
 	NET_RESERVED,	/* nothing that a connection could be meant for */
+	NET_METADATA,	/* what clouds tell their machines, secrets among it */
+	NET_LOOPBACK,	/* this host */
 	NET_KINDS,
 };
 
+/* Of one that can be read in several ways, the worst. */
 enum net_kind net_addr_kind(const struct net_addr *a);
+
+/* The IPv4 addresses that an IPv6 address may stand for, to whom translates it. How many. */
+#define NET_ADDR_INNER 5
+unsigned net_addr_inner(const struct net_addr *a, struct net_addr ret[NET_ADDR_INNER]);
 
 #endif

@@ -84,6 +84,22 @@ void icmp_unreachable(struct stack *s, int error, const struct net_addr *remote,
 		   four ? codes[i].code4 : codes[i].code6, 0);
 }
 
+void icmp6_refuse(struct stack *s, const struct packet *p)
+{
+	uint8_t m[ICMP_HDR + IP6_HDR + QUOTE_MAX] = {ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_ADMIN};
+	const size_t n = MIN(p->head_len - ETH_HDR, sizeof(m) - ICMP_HDR);
+	const bool bad_news = p->proto == NET_ICMP6 && p->head[p->l4] < ICMP6_ECHO_REQUEST;
+
+	s->stats.denied++;
+	stack_tell(s, STACK_DENIED, NET_EGRESS, p->proto, &p->dst, 0, 0, "mapped");
+	/* Of those there are none in answer to others. Its own address may come in that guise, too. */
+	if (bad_news || !(net_addr_equal(&p->src, &s->config.guest6) ||
+			  net_addr_equal(&p->src, &s->config.guest4)))
+		return;
+	memcpy(m + ICMP_HDR, p->head + ETH_HDR, n);
+	icmp_send(s, &s->config.gateway6, &s->config.guest6, m, ICMP_HDR + n);
+}
+
 void icmp_too_big(struct stack *s, const struct net_addr *remote, uint8_t proto, const uint8_t *l4,
 		  size_t n, unsigned mtu)
 {
@@ -124,6 +140,11 @@ static void echo_request(struct stack *s, const struct packet *p)
 
 	if (len > sizeof(s->message))
 		return;
+	/* Nobody else is on the link to hear it. */
+	if (net_addr_kind(&p->dst) == NET_MULTICAST) {
+		s->stats.unsupported++;
+		return;
+	}
 	iov_read(p->iov, p->n, p->l4, s->message, len);
 	if (net_addr_equal(&p->dst, stack_gateway(s, &p->dst))) {
 		echo_reply(s, &p->dst, s->message, len);

@@ -269,8 +269,12 @@ static void ip6_input(struct stack *s, struct packet *p)
 	p->dst = net_addr_v6(ip + 24);
 	p->l4 = ETH_HDR + IP6_HDR;
 	p->len = p->l4 + length;
-	/* An IPv4 address in this guise may not be on a wire (RFC 4038, 4.2). */
-	if (net_addr_is_v4(&p->dst) || net_addr_is_v4(&p->src))
+	/* An IPv4 address in this guise may not be on a wire (RFC 4038, 4.2); Linux sends it there. */
+	if (net_addr_is_v4(&p->dst)) {
+		icmp6_refuse(s, p);
+		return;
+	}
+	if (net_addr_is_v4(&p->src))
 		goto malformed;
 	p->whole = !p->joined;
 	/* Before it has an address, and on the link only, it speaks of neighbours and groups. */

@@ -303,6 +303,19 @@ int net_policy_rules(struct net_policy *p, const char *text, struct err *err)
 
 /* ---- questions ---- */
 
+/* Denied is an address in every spelling, allowed only as it was said. */
+static bool is_within(const struct net_rule *r, const struct net_addr *a)
+{
+	struct net_addr inner[NET_ADDR_INNER];
+	unsigned n = r->allow ? 0 : net_addr_inner(a, inner);
+
+	while (n--) {
+		if (net_addr_within(&inner[n], &r->net, r->bits))
+			return true;
+	}
+	return net_addr_within(a, &r->net, r->bits);
+}
+
 static bool matches(const struct net_policy *p, unsigned i, const struct net_question *q,
 		    uint16_t target)
 {
@@ -318,7 +331,7 @@ static bool matches(const struct net_policy *p, unsigned i, const struct net_que
 		return !r->targets && q->named && q->named->bits[i / 64] >> (i % 64) & 1;
 	if (r->targets)
 		return r->targets & target;
-	return net_addr_within(&q->peer, &r->net, r->bits);
+	return is_within(r, &q->peer);
 }
 
 enum net_verdict net_policy_decide(const struct net_policy *p, const struct net_question *q)

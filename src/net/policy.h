@@ -18,7 +18,8 @@
  *
  * Three things are not a matter of taste: what names this host by address (loopback in all its
  * spellings) is denied whatever the rules say, for the host has a name of its own, the gateway; and
- * "any" in a rule that allows includes neither the host nor the metadata of clouds.
+ * "any" in a rule that allows includes neither the host nor the metadata of clouds; and who denies
+ * an IPv4 address or network denies it inside of IPv6 addresses as well (NAT64, 6to4 and others).
  *
  * A name opens the addresses that the guest was told for it (net/names.h), for as long as it was
  * told, and it can be asked for: a rule for a name speaks of looking it up as well, unless it

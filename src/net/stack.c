@@ -132,6 +132,19 @@ static bool is_gateway(const struct stack *s, const struct net_addr *a)
 	return net_addr_equal(a, stack_gateway(s, a));
 }
 
+/* Is it an address of the host's own, in any spelling? */
+static bool is_host(struct stack *s, const struct net_addr *a)
+{
+	struct net_addr inner[NET_ADDR_INNER];
+	unsigned n = net_addr_inner(a, inner);
+
+	while (n--) {
+		if (s->ops->is_local(s->arg, &inner[n]))
+			return true;
+	}
+	return s->ops->is_local(s->arg, a);
+}
+
 /*
  * Is the flow allowed? @name is what it says itself, of @strict; else whatever the guest knows the
  * address as.
@@ -150,7 +163,7 @@ static enum net_verdict ask_policy(struct stack *s, uint8_t proto, const struct 
 	struct net_rules named;
 
 	/* The gateway's own address may be anything; the other ones that are the host's are not. */
-	q.host = gateway || s->ops->is_local(s->arg, dst);
+	q.host = gateway || is_host(s, dst);
 	/* The host has one name, and what is nobody's but a machine's or a cloud's has none. */
 	if (s->config.names &&
 	    (gateway || (!q.host && (kind == NET_PUBLIC || kind == NET_PRIVATE)))) {

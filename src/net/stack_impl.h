@@ -265,6 +265,8 @@ void echo_event(struct stack *s, struct flow *f, unsigned events, int error);
 bool echo_run(struct stack *s, struct flow *f);
 bool icmp_send(struct stack *s, const struct net_addr *src, const struct net_addr *dst,
 	       uint8_t *message, size_t len);
+/* @p is to an IPv4 address, which is not for IPv6 to reach. */
+void icmp6_refuse(struct stack *s, const struct packet *p);
 /* More than @mtu cannot go to @remote. */
 void icmp_too_big(struct stack *s, const struct net_addr *remote, uint8_t proto, const uint8_t *l4,
 		  size_t n, unsigned mtu);

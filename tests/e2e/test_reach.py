@@ -11,8 +11,27 @@ from harness import Case, until
 
 # Each argument is "HOST PORT PROTO"; what became of each, and whether the answer came at once.
 TRY = r"""
-import errno, socket, sys, threading, time
+import errno, socket, struct, sys, threading, time
+def echo(host):
+    family, _, _, _, to = socket.getaddrinfo(host, None, type=socket.SOCK_RAW)[0]
+    six = family == socket.AF_INET6
+    s = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP)
+    s.settimeout(8)
+    s.connect(to)
+    ident = threading.get_native_id() & 0xffff
+    m = struct.pack("!BBHHH", 128 if six else 8, 0, 0, ident, 1)
+    if not six:
+        n = sum(struct.unpack("!4H", m))
+        m = m[:2] + struct.pack("!H", ~((n & 0xffff) + (n >> 16)) & 0xffff) + m[4:]
+    s.send(m)
+    while True:
+        b = s.recv(2000)
+        b = b if six else b[(b[0] & 15) * 4:]
+        if b[0] == (129 if six else 0) and b[4:6] == m[4:6]:
+            return "answered"
 def attempt(host, port, proto):
+    if proto == "icmp":
+        return echo(host)
     if proto == "raw6":
         # An address that the resolver would turn into another: as the bytes that it is.
         s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
@@ -52,15 +71,18 @@ GATEWAY = "172.16.0.1"
 # The guest's own loopback answers to some; a server of the host's must not.
 LOOPBACK = ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "017700000001", "0x7f.1", "127.255.255.254", "0.0.0.0", "0",
             "0.0.0.1", "::1", "::", "::ffff:127.0.0.1", "::127.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b::127.0.0.1", "64:ff9b::7f00:1",
-            "64:ff9b:1::127.0.0.1", "2002:7f00:1::", "2002:7f00:1::1"]
+            "64:ff9b:1::127.0.0.1", "64:ff9b:1:7f00:0:100:808:808", "2002:7f00:1::", "2002:7f00:1::1", "2a00::5efe:127.0.0.1"]
 METADATA = ["169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518", "169.254.170.2", "169.254.170.23",
             "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254", "::ffff:169.254.169.254",
-            "64:ff9b::169.254.169.254", "64:ff9b::a9fe:a9fe", "64:ff9b:1::169.254.169.254", "2002:a9fe:a9fe::1"]
+            "64:ff9b::169.254.169.254", "64:ff9b::a9fe:a9fe", "64:ff9b:1::169.254.169.254", "2002:a9fe:a9fe::1", "169.254.42.42",
+            "169.254.0.23", "169.254.169.252", "fd00:ec2::23", "fd00:c1::a9fe:a9fe", "fd00:a9fe:a9fe::1", "fd00:42::42",
+            "fd00:100::100:200", "::169.254.169.254", "::ffff:0:169.254.169.254", "2a00::5efe:169.254.169.254"]
 PRIVATE = ["10.0.0.1", "10.1", "0xa000001", "192.168.1.1", "172.16.0.5", "172.31.255.254", "100.64.0.1", "100.127.255.254", "fd12::1",
-           "fc00::1", "fec0::1", "::ffff:10.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b::192.168.1.1", "2002:0a00:0001::1", "2002:c0a8:101::1"]
+           "fc00::1", "fec0::1", "::ffff:10.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b::192.168.1.1", "2002:0a00:0001::1", "2002:c0a8:101::1",
+           "64:ff9b:1:a00:0:100:808:808", "2a00::5efe:10.0.0.1", "2a00::200:5efe:10.0.0.1"]
 NOBODY = ["169.254.1.1", "198.18.0.1", "198.19.255.254", "192.0.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.1", "192.88.99.1",
           "240.0.0.1", "255.255.255.254", "2001:db8::1", "3fff::1", "100::1", "2001::1", "2001:2::1", "5f00::1", "4000::1",
-          "64:ff9b::198.18.0.1"]
+          "64:ff9b::198.18.0.1", "2001:0:4136:e378:8000:63bf:f5ff:fffe", "::8.8.8.8", "::ffff:0:8.8.8.8", "fe80::5efe:8.8.8.8"]
 # Nobody is on the link besides the gateway; the guest's own kernel or our silence may be what says so.
 CROWDS = ["224.0.0.1", "239.255.255.250", "255.255.255.255", "172.16.0.3", "ff02::1", "ff0e::1"]
 
@@ -112,13 +134,19 @@ class Reach(Case):
         port = self.serve()
         own = self.own_addresses()
         hosts = LOOPBACK + METADATA + PRIVATE + NOBODY + CROWDS + own + [GATEWAY]
-        tries = [f"{h} {port} {p}" for h in hosts for p in ("tcp", "udp")]
+        tries = [f"{h} {port} {p}" for h in hosts for p in ("tcp", "udp", "icmp")]
         tries += [f"{h} {port} raw6" for h in hosts if ":" in h]
         for options in (("--net", "public"), ("--net-default", "allow", "--net-rule", "deny@private,deny@link-local")):
             said = self.attempts(options, tries)
             self.assertFalse({t: s for t, s in said.items() if s in ("GOT IN", "end")}, "reached")
+            # The guest answers for its own loopback, the gateway for itself, and nobody for anybody else.
+            answered = {t for t, s in said.items() if s == "answered"}
+            self.assertIn(f"{GATEWAY} {port} icmp", answered)
+            self.assertFalse({t for t in answered if t.split()[0] not in [*LOOPBACK, GATEWAY]}, "answered")
             # What the guest's kernel lets out is refused at once; what is allowed is the world's to answer.
             silent = {t for t, s in said.items() if s == "late" and t.split()[0] not in CROWDS}
+            # This one comes from the guest's loopback in the same guise: nobody that could be answered.
+            silent -= {f"::ffff:127.0.0.1 {port} icmp"}
             if options[1] == "public":
                 self.assertFalse(silent, "not refused but left to wait")
 

@@ -68,6 +68,19 @@ static inline void send_udp(const char *to, uint16_t from_port, uint16_t port, c
 	world_input(&w, out, l4 + UDP_HDR + n, NULL);
 }
 
+static inline void send_echo(const char *to, size_t n)
+{
+	const bool four = !strchr(to, ':');
+	size_t l4 = head(to);
+
+	memset(out + l4, 0, n);
+	out[l4] = four ? 8 : 128;
+	out[l4 + 4] = 0x12;
+	wrap(to, four ? NET_ICMP : NET_ICMP6, n);
+	sum_up(l4, n, 2, to, four ? NET_ICMP : NET_ICMP6);
+	world_input(&w, out, l4 + n, NULL);
+}
+
 struct seg {
 	const char *to;
 	uint8_t flags;

@@ -191,18 +191,6 @@ static void in_parts(void **state)
 
 /* ---- paths ---- */
 
-static void send_echo(const char *to, size_t n)
-{
-	const bool four = !strchr(to, ':');
-
-	memset(out + head(to), 0, n);
-	out[head(to)] = four ? 8 : 128;
-	out[head(to) + 4] = 0x12;
-	wrap(to, four ? NET_ICMP : NET_ICMP6, n);
-	sum_up(head(to), n, 2, to, four ? NET_ICMP : NET_ICMP6);
-	world_input(&w, out, head(to) + n, NULL);
-}
-
 static void narrow_paths(void **state)
 {
 	static uint8_t data[4000];

@@ -59,7 +59,20 @@ static void kinds(void **state)
 		{"fec0::1", NET_PRIVATE},
 		{"fe80::1", NET_LINK_LOCAL},
 		{"ff02::1", NET_MULTICAST},
+		{"169.254.170.23", NET_METADATA},
+		{"169.254.169.252", NET_METADATA},
+		{"169.254.42.42", NET_METADATA},
+		{"169.254.0.23", NET_METADATA},
+		{"169.254.10.10", NET_METADATA},
+		{"168.63.129.16", NET_METADATA},
+		{"192.0.0.192", NET_METADATA},
 		{"fd00:ec2::254", NET_METADATA},
+		{"fd00:ec2::23", NET_METADATA},
+		{"fd00:c1::a9fe:a9fe", NET_METADATA},
+		{"fe80::a9fe:a9fe", NET_METADATA},
+		{"fd00:a9fe:a9fe::1", NET_METADATA},
+		{"fd00:42::42", NET_METADATA},
+		{"fd00:100::100:200", NET_METADATA},
 		{"fd20:ce::254", NET_METADATA},
 		{"2001:db8::1", NET_RESERVED},
 		{"2001::1", NET_RESERVED},
@@ -84,6 +97,21 @@ static void kinds(void **state)
 		{"2002:a9fe:a9fe::1", NET_METADATA},
 		{"2002:c0a8:1::", NET_PRIVATE},
 		{"2002:808:808::", NET_PUBLIC},
+		{"::8.8.8.8", NET_RESERVED},
+		{"::ffff:0:8.8.8.8", NET_RESERVED},
+		{"64:ff9b:1::8.8.8.8", NET_PUBLIC},
+		/* prefixes of 48, 56 and 64 bits, with something else in the last bytes */
+		{"64:ff9b:1:a00:0:100:808:808", NET_PRIVATE},
+		{"64:ff9b:1:7f:0:1:808:808", NET_LOOPBACK},
+		{"64:ff9b:1:0:a9:fea9:fe08:808", NET_METADATA},
+		/* ISATAP */
+		{"2a00::5efe:8.8.8.8", NET_PUBLIC},
+		{"2a00::5efe:10.0.0.1", NET_PRIVATE},
+		{"2a00::200:5efe:127.0.0.1", NET_LOOPBACK},
+		{"fd00::5efe:169.254.169.254", NET_METADATA},
+		{"fe80::5efe:8.8.8.8", NET_LINK_LOCAL},
+		/* Teredo, with a client in it */
+		{"2001:0:4136:e378:8000:63bf:f5ff:fffe", NET_RESERVED},
 	};
 
 	(void)state;
@@ -92,6 +120,91 @@ static void kinds(void **state)
 
 		if (net_addr_kind(&a) != rows[i].kind)
 			fail_msg("%s is of kind %d", rows[i].text, net_addr_kind(&a));
+	}
+}
+
+/* IANA's registries of special-purpose addresses, row by row, and what is beside and between. */
+static void registries(void **state)
+{
+	static const struct {
+		const char *text;
+		unsigned bits;
+		enum net_kind first, last;
+	} rows[] = {
+#define ALL(kind) kind, kind
+		{"0.0.0.0", 8, ALL(NET_LOOPBACK)},
+		{"0.0.0.0", 32, ALL(NET_LOOPBACK)},
+		{"10.0.0.0", 8, ALL(NET_PRIVATE)},
+		{"100.64.0.0", 10, ALL(NET_PRIVATE)},
+		{"127.0.0.0", 8, ALL(NET_LOOPBACK)},
+		{"169.254.0.0", 16, ALL(NET_LINK_LOCAL)},
+		{"172.16.0.0", 12, ALL(NET_PRIVATE)},
+		{"192.0.0.0", 24, ALL(NET_RESERVED)},
+		{"192.0.0.0", 29, ALL(NET_RESERVED)},
+		{"192.0.0.8", 32, ALL(NET_RESERVED)},
+		{"192.0.0.9", 32, ALL(NET_PUBLIC)},
+		{"192.0.0.10", 32, ALL(NET_PUBLIC)},
+		{"192.0.0.170", 32, ALL(NET_RESERVED)},
+		{"192.0.0.171", 32, ALL(NET_RESERVED)},
+		{"192.0.2.0", 24, ALL(NET_RESERVED)},
+		{"192.31.196.0", 24, ALL(NET_PUBLIC)},
+		{"192.52.193.0", 24, ALL(NET_PUBLIC)},
+		{"192.88.99.0", 24, ALL(NET_RESERVED)},
+		{"192.88.99.2", 32, ALL(NET_RESERVED)},
+		{"192.168.0.0", 16, ALL(NET_PRIVATE)},
+		{"192.175.48.0", 24, ALL(NET_PUBLIC)},
+		{"198.18.0.0", 15, ALL(NET_RESERVED)},
+		{"198.51.100.0", 24, ALL(NET_RESERVED)},
+		{"203.0.113.0", 24, ALL(NET_RESERVED)},
+		{"224.0.0.0", 4, ALL(NET_MULTICAST)},
+		{"240.0.0.0", 4, NET_RESERVED, NET_MULTICAST},
+		{"255.255.255.255", 32, ALL(NET_MULTICAST)},
+		{"::1", 128, ALL(NET_LOOPBACK)},
+		{"::", 128, ALL(NET_LOOPBACK)},
+		{"::ffff:0:0", 96, NET_LOOPBACK, NET_MULTICAST},
+		{"64:ff9b::", 96, NET_LOOPBACK, NET_MULTICAST},
+		{"64:ff9b:1::", 48, NET_LOOPBACK, NET_MULTICAST},
+		{"100::", 64, ALL(NET_RESERVED)},
+		{"100:0:0:1::", 64, ALL(NET_RESERVED)},
+		{"2001::", 23, ALL(NET_RESERVED)},
+		{"2001::", 32, ALL(NET_RESERVED)},
+		{"2001:1::1", 128, ALL(NET_PUBLIC)},
+		{"2001:1::2", 128, ALL(NET_PUBLIC)},
+		{"2001:1::3", 128, ALL(NET_PUBLIC)},
+		{"2001:1::4", 128, ALL(NET_RESERVED)},
+		{"2001:2::", 48, ALL(NET_RESERVED)},
+		{"2001:3::", 32, ALL(NET_PUBLIC)},
+		{"2001:4:112::", 48, ALL(NET_PUBLIC)},
+		{"2001:10::", 28, ALL(NET_RESERVED)},
+		{"2001:20::", 28, ALL(NET_PUBLIC)},
+		{"2001:30::", 28, ALL(NET_PUBLIC)},
+		{"2001:db8::", 32, ALL(NET_RESERVED)},
+		{"2002::", 16, NET_LOOPBACK, NET_MULTICAST},
+		{"2620:4f:8000::", 48, ALL(NET_PUBLIC)},
+		{"3fff::", 20, ALL(NET_RESERVED)},
+		{"3fff:1000::", 20, ALL(NET_PUBLIC)},
+		{"4000::", 2, ALL(NET_RESERVED)},
+		{"5f00::", 16, ALL(NET_RESERVED)},
+		{"8000::", 2, ALL(NET_RESERVED)},
+		{"c000::", 3, ALL(NET_RESERVED)},
+		{"fc00::", 7, ALL(NET_PRIVATE)},
+		{"fe00::", 9, ALL(NET_RESERVED)},
+		{"fe80::", 10, ALL(NET_LINK_LOCAL)},
+		{"fec0::", 10, ALL(NET_PRIVATE)},
+		{"ff00::", 8, ALL(NET_MULTICAST)},
+#undef ALL
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct net_addr first = addr(rows[i].text), last = first;
+		unsigned bits = rows[i].bits + (strchr(rows[i].text, ':') ? 0 : 96);
+
+		for (unsigned b = bits; b < 128; b++)
+			last.b[b / 8] |= (uint8_t)(0x80 >> b % 8);
+		if (net_addr_kind(&first) != rows[i].first || net_addr_kind(&last) != rows[i].last)
+			fail_msg("%s/%u is of kinds %d and %d", rows[i].text, rows[i].bits,
+				 net_addr_kind(&first), net_addr_kind(&last));
 	}
 }
 
@@ -178,6 +291,13 @@ static void questions(void **state)
 		{"all", "deny:ingress@public", NET_INGRESS, NET_TCP, "9.9.9.9", 80, false},
 		{"all", "deny:any@9.9.9.9", NET_INGRESS, NET_TCP, "9.9.9.9", 80, false},
 		{"all", "deny:any@9.9.9.9", OUT, "9.9.9.9", 80, false},
+		{"all", "deny@8.8.8.8", OUT, "64:ff9b::8.8.8.8", 80, false},
+		{"all", "deny@8.0.0.0/8", OUT, "2002:808:808::1", 80, false},
+		{"all", "deny@8.0.0.0/8", OUT, "64:ff9b:1:808:8:800::", 80, false},
+		{"all", "deny@8.8.8.8", OUT, "2a00::5efe:8.8.8.8", 80, false},
+		{"all", "deny@8.8.8.8", OUT, "64:ff9b::8.8.8.9", 80, true},
+		{"all", "deny@[64:ff9b::/96]", OUT, "8.8.8.8", 80, true},
+		{"none", "allow@8.8.8.8", OUT, "64:ff9b::8.8.8.8", 80, false},
 	};
 #undef OUT
 
@@ -399,9 +519,10 @@ static void named_flows(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(names),    cmocka_unit_test(named_flows),
-		cmocka_unit_test(kinds),    cmocka_unit_test(questions),
-		cmocka_unit_test(defaults), cmocka_unit_test(refused_words),
+		cmocka_unit_test(names),	 cmocka_unit_test(named_flows),
+		cmocka_unit_test(kinds),	 cmocka_unit_test(registries),
+		cmocka_unit_test(questions),	 cmocka_unit_test(defaults),
+		cmocka_unit_test(refused_words),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

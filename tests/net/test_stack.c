@@ -65,10 +65,24 @@ static void refused_and_unreachable(void **state)
 
 static void denied(void **state)
 {
-	static const char *const addresses[] = {
-		"10.0.0.1",	   "127.0.0.1",	    "172.16.0.1",
-		"0.0.0.0",	   "198.51.100.7",  "64:ff9b::a00:1",
-		"fd42:6d73:62::1", "2002:7f00:1::", "169.254.169.254"};
+	static const char *const addresses[] = {"10.0.0.1",
+						"127.0.0.1",
+						"172.16.0.1",
+						"0.0.0.0",
+						"198.51.100.7",
+						"64:ff9b::a00:1",
+						"fd42:6d73:62::1",
+						"2002:7f00:1::",
+						"169.254.169.254",
+						"::127.0.0.1",
+						"::ffff:0:10.0.0.1",
+						"64:ff9b:1:7f:0:1:808:808",
+						"2a00::5efe:10.0.0.1",
+						"2001:0:4136:e378::1",
+						"fec0::1",
+						"fe80::a9fe:a9fe"};
+	struct net_addr to;
+	uint64_t denied_before;
 	size_t len;
 
 	(void)state;
@@ -80,9 +94,44 @@ static void denied(void **state)
 		send_udp(addresses[i], 1000, 9, "x", 1);
 		assert_true(w.nframes == 1 && (got(0, &len)[0] == 3 || got(0, &len)[0] == 1));
 		assert_int_equal(got(0, &len)[1], got(0, &len)[0] == 3 ? 13 : 1);
+		w.nframes = 0;
+		denied_before = w.s->stats.denied;
+		send_echo(addresses[i], 16);
+		to = world_addr(addresses[i]);
+		/* The gateway itself answers. */
+		if (!net_addr_equal(&to, stack_gateway(w.s, &to))) {
+			assert_true(got(0, &len)[0] == 3 || got(0, &len)[0] == 1);
+			assert_int_equal(w.s->stats.denied, denied_before + 1);
+		}
 	}
 	assert_int_equal(w.open, 0);
-	assert_int_equal(w.s->stats.denied, 2 * ARRAY_SIZE(addresses));
+	/* The host under an address that leads to it by way of a translator. */
+	w.local = world_addr("8.9.9.9");
+	SEG(.to = "64:ff9b::8.9.9.8", .flags = TCP_SYN, .seq = ISS);
+	assert_int_equal(w.open, 1);
+	w.nframes = 0;
+	SEG(.to = "64:ff9b::8.9.9.9", .flags = TCP_SYN, .seq = ISS);
+	assert_int_equal(reply(0).flags, TCP_RST | TCP_ACK);
+	/* Of IPv6 none of these leads to IPv4; wrap() would take it for that. */
+	w.nframes = 0;
+	send_echo("fd00::1", 16);
+	w.nframes = 0;
+	to = world_addr("127.0.0.1");
+	memcpy(out + ETH_HDR + 24, to.b, 16);
+	world_input(&w, out, ETH_HDR + IP6_HDR + 16, NULL);
+	assert_int_equal(w.nframes, 1);
+	assert_int_equal(got(0, &len)[0], 1);
+	assert_int_equal(got(0, &len)[1], 1);
+	assert_memory_equal(got(0, &len) + 8, out + ETH_HDR, IP6_HDR + 16);
+	/* Groups are for nobody, whatever may be reached. */
+	w.s->config.policy.egress = 0xffff;
+	w.nframes = 0;
+	send_udp("224.0.0.1", 1000, 9, "x", 1);
+	send_echo("224.0.0.1", 16);
+	send_echo("ff02::1", 16);
+	assert_int_equal(w.nframes, 0);
+	assert_int_equal(w.open, 1);
+	assert_int_equal(w.s->stats.unsupported, 3);
 }
 
 /* Another policy: what it denies is cut, what it allows goes on, and limits count from then on. */
