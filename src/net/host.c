@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "base/iov.h"
+#include "net/associate.h"
 #include "net/dns_host.h"
 #include "net/look.h"
 #include "net/plan.h"
@@ -27,6 +28,8 @@ enum {
 	PEEK_PIECES = 64,
 	PORT_TURN = 64,
 	ERRORS_TURN = 64,
+	/* A proxy that does not relay datagrams is not asked for each of them. */
+	NO_RELAY_S = 10,
 };
 
 struct listener {
@@ -42,9 +45,10 @@ struct host_socket {
 	struct net_host *h;
 	struct flow *f;
 	struct listener *through;
-	struct dns_client *dns;	       /* UDP to port 53: in place of a descriptor */
-	struct look *look;	       /* or NULL */
-	struct net_dialogue *dialogue; /* with a proxy, until the connection is there */
+	struct dns_client *dns;		     /* UDP to port 53: in place of a descriptor */
+	struct look *look;		     /* or NULL */
+	struct net_dialogue *dialogue;	     /* with a proxy, until the connection is there */
+	struct net_association *association; /* with a proxy, in place of a descriptor */
 	bool full;
 	int error;     /* of UDP, to be told with the next receive() */
 	bool seeks;    /* SO_PEEK_OFF works, and is... */
@@ -68,6 +72,8 @@ struct net_host {
 	struct names *names;
 	struct dns_host *dns;
 	struct net_proxy proxy;
+	unsigned associations;
+	uint64_t no_relay_until; /* it has refused one */
 	uint8_t scratch[SCRATCH];
 };
 
@@ -167,15 +173,48 @@ static int open_dns(struct net_host *h, struct flow *f)
 	return 0;
 }
 
-/* Where a flow's socket is to be connected to; with a proxy, to that. */
+static void on_association(void *arg)
+{
+	struct host_socket *k = arg;
+	struct net_host *h = k->h;
+
+	if (net_association_refused(k->association))
+		h->no_relay_until = now_ns() + NO_RELAY_S * UINT64_C(1000000000);
+	stack_event(h->s, k->f, STACK_READABLE, 0, now_ns());
+	net_host_run(h);
+}
+
+/* What is not TCP goes through a proxy if that is one that relays it. */
+static int associate(struct net_host *h, struct flow *f, const struct net_addr *to, uint16_t port)
+{
+	struct host_socket *k;
+	int r;
+
+	if (flow_proto(f) != NET_UDP || h->proxy.kind != NET_PROXY_SOCKS5 ||
+	    now_ns() < h->no_relay_until)
+		return -EACCES;
+	if (h->associations == NET_ASSOCIATIONS_MAX)
+		return -EMFILE;
+	k = add_socket(h, f, -1);
+	if (!k)
+		return -ENOMEM;
+	r = net_association_new(&h->proxy, to, port, h->loop, on_association, k, &k->association);
+	if (r < 0) {
+		free(k);
+		return r;
+	}
+	h->associations++;
+	*flow_host(f) = k;
+	return 0;
+}
+
+/* Where a connection is to be made to; with a proxy, to that. */
 static int route(struct net_host *h, struct host_socket *k, const struct net_addr *to,
 		 uint16_t port, struct sockaddr_storage *ss, socklen_t *n)
 {
 	*n = net_sockaddr(ss, to, port);
 	if (!net_proxy_serves(&h->proxy, to))
 		return 0;
-	if (flow_proto(k->f) != NET_TCP)
-		return -EACCES;
 	k->dialogue = net_dialogue_new(&h->proxy, to, port);
 	*n = net_sockaddr(ss, &h->proxy.addr, h->proxy.port);
 	return k->dialogue ? 0 : -ENOMEM;
@@ -199,6 +238,8 @@ static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_ad
 
 	if (flow_is_dns(f))
 		return open_dns(h, f);
+	if (!tcp && net_proxy_serves(&h->proxy, to))
+		return associate(h, f, to, port);
 	k = add_socket(h, f, -1);
 	if (!k)
 		return -ENOMEM;
@@ -263,6 +304,8 @@ static void op_close(void *arg, struct flow *f, bool reset)
 	dns_client_free(k->dns);
 	look_free(k->look);
 	net_dialogue_free(k->dialogue);
+	k->h->associations -= k->association != NULL;
+	net_association_free(k->association);
 	free(k);
 	*flow_host(f) = NULL;
 }
@@ -275,6 +318,8 @@ static ssize_t send_once(struct host_socket *k, const struct iovec *iov, unsigne
 	ssize_t sent;
 	uint16_t port;
 
+	if (k->association)
+		return net_association_send(k->association, iov, n);
 	if (k->through) {
 		flow_peer(k->f, &peer, &port);
 		m.msg_name = &ss;
@@ -417,6 +462,8 @@ static ssize_t op_receive(void *arg, struct flow *f, void *p, size_t n)
 		return dns_client_receive(k->dns, p, n);
 	error = k->error;
 	k->error = 0;
+	if (!error && k->association)
+		return net_association_receive(k->association, p, n);
 	if (!error) {
 		got = recv(k->source.fd, p, n, MSG_DONTWAIT);
 		error = errno;
@@ -471,7 +518,7 @@ static unsigned op_mtu(void *arg, struct flow *f)
 	socklen_t n = sizeof(mtu);
 
 	(void)arg;
-	if (!k || k->through)
+	if (!k || k->through || k->association)
 		return 0;
 	flow_peer(f, &peer, &port);
 	if (net_addr_is_v4(&peer))

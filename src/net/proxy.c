@@ -25,7 +25,8 @@ enum step { GREETING, LOGIN, REPLY, HEAD };
 
 struct net_dialogue {
 	const struct net_proxy *p;
-	struct net_addr to;
+	bool datagrams;
+	struct net_addr to; /* of datagrams: where the relay is */
 	uint16_t port;
 	enum step step;
 	struct buf out;
@@ -142,10 +143,15 @@ static void say_socks4(struct net_dialogue *d)
 
 static void say_socks5_request(struct net_dialogue *d)
 {
-	buf_add(&d->out, "\x05\x01\x00", 3);
-	buf_add_u8(&d->out, net_addr_is_v4(&d->to) ? 1 : 4);
-	add_addr(&d->out, &d->to);
-	add_be16(&d->out, d->port);
+	/* Where our datagrams will come from is not known yet. */
+	if (d->datagrams) {
+		buf_add(&d->out, "\x05\x03\x00\x01\0\0\0\0\0\0", 10);
+	} else {
+		buf_add(&d->out, "\x05\x01\x00", 3);
+		buf_add_u8(&d->out, net_addr_is_v4(&d->to) ? 1 : 4);
+		add_addr(&d->out, &d->to);
+		add_be16(&d->out, d->port);
+	}
 	d->step = REPLY;
 }
 
@@ -190,7 +196,8 @@ struct net_dialogue *net_dialogue_new(const struct net_proxy *p, const struct ne
 	if (!d)
 		return NULL;
 	d->p = p;
-	d->to = *to;
+	d->datagrams = !to;
+	d->to = to ? *to : p->addr;
 	d->port = port;
 	d->out.max = SAY_MAX;
 	switch (p->kind) {
@@ -230,6 +237,48 @@ bool net_dialogue_sends(const struct net_dialogue *d)
 size_t net_dialogue_taken(const struct net_dialogue *d)
 {
 	return d->taken;
+}
+
+void net_dialogue_relay(const struct net_dialogue *d, struct net_addr *a, uint16_t *port)
+{
+	*a = d->to;
+	*port = d->port;
+}
+
+/* ---- datagrams (RFC 1928, 7) ---- */
+
+size_t net_datagram_head(uint8_t head[NET_DATAGRAM_HEAD], const struct net_addr *to, uint16_t port)
+{
+	const bool four = net_addr_is_v4(to);
+	const size_t n = four ? 4 : 16;
+
+	/* Not a part of one. */
+	memset(head, 0, 3);
+	head[3] = four ? 1 : 4;
+	memcpy(head + 4, four ? net_addr_four(to) : to->b, n);
+	head[4 + n] = (uint8_t)(port >> 8);
+	head[5 + n] = (uint8_t)port;
+	return 6 + n;
+}
+
+size_t net_datagram_open(const uint8_t *p, size_t n, struct net_addr *from, uint16_t *port)
+{
+	struct cur c = cur_make(p, n);
+	const uint8_t *at;
+	unsigned kind;
+
+	(void)cur_be16(&c);
+	if (cur_u8(&c))
+		return 0;
+	kind = cur_u8(&c);
+	if (kind != 1 && kind != 4)
+		return 0;
+	at = cur_bytes(&c, kind == 1 ? 4 : 16);
+	*port = (uint16_t)cur_be16(&c);
+	if (!at || c.bad)
+		return 0;
+	*from = kind == 1 ? net_addr_v4(at) : net_addr_v6(at);
+	return n - cur_left(&c);
 }
 
 /* ---- what is heard ---- */
@@ -275,6 +324,25 @@ static size_t hear_socks4(const uint8_t *b, size_t n, bool *done, int *error)
 	return 8;
 }
 
+/* A proxy that has many addresses, or does not know its own, means the one it was reached at. */
+static bool take_relay(struct net_dialogue *d, const uint8_t *b, size_t len)
+{
+	static const uint8_t nowhere[16];
+	const size_t n = b[3] == 1 ? 4 : 16;
+	enum net_kind kind;
+
+	d->port = (uint16_t)(b[len - 2] << 8 | b[len - 1]);
+	d->to = d->p->addr;
+	if (b[3] == 3 || memcmp(b + 4, nowhere, n) == 0)
+		return d->port;
+	d->to = b[3] == 1 ? net_addr_v4(b + 4) : net_addr_v6(b + 4);
+	kind = net_addr_kind(&d->to);
+	/* Its own loopback is not ours. */
+	if (kind == NET_LOOPBACK && net_addr_kind(&d->p->addr) != NET_LOOPBACK)
+		d->to = d->p->addr;
+	return d->port && kind != NET_METADATA && kind != NET_MULTICAST;
+}
+
 static size_t hear_socks5(struct net_dialogue *d, const uint8_t *b, size_t n, bool *done,
 			  int *error)
 {
@@ -304,7 +372,7 @@ static size_t hear_socks5(struct net_dialogue *d, const uint8_t *b, size_t n, bo
 		return 2;
 	}
 	if (b[1]) {
-		*error = socks5_error(b[1]);
+		*error = d->datagrams ? -EACCES : socks5_error(b[1]);
 		return 2;
 	}
 	if (n < 5)
@@ -314,6 +382,8 @@ static size_t hear_socks5(struct net_dialogue *d, const uint8_t *b, size_t n, bo
 		*error = -EPROTO;
 	len += 6;
 	*done = !*error && n >= len;
+	if (*done && d->datagrams && !take_relay(d, b, len))
+		*error = -EPROTO;
 	return *error ? n : n >= len ? len : 0;
 }
 

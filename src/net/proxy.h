@@ -9,8 +9,9 @@
  * proxy that looked the name up again could find another one. Nothing that belongs to the guest is
  * read: a dialogue takes from the socket exactly what is its own.
  *
- * Only TCP goes through a proxy. Where there is one the guest's other datagrams have no way out,
- * and questions for names go to their servers over TCP. The host itself is reached without it.
+ * UDP goes through one of SOCKS 5 if that relays it (net/associate.h). Other datagrams have no way
+ * out where there is a proxy, and questions for names go to their servers over TCP. The host itself
+ * is reached without it.
  *
  * Plain data; a dialogue belongs to the thread of its socket.
  */
@@ -47,7 +48,10 @@ bool net_proxy_serves(const struct net_proxy *p, const struct net_addr *to);
 
 struct net_dialogue;
 
-/* NULL: no memory. @p is borrowed. */
+/*
+ * NULL: no memory. @p is borrowed. Without @to the dialogue is for a relay of datagrams, which only
+ * SOCKS 5 has; -EACCES when the proxy does not do that.
+ */
 struct net_dialogue *net_dialogue_new(const struct net_proxy *p, const struct net_addr *to,
 				      uint16_t port);
 struct net_dialogue *net_dialogue_free(struct net_dialogue *d);
@@ -60,5 +64,13 @@ int net_dialogue_run(struct net_dialogue *d, int fd);
 bool net_dialogue_sends(const struct net_dialogue *d);
 /* How many bytes it took from the socket. */
 size_t net_dialogue_taken(const struct net_dialogue *d);
+/* Where the relay is. */
+void net_dialogue_relay(const struct net_dialogue *d, struct net_addr *a, uint16_t *port);
+
+/* What a relay's datagrams begin with: their length. */
+#define NET_DATAGRAM_HEAD 22
+size_t net_datagram_head(uint8_t head[NET_DATAGRAM_HEAD], const struct net_addr *to, uint16_t port);
+/* Of one from there; 0 when it is none, or one that has no address. */
+size_t net_datagram_open(const uint8_t *p, size_t n, struct net_addr *from, uint16_t *port);
 
 #endif

@@ -125,7 +125,10 @@ struct stack_ops {
 	ssize_t (*peek)(void *arg, struct flow *f, size_t skip, const struct iovec *iov,
 			unsigned n);
 	void (*consume)(void *arg, struct flow *f, size_t n);
-	/* The others: the next message. With an error of an echo, @p has the header it is about. */
+	/*
+	 * The others: the next message. With an error of an echo, @p has the header it is about.
+	 * -EPIPE: there will be none, the flow is over.
+	 */
 	ssize_t (*receive)(void *arg, struct flow *f, void *p, size_t n);
 	/* TCP: no more will be sent. */
 	void (*shut)(void *arg, struct flow *f);

@@ -211,7 +211,7 @@ bool udp_run(struct stack *s, struct flow *f)
 		n = s->ops->receive(s->arg, f, s->message, DATA_MAX);
 		if (n == -EAGAIN)
 			return true;
-		if (n == -EPIPE && f->dns) {
+		if (n == -EPIPE) {
 			give_up(s, f);
 			return true;
 		}

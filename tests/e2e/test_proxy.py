@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The world through a proxy: real ones, in a network of their own that the host has no other way into."""
+import contextlib
 import os
 import shutil
 import subprocess
@@ -138,6 +139,57 @@ server:
             text = f.read()
         self.assertIn("PROXY_WORD", text)
         self.assertNotIn("secret word", text)
+
+    def test_datagrams(self):
+        """Through a proxy of SOCKS 5 that relays them, each flow by itself; with the connection to it they end."""
+        config = self.file("dante", f"""
+internal: {self.proxy} port = 1080
+external: {WORLD}
+clientmethod: none
+socksmethod: none
+client pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
+socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
+""")
+        self.world("danted", "-f", config)
+        self.world(sys.executable, "-c", f"""
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("{WORLD}", 90))
+while True:
+    b, a = s.recvfrom(65536)
+    s.sendto(b[::-1], a)
+""")
+        self.reachable(self.proxy, 1080, b"\5\1\0", b"\5\0")
+        child = self.start("run", "--proxy", f"socks5://{self.proxy}:1080", "python", "--", "python3", "-c", """
+import errno, socket, sys
+socks = []
+for i in range(3):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(30)
+    s.connect(("%s", 90))
+    socks.append(s)
+for size in (1, 1000, 1400, 9000):
+    for i, s in enumerate(socks):
+        s.send(bytes([i]) * size + b"end")
+    for i, s in enumerate(socks):
+        assert s.recv(65536) == b"dne" + bytes([i]) * size
+print("through", flush=True)
+sys.stdin.readline()
+try:
+    print(socks[0].recv(100), flush=True)
+except OSError as e:
+    print(errno.errorcode[e.errno], flush=True)
+""" % WORLD)
+        self.addCleanup(self.finish, child)
+        self.assertEqual(child.stdout.readline(), b"through\n")
+        # It is many processes; any may hold a connection.
+        for pid in subprocess.check_output(["ip", "netns", "pids", self.ns], text=True).split():
+            with contextlib.suppress(OSError):
+                if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "danted":
+                    os.kill(int(pid), 9)
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        self.assertIn(child.stdout.readline(), (b"ECONNREFUSED\n", b"EHOSTUNREACH\n"))
 
     def test_socks4(self):
         config = self.file("dante", f"""

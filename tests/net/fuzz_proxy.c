@@ -16,8 +16,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 					   "http://1.2.3.4:5"};
 	struct net_proxy proxy;
 	struct net_dialogue *d;
-	struct net_addr to;
-	size_t given = 0;
+	struct net_addr to, from;
+	size_t given = 0, head;
+	uint16_t port;
+	bool datagrams;
 	int s[2], r = 0;
 
 	if (n < 2 || n > 8192)
@@ -27,7 +29,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 		assert(net_proxy_login(&proxy, "user", p[0] % 3 == 1 ? "" : "word", NULL) == 0);
 	assert(net_addr_parse(p[0] & 0x40 ? "::5" : "9.8.7.6", &to));
 	assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, s) == 0);
-	d = net_dialogue_new(&proxy, &to, 80);
+	head = net_datagram_open(p + 1, n - 1, &from, &port);
+	assert(head <= n - 1 && head <= NET_DATAGRAM_HEAD);
+	datagrams = p[0] % 3 == 0 && p[0] & 0x20;
+	d = net_dialogue_new(&proxy, datagrams ? NULL : &to, 80);
 	assert(d);
 	for (size_t at = 1; at < n && r == 0;) {
 		size_t k = MIN((size_t)p[at] + 1, n - at);

@@ -169,6 +169,96 @@ static void test_dialogues(void **state)
 	}
 }
 
+/* Where datagrams go: what the proxy says, if that can be meant. */
+static void test_relays(void **state)
+{
+#define SAYS(reply) reply, sizeof(reply) - 1
+	static const struct {
+		const char *url, *reply;
+		size_t n;
+		const char *relay; /* NULL: none */
+		unsigned port;
+		int result;
+	} rows[] = {
+		{"socks5://10.0.0.1:1080", SAYS("\5\0\0\1\x0a\0\0\2\x30\x39"), "10.0.0.2", 12345,
+		 1},
+		{"socks5://10.0.0.1:1080", SAYS("\5\0\0\1\0\0\0\0\x30\x39"), "10.0.0.1", 12345, 1},
+		{"socks5://[fd00::1]:1080",
+		 SAYS("\5\0\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x30\x39"), "fd00::1", 12345, 1},
+		{"socks5://10.0.0.1:1080", SAYS("\5\0\0\3\2me\x30\x39"), "10.0.0.1", 12345, 1},
+		/* its loopback is not ours */
+		{"socks5://10.0.0.1:1080", SAYS("\5\0\0\1\x7f\0\0\1\x30\x39"), "10.0.0.1", 12345,
+		 1},
+		{"socks5://127.0.0.1:1080", SAYS("\5\0\0\1\x7f\0\0\2\x30\x39"), "127.0.0.2", 12345,
+		 1},
+		{"socks5://10.0.0.1:1080", SAYS("\5\0\0\1\xa9\xfe\xa9\xfe\x30\x39"), NULL, 0,
+		 -EPROTO},
+		{"socks5://10.0.0.1:1080", SAYS("\5\0\0\1\xe0\0\0\1\x30\x39"), NULL, 0, -EPROTO},
+		{"socks5://10.0.0.1:1080", SAYS("\5\0\0\1\x0a\0\0\2\0\0"), NULL, 0, -EPROTO},
+		/* it does not do that */
+		{"socks5://10.0.0.1:1080", SAYS("\5\7"), NULL, 0, -EACCES},
+		{"socks5://10.0.0.1:1080", SAYS("\5\1"), NULL, 0, -EACCES},
+	};
+#undef SAYS
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct net_dialogue *d;
+		struct net_addr at, want;
+		struct net_proxy p;
+		uint16_t port;
+		char b[100];
+		int s[2];
+
+		assert_int_equal(net_proxy_parse(rows[i].url, &p, NULL), 0);
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, s), 0);
+		d = net_dialogue_new(&p, NULL, 0);
+		assert_int_equal(net_dialogue_run(d, s[0]), 0);
+		assert_int_equal(write(s[1], "\5\0", 2), 2);
+		assert_int_equal(net_dialogue_run(d, s[0]), 0);
+		assert_int_equal(read(s[1], b, sizeof(b)), 3 + 10);
+		assert_memory_equal(b + 3, "\5\3\0\1\0\0\0\0\0\0", 10);
+		assert_int_equal(write(s[1], rows[i].reply, rows[i].n), rows[i].n);
+		assert_int_equal(net_dialogue_run(d, s[0]), rows[i].result);
+		net_dialogue_relay(d, &at, &port);
+		if (rows[i].relay) {
+			assert_true(net_addr_parse(rows[i].relay, &want));
+			assert_true(net_addr_equal(&at, &want));
+			assert_int_equal(port, rows[i].port);
+		}
+		net_dialogue_free(d);
+		close(s[0]);
+		close(s[1]);
+	}
+}
+
+static void test_datagrams(void **state)
+{
+	static const char *const to[] = {"1.2.3.4", "2001:db8::1"};
+	uint8_t b[NET_DATAGRAM_HEAD + 5];
+	struct net_addr a, from;
+	uint16_t port;
+	size_t n;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		assert_true(net_addr_parse(to[i], &a));
+		n = net_datagram_head(b, &a, 0x1234);
+		assert_int_equal(n, i ? 22 : 10);
+		for (size_t k = 0; k < n; k++)
+			assert_int_equal(net_datagram_open(b, k, &from, &port), 0);
+		assert_int_equal(net_datagram_open(b, n, &from, &port), n);
+		assert_int_equal(net_datagram_open(b, n + 5, &from, &port), n);
+		assert_true(net_addr_equal(&a, &from) && port == 0x1234);
+		/* A part of one, or from a name. */
+		b[2] = 1;
+		assert_int_equal(net_datagram_open(b, n + 5, &from, &port), 0);
+		b[2] = 0;
+		b[3] = 3;
+		assert_int_equal(net_datagram_open(b, n + 5, &from, &port), 0);
+	}
+}
+
 static void test_a_proxy_that_goes_away(void **state)
 {
 	struct net_dialogue *d;
@@ -239,6 +329,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_dialogues),
+		cmocka_unit_test(test_relays),
+		cmocka_unit_test(test_datagrams),
 		cmocka_unit_test(test_a_proxy_that_goes_away),
 		cmocka_unit_test(test_names_of_proxies),
 	};
