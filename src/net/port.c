@@ -114,6 +114,13 @@ int net_port_open(struct net_port *p, struct err *err)
 
 		if (r == -EADDRINUSE)
 			err_hint(err, "another program has it; choose another one, or 0 for any");
+		else if (r == -EADDRNOTAVAIL)
+			err_hint(err, "it is to be an address of this host, or 0.0.0.0 for all");
+		else if (r == -EACCES)
+			err_hint(err,
+				 "users have ports from 1024 on: choose one of those, or let "
+				 "them have it: sysctl net.ipv4.ip_unprivileged_port_start=%u",
+				 p->port);
 		return r;
 	}
 	n = sizeof(ss);

@@ -305,12 +305,17 @@ struct flow *stack_accept(struct stack *s, uint8_t proto, const struct net_addr 
 	if (!key.remote.b[0] && !net_addr_is_v4(&key.remote))
 		key.remote = s->config.gateway4;
 	/* Two clients can look the same from inside: the second gets another port. */
-	for (int tries = 0; (f = flow_find(s, &key)); tries++) {
+	for (uint16_t tries = 0; (f = flow_find(s, &key)); tries++) {
+		const struct {
+			struct net_addr peer;
+			uint16_t port, tries;
+		} who = {*peer, port, tries};
+
 		if (proto == NET_UDP && f->to_port == port && net_addr_equal(&f->to, peer))
 			return f;
 		if (tries == 64)
 			return NULL;
-		key.remote_port = (uint16_t)(1024 + (key.remote_port * 5u + 1) % 64000);
+		key.remote_port = (uint16_t)(1024 + stack_hash(s, &who, sizeof(who)) % 64000);
 	}
 	f = flow_new(s, &key, NET_INGRESS);
 	if (!f)

@@ -37,7 +37,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	for (size_t at = 1; at < n && r == 0;) {
 		size_t k = MIN((size_t)p[at] + 1, n - at);
 
-		assert(write(s[1], p + at, k) == (ssize_t)k);
+		/* Many small ones that are not taken fill a socket. */
+		if (write(s[1], p + at, k) != (ssize_t)k)
+			break;
 		at += k;
 		given += k;
 		r = net_dialogue_run(d, s[0]);

@@ -569,6 +569,97 @@ static void no_socket_above_the_rate(void **state)
 	assert_int_equal(w.s->stats.opened, 10);
 }
 
+/* Nobody is remembered as a neighbour, so there is nothing to fill. */
+static void neighbours_without_number(void **state)
+{
+	uint32_t ours = open_tcp(PEER);
+	struct world_socket *k = w.last;
+	uint8_t *arp = out + ETH_HDR, *m = out + ETH_HDR + IP6_HDR;
+
+	(void)state;
+	for (uint32_t i = 0; i < 20000; i++) {
+		w.nframes = 0;
+		if (i % 2) {
+			/* A request or a reply, of anybody with any address. */
+			memset(out, 0xff, 6);
+			put16(out + 12, 0x0806);
+			memcpy(arp, (uint8_t[]){0, 1, 8, 0, 6, 4, 0, (uint8_t)(1 + i / 2 % 2)}, 8);
+			put32(arp + 8, i * 2654435761u);
+			put32(arp + 14, i * 40503u);
+			put32(arp + 24, i * 7919u);
+			world_input(&w, out, ETH_HDR + 28, NULL);
+		} else {
+			/* A solicitation, or an advertisement that overrides. */
+			memset(m, 0, 32);
+			m[0] = i % 4 ? 135 : 136;
+			m[4] = 0x60;
+			m[8] = 0xfd;
+			put32(m + 20, i);
+			memcpy(m + 24, (uint8_t[]){2, 1, 2, 0x6d, 0x73}, 5);
+			wrap("ff02::1", NET_ICMP6, 32);
+			put32(out + ETH_HDR + 20, i * 7919u);
+			sum_up(ETH_HDR + IP6_HDR, 32, 2, "ff02::1", NET_ICMP6);
+			world_input(&w, out, ETH_HDR + IP6_HDR + 32,
+				    &(struct stack_meta){.valid = true});
+		}
+		assert_int_equal(w.nframes, 0);
+	}
+	assert_int_equal(w.s->stats.flows, 1);
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 1, .ack = ours, .data = "on", .len = 2);
+	assert_int_equal(buf_size(&k->sent), 2);
+	assert_memory_equal(w.frame[0], w.s->config.guest_mac, 6);
+}
+
+/* Longer than any link: what IP can say is taken, what it cannot is not. */
+static void jumbo(void **state)
+{
+	static uint8_t data[65535];
+	uint32_t ours = open_tcp(PEER);
+	uint8_t *ip = out + ETH_HDR;
+	const size_t most = 65535 - IP4_HDR - TCP_HDR;
+	uint64_t before;
+
+	(void)state;
+	w.room = sizeof(data);
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 1, .ack = ours, .data = data, .len = most);
+	assert_int_equal(buf_size(&w.last->sent), most);
+	/* A frame with more behind the packet; one that says more than there is. */
+	w.nframes = 0;
+	memset(out + ETH_HDR + 65535, 1, 2000);
+	world_input(&w, out, ETH_HDR + 65535 + 2000, NULL);
+	assert_int_equal(reply(0).ack, ISS + 1 + (uint32_t)most);
+	before = w.s->stats.malformed;
+	world_input(&w, out, ETH_HDR + 65534, NULL);
+	assert_int_equal(w.s->stats.malformed, before + 1);
+	/* A jumbogram of IPv6 has a length of zero, and the real one in an option. */
+	memset(out + ETH_HDR + IP6_HDR, 0, 70000 - ETH_HDR - IP6_HDR);
+	wrap(PEER6, 0, 0);
+	memcpy(ip + IP6_HDR, (uint8_t[]){NET_UDP, 0, 0xc2, 4, 0, 1, 0x11, 0x70}, 8);
+	world_input(&w, out, sizeof(out), NULL);
+	assert_int_equal(w.open, 1);
+}
+
+/* All that come from this host look the same from inside, but for their port. */
+static void ports_of_the_gateway(void **state)
+{
+	struct net_addr peer = world_addr("127.0.0.1");
+
+	(void)state;
+	w.s->config.max_flows = 1024;
+	for (uint8_t i = 1; i <= 100; i++) {
+		peer.b[15] = i;
+		w.nframes = 0;
+		assert_non_null(stack_accept(w.s, NET_TCP, &peer, 5000, 8080, NULL, w.now));
+		assert_int_equal(w.s->stats.flows, i);
+	}
+	/* A host without a port left says so, and so do we. */
+	w.nframes = 0;
+	w.open_error = EADDRNOTAVAIL;
+	SEG(.to = PEER, .flags = TCP_SYN, .seq = ISS);
+	assert_int_equal(w.nframes, 1);
+	assert_int_equal(w.s->stats.flows, 100);
+}
+
 /* A flow with no end of data lets one through that has a word to say. */
 static void turns(void **state)
 {
@@ -674,6 +765,9 @@ int main(void)
 		TEST(leases_of_six),
 		TEST(routers),
 		TEST(floods),
+		TEST(neighbours_without_number),
+		TEST(jumbo),
+		TEST(ports_of_the_gateway),
 		TEST(half_open),
 		TEST(half_open_and_full),
 		TEST(no_socket_above_the_rate),

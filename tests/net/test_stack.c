@@ -386,6 +386,11 @@ static void accepted(void **state)
 	assert_memory_equal(w.frame[0] + ETH_HDR + 12, net_addr_four(&w.s->config.gateway4), 4);
 	ours = reply(0).seq + 1;
 	w.nframes = 0;
+	/* Who is not of this host is seen as who he is. */
+	peer = world_addr("9.9.9.9");
+	assert_non_null(stack_accept(w.s, NET_TCP, &peer, 5000, 8080, NULL, w.now));
+	assert_memory_equal(w.frame[0] + ETH_HDR + 12, net_addr_four(&peer), 4);
+	w.nframes = 0;
 	/* Two that look the same. */
 	peer = world_addr("127.0.0.2");
 	assert_ptr_not_equal(stack_accept(w.s, NET_TCP, &peer, 5000, 8080, NULL, w.now), f);
