@@ -471,6 +471,15 @@ static void left_alone(struct session *s)
 	over_failed(s, &why);
 }
 
+static void refused(struct session *s, const struct err *why)
+{
+	struct err err = ERR_INIT;
+
+	err_copy(&err, why);
+	err_wrap(&err, "sandbox \"%s\"", s->a->name);
+	over_failed(s, &err);
+}
+
 static void on_closed(void *arg, const struct err *why)
 {
 	struct session *s = arg;
@@ -486,6 +495,8 @@ static void on_closed(void *arg, const struct err *why)
 		over_failed(s, &s->why);
 	else if (why->code == ERR_PROTOCOL)
 		over_failed(s, why);
+	else if (why->code == ERR_GUEST)
+		refused(s, why);
 	else if (!s->sb)
 		left_alone(s);
 	else if (loop_timer_in(s->loop, &s->grace, REPORT_GRACE_NS) < 0)

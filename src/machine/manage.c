@@ -244,12 +244,30 @@ static void on_patience(struct loop_timer *t)
 
 /* ---- pause ---- */
 
+static int is_paused(const struct manager *g, struct err *err)
+{
+	err_set(err, EBUSY, "it is paused");
+	return err_hint(err, "resume it first: `msb resume %s`", g->m->config->name);
+}
+
+/* A command would wait for as long as the guest does, and its client would not know why. */
+static void refuse_clients(struct manager *g)
+{
+	struct err err = ERR_INIT;
+	cleanup_free char *why = NULL;
+
+	if (g->paused && is_paused(g, &err) < 0)
+		why = str_fmt("%s; %s", err.msg, err.hint);
+	relay_refuse(g->m->relay, why);
+}
+
 void manage_paused(struct manager *g, bool paused)
 {
 	if (g->paused != paused) {
 		log_info("%s", paused ? "paused" : "resumed");
 		g->paused = paused;
 		g->active = now_ns();
+		refuse_clients(g);
 		if (!paused)
 			relay_sync_clock(g->m->relay);
 		check_limits(g);
@@ -415,8 +433,7 @@ static void begin_ping(struct manager *g, struct control_call *call)
 	int r;
 
 	if (g->paused) {
-		err_set(&err, EBUSY, "it is paused");
-		err_hint(&err, "resume it first: `msb resume %s`", g->m->config->name);
+		is_paused(g, &err);
 		control_fail(call, &err);
 		return;
 	}
@@ -461,10 +478,9 @@ static int check_cpus(const struct manager *g, uint32_t n, struct err *err)
 			g->m->config->cpus);
 		return err_hint(err, "more are there from a start with --max-cpus on");
 	}
-	if (g->paused || g->cpus_want)
-		return err_set(err, EBUSY,
-			       g->paused ? "it is paused" : "its CPUs are changed just now");
-	return 0;
+	if (g->paused)
+		return is_paused(g, err);
+	return g->cpus_want ? err_set(err, EBUSY, "its CPUs are changed just now") : 0;
 }
 
 /*
@@ -672,10 +688,9 @@ static int check_memory(const struct manager *g, uint64_t n, struct err *err)
 		return n > most ? err_hint(err, "more is there from a start with --max-memory on")
 				: err_hint(err, "less than it began with takes a restart");
 	}
-	if (g->paused || g->memory_asked)
-		return err_set(err, EBUSY,
-			       g->paused ? "it is paused" : "its memory is changed just now");
-	return 0;
+	if (g->paused)
+		return is_paused(g, err);
+	return g->memory_asked ? err_set(err, EBUSY, "its memory is changed just now") : 0;
 }
 
 static void begin_memory(struct manager *g, struct control_call *call, uint64_t n)

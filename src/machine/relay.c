@@ -49,6 +49,7 @@ struct relay {
 	struct loop_source listener, control;
 	struct buf from_agent, to_agent;
 	struct buf ready; /* the cached frame; empty until the guest is ready */
+	char *refusal;	  /* what who comes in is told; NULL: come in */
 	bool failed;
 	struct exec_log *log; /* may be NULL */
 	struct client *clients[RELAY_CLIENTS_MAX];
@@ -301,6 +302,20 @@ gone:
 	client_free(c);
 }
 
+/* In place of the guest's word that it is ready. */
+static int refuse(struct client *c)
+{
+	const struct msg_error m = {.kind = CORE_INITIALIZATION_FAILED,
+				    .message = c->relay->refusal};
+	struct buf *b = &c->out.queue;
+
+	buf_add_be32(b, frame_client_start(c->slot));
+	buf_add_be32(b, frame_client_end(c->slot));
+	if (frame_put_msg(b, 0, MSG_ERROR, &m) == 0 && !buf_failed(b))
+		(void)send(c->peer.fd, buf_ptr(b), buf_size(b), MSG_NOSIGNAL);
+	return -EBUSY;
+}
+
 /* The guest is ready: greet the client and connect it. */
 static int client_begin(struct client *c)
 {
@@ -308,6 +323,8 @@ static int client_begin(struct client *c)
 	struct err err = ERR_INIT;
 	int p[2], e;
 
+	if (r->refusal)
+		return refuse(c);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, p) < 0)
 		return -errno;
 	e = r->ops->dial(r->arg, p[1], &err);
@@ -371,6 +388,13 @@ static void on_listener(struct loop_source *s, uint32_t events)
 {
 	(void)events;
 	(void)admit(container_of(s, struct relay, listener));
+}
+
+void relay_refuse(struct relay *r, const char *why)
+{
+	free(r->refusal);
+	/* Without memory for a word they come in, and wait. */
+	r->refusal = why ? strdup(why) : NULL;
 }
 
 void relay_shut(struct relay *r)
@@ -605,6 +629,7 @@ struct relay *relay_free(struct relay *r)
 	buf_done(&r->from_agent);
 	buf_done(&r->to_agent);
 	buf_done(&r->ready);
+	free(r->refusal);
 	free(r);
 	return NULL;
 }

@@ -72,6 +72,8 @@ unsigned relay_clients(const struct relay *r);
 void relay_shut(struct relay *r);
 /* The same if nobody is in or at the door, which it says. */
 bool relay_shut_if_empty(struct relay *r);
+/* Who comes in is told @why and sent away, until that is NULL. Who is in stays. */
+void relay_refuse(struct relay *r, const char *why);
 /* Deliver what clients have not yet read, for at most @timeout_ms, then drop them. */
 void relay_finish(struct relay *r, int timeout_ms);
 struct relay *relay_free(struct relay *r);

@@ -293,6 +293,21 @@ static int on_ready(struct agent_client *c, const struct envelope *env, struct e
 	return 0;
 }
 
+/* Whoever is before the agent does not let us in. */
+static int on_refusal(struct agent_client *c, const struct envelope *env, struct err *err)
+{
+	struct msg_error m = {0};
+	struct err why = ERR_INIT;
+	int r = frame_payload(env, &m, err);
+
+	if (r < 0)
+		return r;
+	err_set(&why, ERR_GUEST, "%s", m.message);
+	msg_free(MSG_ERROR, &m);
+	close_client(c, &why);
+	return 0;
+}
+
 static int on_frame(struct agent_client *c, const struct frame *f, struct err *err)
 {
 	struct envelope env;
@@ -316,6 +331,8 @@ static int on_frame(struct agent_client *c, const struct frame *f, struct err *e
 	if (f->id == 0) {
 		if (!c->ready && msg_kind_of(env.type) == MSG_READY)
 			return on_ready(c, &env, err);
+		if (!c->ready && msg_kind_of(env.type) == MSG_ERROR)
+			return on_refusal(c, &env, err);
 		return 0;
 	}
 	s = find_stream(c, f->id);

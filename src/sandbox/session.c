@@ -411,6 +411,10 @@ static void on_closed(void *arg, const struct err *why)
 	struct session *s = arg;
 
 	log_debug("session %s: %s", s->name, why->msg);
+	if (why->code == ERR_GUEST) {
+		session_lost(s, why->msg);
+		return;
+	}
 	for (struct client *c = s->host->clients; c && !s->sent; c = c->next) {
 		if (c->session == s)
 			client_gone(c);

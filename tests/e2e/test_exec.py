@@ -108,6 +108,31 @@ class Exec(Case):
             self.assertEqual(child.wait(60), 125)
             self.assertIn(b"while the command ran", child.stderr.read())
 
+    def test_in_a_paused_sandbox(self):
+        self.own_home()
+        owner = self.running()
+        self.ok(self.msb("exec", "-d", "--session", "s", "box", "--", "sleep", "1000"))
+        before = self.start("exec", "box", "--", "sh", "-c", "echo in; read x; echo $x")
+        self.assertEqual(before.stdout.readline(), b"in\n")
+        self.ok(self.msb("pause", "-q", "box"))
+        # Nothing waits for a guest that does not run, and everybody is told what to do.
+        for words, code in ((("exec", "box", "--", "true"), 125), (("shell", "box", "--", "true"), 125),
+                            (("exec", "-d", "box", "--", "true"), 125), (("run", "-n", "box", "busybox", "--", "true"), 125),
+                            (("cp", "box:/etc/motd", self.path("x")), 1), (("cp", "-", "box:/tmp"), 1)):
+            self.refused(self.msb(*words), code, "box", "it is paused", "msb resume box")
+        done = self.msb("ssh", "box", "--", "true")
+        self.assertNotEqual(done.code, 0)
+        self.assertIn("it is paused", done.messages)
+        self.refused(self.msb("modify", "-c", "1", "--max-duration", "1h", "-m", "600M", "--max-memory", "600M", "box"), 1, "restart")
+        self.assertEqual(list(s["session"] for s in json.loads(self.ok(self.msb("attach", "--format", "json", "box")).out)), ["s"])
+        # Who was in goes on when it does.
+        self.ok(self.msb("resume", "-q", "box"))
+        before.stdin.write(b"again\n")
+        before.stdin.close()
+        self.assertEqual((before.stdout.read(), before.wait(60)), (b"again\n", 0))
+        self.assertEqual(self.said("echo", "hi"), "hi\n")
+        owner.stdin.close()
+
     def stopped(self):
         self.own_home()
         self.ok(self.msb("create", "--name", "box", "busybox"))

@@ -334,6 +334,37 @@ static void test_client_end_closes_guest(void **state)
 	assert_true(at_eof(w, w->guest[0]));
 }
 
+static void test_sends_away_while_it_refuses(void **state)
+{
+	struct world *w = *state;
+	int in = client(w), out, late;
+	uint8_t got[512];
+	uint32_t id;
+	ssize_t n;
+
+	say_ready(w);
+	id = greeting(w, in);
+	relay_refuse(w->relay, "it sleeps");
+	out = client(w);
+	turn(w);
+	n = read(out, got, sizeof(got));
+	assert_true(n > 0);
+	assert_non_null(memmem(got, (size_t)n, "core.error", 10));
+	assert_non_null(memmem(got, (size_t)n, "it sleeps", 9));
+	assert_true(at_eof(w, out));
+	assert_int_equal(w->dialled, 1);
+	assert_int_equal(relay_clients(w->relay), 1);
+	/* Who is in does not notice. */
+	put(in, id, 0, "x", 1);
+	turn(w);
+	assert_true(read(w->guest[0], got, sizeof(got)) > 0);
+	relay_refuse(w->relay, NULL);
+	late = client(w);
+	greeting(w, late);
+	assert_int_equal(w->dialled, 2);
+	close(in), close(out), close(late);
+}
+
 static void test_slots_are_reused_and_capped(void **state)
 {
 	struct world *w = *state;
@@ -431,6 +462,7 @@ int main(void)
 		TEST(test_slow_client_stops_only_itself),
 		TEST(test_guest_end_delivers_everything),
 		TEST(test_client_end_closes_guest),
+		TEST(test_sends_away_while_it_refuses),
 		TEST(test_slots_are_reused_and_capped),
 		TEST(test_boot_failure_is_told),
 		TEST(test_broken_agent_is_told_once),
