@@ -48,7 +48,10 @@ static void on_closed(void *arg, const struct err *why)
 	if (p->over)
 		return;
 	p->over = true;
-	err_copy(&p->why, why);
+	if (why->code == ECONNRESET)
+		err_set(&p->why, ERR_GUEST, "it ended while files were copied");
+	else
+		err_copy(&p->why, why);
 }
 
 static const struct agent_client_ops client_ops = {.ready = on_ready, .closed = on_closed};
@@ -332,6 +335,28 @@ static int end_of_data(struct port *p, struct err *err)
 	return port_finish(p, err);
 }
 
+/* What tar would have unpacked by itself. */
+static int check_plain(const struct port *to, const uint8_t *p, size_t n, struct err *err)
+{
+	static const struct {
+		const char *magic, *name;
+	} kinds[] = {{"\x1f\x8b", "gzip"},
+		     {"\x28\xb5\x2f\xfd", "zstd"},
+		     {"\xfd" "7zXZ", "xz"},
+		     {"BZh", "bzip2"}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		size_t len = strlen(kinds[i].magic);
+
+		if (n < len || memcmp(p, kinds[i].magic, len) != 0)
+			continue;
+		err_set(err, ERR_UNSUPPORTED, "standard input is compressed (%s)", kinds[i].name);
+		return err_hint(err, "unpack it on the way: %s -dc ARCHIVE | msb cp - %s:%s",
+				kinds[i].name, to->side->sandbox, to->side->path);
+	}
+	return 0;
+}
+
 /* Standard input to the agent; it may have enough, or fail, before there is anything to read. */
 static int pump_stdin(struct port *to, struct err *err)
 {
@@ -340,6 +365,7 @@ static int pump_stdin(struct port *to, struct err *err)
 		{.fd = STDIN_FILENO, .events = POLLIN},
 		{.fd = to->side->agent, .events = POLLIN},
 	};
+	bool first = true;
 	int r = 0;
 
 	if (!chunk)
@@ -358,8 +384,11 @@ static int pump_stdin(struct port *to, struct err *err)
 			return err_errno(err, "cannot read standard input");
 		if (n == 0)
 			break;
-		if (n > 0)
+		if (n > 0 && first)
+			r = check_plain(to, chunk, (size_t)n, err);
+		if (n > 0 && r == 0)
 			r = port_write(to, chunk, (size_t)n, err);
+		first = false;
 	}
 	return r;
 }

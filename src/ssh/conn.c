@@ -153,13 +153,17 @@ static void exec_exited(void *arg, int code)
 	end(h, true, code);
 }
 
-static void refuse(struct chan *h, const char *why)
+static void say(struct chan *h, const char *what, const char *why)
 {
 	char text[400];
-	int n = snprintf(text, sizeof(text), "cannot run it: %s%s", why ? why : "no reason given",
-			 h->tty ? "\r\n" : "\n");
+	int n = snprintf(text, sizeof(text), "%s%s%s", what, why, h->tty ? "\r\n" : "\n");
 
 	to_client(h, 2, text, MIN((size_t)n, sizeof(text) - 1));
+}
+
+static void refuse(struct chan *h, const char *why)
+{
+	say(h, "cannot run it: ", why ? why : "no reason given");
 }
 
 static void exec_failed(void *arg, const struct msg_exec_failed *why)
@@ -358,7 +362,12 @@ static void agent_closed(void *arg, const struct err *why)
 {
 	struct chan *h = arg;
 
-	(void)why;
+	if (h->kind != CHAN_TCP && !h->ended) {
+		if (why->code == ERR_GUEST)
+			refuse(h, why->msg);
+		else
+			say(h, "the sandbox has ended", "");
+	}
 	h->exec = NULL;
 	h->tcp = h->home = NULL;
 	end(h, h->kind != CHAN_TCP, 255);

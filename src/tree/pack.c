@@ -105,9 +105,9 @@ static int put_bytes(struct pack *p, int fd, uint64_t off, uint64_t n, struct er
 		if (got < 0)
 			return cannot_read(p, err);
 		if (!got) {
-			errno = EAGAIN;
-			return err_set(err, EAGAIN, "%s%s became shorter while it was read",
-				       p->o->path, p->path + strlen(p->o->name));
+			err_set(err, EAGAIN, "%s%s became shorter while it was read", p->o->path,
+				p->path + strlen(p->o->name));
+			return err_hint(err, "copy it again when nobody writes to it");
 		}
 		buf_commit(&p->out, (size_t)got);
 		off += (uint64_t)got;
@@ -231,7 +231,8 @@ static int pack_file(struct pack *p, int fd, const struct stat *st, struct tar_e
 	int r = 0;
 
 	e->size = (uint64_t)st->st_size;
-	if (!e->size && is_pseudo(fd))
+	/* In sysfs a file has the size of what its buffer would hold. */
+	if ((!e->size || !st->st_blocks) && is_pseudo(fd))
 		return pack_pseudo(p, fd, e, err);
 	if ((uint64_t)st->st_blocks * 512 < e->size)
 		r = find_data(fd, e->size, &map, &n);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -13,6 +15,8 @@
 #include "base/io.h"
 #include "base/str.h"
 #include "tree/tree.h"
+
+enum { NAME_BESIDE = 32 };
 
 /* A directory that still gets its owner, mode and time. */
 struct pending {
@@ -42,9 +46,11 @@ static int no_memory(struct err *err)
 
 static int cannot(const struct unpack *u, const char *what, const char *path, struct err *err)
 {
-	bool named = u->o->name && u->top[0] && str_eq(path, u->top);
-	int r = err_errno(err, "cannot %s %s%s%s", what, u->o->path, named ? "" : "/",
-			  named ? "" : path);
+	/* What was given is the path of the top itself, unless that is put into a directory. */
+	size_t n = u->top_copy && str_starts(path, u->top) ? strlen(u->top) : 0;
+	const char *rest = path + n + (path[n] == '/');
+	const char *slash = *rest && !str_ends(u->o->path, "/") ? "/" : "";
+	int r = err_errno(err, "cannot %s %s%s%s", what, u->o->path, slash, rest);
 
 	if (r == -ENOSYS)
 		err_hint(err, "Linux 5.6 or newer is needed to unpack safely");
@@ -316,12 +322,11 @@ static int replacing(struct unpack *u, int (*make)(struct unpack *u, const struc
 	return make(u, e);
 }
 
-static int create_file(struct unpack *u, const struct tar_entry *e)
+static int create_file(struct unpack *u, const char *name)
 {
-	int fd = openat(u->parent, base_of(u->path),
-			O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int fd = openat(u->parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+			0600);
 
-	(void)e;
 	return fd < 0 ? -errno : fd;
 }
 
@@ -360,21 +365,26 @@ static int write_data(struct unpack *u, int fd, uint64_t size, struct err *err)
 	return r;
 }
 
-static int make_file(struct unpack *u, const struct tar_entry *e, struct err *err)
+/* A file of another name where there is one already. */
+static int create_beside(struct unpack *u, const char *name, char beside[NAME_BESIDE])
 {
-	cleanup_close int fd = replacing(u, create_file, e);
-	int r;
+	struct stat st;
+	uint64_t v;
 
-	if (fd < 0) {
-		errno = -fd;
-		return cannot(u, "make the file", u->path, err);
-	}
-	r = write_data(u, fd, e->size, err);
-	if (r < 0) {
-		/* No half of one stays, whatever it was to replace. */
-		(void)unlinkat(u->parent, base_of(u->path), 0);
+	if (fstatat(u->parent, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+		return -EISDIR;
+	if (getrandom(&v, sizeof(v), 0) < 0)
+		return -errno;
+	snprintf(beside, NAME_BESIDE, ".msb-cp-%016llx", (unsigned long long)v);
+	return create_file(u, beside);
+}
+
+static int fill_file(struct unpack *u, int fd, const struct tar_entry *e, struct err *err)
+{
+	int r = write_data(u, fd, e->size, err);
+
+	if (r < 0)
 		return r;
-	}
 	r = set_fd(u, fd, e->mode, e->uid, e->gid, e->mtime, e->mtime_ns);
 	if (r < 0) {
 		errno = -r;
@@ -383,6 +393,31 @@ static int make_file(struct unpack *u, const struct tar_entry *e, struct err *er
 	/* After the owner, whose change takes file capabilities away. */
 	set_attributes(u, fd, e);
 	return 0;
+}
+
+/* What is to be replaced stays until there is all of what replaces it. */
+static int make_file(struct unpack *u, const struct tar_entry *e, struct err *err)
+{
+	const char *name = base_of(u->path), *at = name;
+	cleanup_close int fd = create_file(u, name);
+	char beside[NAME_BESIDE];
+	int r;
+
+	if (fd == -EEXIST) {
+		at = beside;
+		fd = create_beside(u, name, beside);
+	}
+	if (fd < 0) {
+		errno = -fd;
+		return cannot(u, "make the file", u->path, err);
+	}
+	r = fill_file(u, fd, e, err);
+	if (r == 0 && at != name && renameat(u->parent, at, u->parent, name) < 0)
+		r = cannot(u, "make the file", u->path, err);
+	/* No half of one stays. */
+	if (r < 0)
+		(void)unlinkat(u->parent, at, 0);
+	return r;
 }
 
 static int make_hardlink(struct unpack *u, const struct tar_entry *e, struct err *err)
@@ -414,14 +449,20 @@ static int make_hardlink(struct unpack *u, const struct tar_entry *e, struct err
 static int make_special(struct unpack *u, const struct tar_entry *e, struct err *err)
 {
 	bool device = e->type == TAR_CHARDEV || e->type == TAR_BLOCKDEV;
+	/* Of a tree one may be left out, but not where it is all there is. */
+	bool alone = u->o->name && u->top[0] && str_eq(u->path, u->top);
 	int r;
 
+	if (device && !u->o->rights && alone) {
+		err_set(err, ERR_UNSUPPORTED, "it is a device, which is not copied out of a sandbox");
+		return err_hint(err, "-a copies devices, too");
+	}
 	if (device && !u->o->rights) {
 		u->notes->rights++;
 		return 0;
 	}
 	r = replacing(u, e->type == TAR_SYMLINK ? create_link : create_special, e);
-	if (device && r == -EPERM) {
+	if (device && r == -EPERM && !alone) {
 		u->notes->devices++;
 		return 0;
 	}

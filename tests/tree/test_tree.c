@@ -275,6 +275,15 @@ static void test_rights_are_asked_for(void **state)
 		assert_int_equal(st.st_mode & 07777, 04755);
 	}
 	buf_done(&s.b);
+	/* A device that is all there is to copy is not left out in silence. */
+	s = (struct stream){0};
+	add(&s, TAR_CHARDEV, ".", NULL, NULL);
+	ready(&s);
+	snprintf(dst, sizeof(dst), "%s/alone", (char *)*state);
+	assert_int_equal(unpack(&s, dst, "x", false, &err), ERR_UNSUPPORTED);
+	assert_non_null(strstr(err.hint, "-a"));
+	assert_int_not_equal(access(dst, F_OK), 0);
+	buf_done(&s.b);
 }
 
 static void test_places(void **state)
@@ -348,9 +357,64 @@ static void test_a_copy_that_breaks_off_is_taken_back(void **state)
 	s = (struct stream){.piece = 300};
 	buf_add(&s.b, buf_ptr(&whole.b), 3 * TAR_BLOCK);
 	assert_int_not_equal(unpack(&s, dst, "", false, &err), 0);
-	sh(*state, "test $(cat new/mine) = mine");
+	sh(*state, "test $(cat new/mine) = mine && rm -rf new/d");
 	buf_done(&s.b);
 	buf_done(&whole.b);
+	/* Of a file, too: it is replaced by a whole one or not at all. */
+	whole = (struct stream){.piece = 300};
+	add(&whole, TAR_FILE, ".", NULL, "content");
+	ready(&whole);
+	snprintf(dst, sizeof(dst), "%s/new/mine", (char *)*state);
+	for (size_t n = 0; n < buf_size(&whole.b) - TAR_BLOCK; n += 256) {
+		s = (struct stream){.piece = 300};
+		buf_add(&s.b, buf_ptr(&whole.b), n);
+		assert_int_not_equal(unpack(&s, dst, "x", false, &err), 0);
+		/* Behind the file's own bytes it is whole. */
+		if (n <= TAR_BLOCK)
+			sh(*state, "test $(cat new/mine) = mine");
+		sh(*state, "test $(ls -A new) = mine");
+		buf_done(&s.b);
+	}
+	whole.piece = 300;
+	assert_int_equal(unpack(&whole, dst, "x", false, &err), 0);
+	sh(*state, "test $(cat new/mine) = content && test $(ls -A new) = mine");
+	buf_done(&whole.b);
+}
+
+/* What fails is said of the path that a person would look at. */
+static void test_what_messages_name(void **state)
+{
+	static const struct {
+		const char *dst, *member, *said;
+		bool directory;
+	} cases[] = {
+		{"dir", ".", "dir/name", false},
+		{"dir/", ".", "dir/name", false},
+		{"dir", "./name", "dir/name/name", true},
+		{"new", "./d", "new/d", true},
+		{"new/", "./d", "new/d", true},
+	};
+	struct err err = ERR_INIT;
+	char dst[200], said[300];
+
+	sh(*state, "mkdir -p dir/name/name");
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct stream s = {0};
+
+		if (cases[i].directory)
+			add(&s, TAR_DIRECTORY, "./", NULL, NULL);
+		if (cases[i].directory)
+			add(&s, TAR_DIRECTORY, "./d", NULL, NULL);
+		add(&s, TAR_FILE, cases[i].member, NULL, "content");
+		ready(&s);
+		snprintf(dst, sizeof(dst), "%s/%s", (char *)*state, cases[i].dst);
+		assert_int_equal(unpack(&s, dst, "name", false, &err), EISDIR);
+		snprintf(said, sizeof(said), "cannot make the file %s/%s: Is a directory",
+			 (char *)*state, cases[i].said);
+		assert_string_equal(err.msg, said);
+		buf_done(&s.b);
+	}
+	sh(*state, "test -z \"$(find . -name '.msb*')\"");
 }
 
 static void test_refusals_of_the_packer(void **state)
@@ -369,6 +433,12 @@ static void test_refusals_of_the_packer(void **state)
 	o.path = "/proc/self/mountinfo";
 	assert_int_equal(tree_pack(&o, keep, &s, &notes, &err), 0);
 	assert_true(buf_size(&s.b) > 3 * TAR_BLOCK);
+	buf_done(&s.b);
+	/* One of /sys says that it has the size of a page. */
+	s = (struct stream){0};
+	o.path = "/sys/kernel/uevent_seqnum";
+	if (access(o.path, R_OK) == 0)
+		assert_int_equal(tree_pack(&o, keep, &s, &notes, &err), 0);
 	buf_done(&s.b);
 	/* A link at the top is a link, unless it is followed. */
 	sh(*state, "echo x >real && ln -s real link && mkdir dir && ln -s dir dirlink");
@@ -397,6 +467,7 @@ int main(void)
 		T(test_rights_are_asked_for),
 		T(test_places),
 		T(test_a_copy_that_breaks_off_is_taken_back),
+		T(test_what_messages_name),
 		T(test_refusals_of_the_packer),
 	};
 
