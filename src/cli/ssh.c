@@ -128,6 +128,21 @@ static bool is_key(const char *line)
 	       !memcmp(head + 4, line, type) && n > type * 4 / 3 + 16;
 }
 
+/* Does a line of @known let in the key that @line is? One that restricts it, or is a remark, does not. */
+static bool lets_in(const char *known, const char *line)
+{
+	size_t n = strcspn(line, " ");
+
+	n += strspn(line + n, " ");
+	n += strcspn(line + n, " ");
+	for (const char *at = known; at; at = strchr(at, '\n')) {
+		at += strspn(at, "\n \t");
+		if (!strncmp(at, line, n) && strchr(" \t\r\n", at[n]))
+			return true;
+	}
+	return false;
+}
+
 /* Add those lines of @text that are not there yet. */
 static int add_keys(const struct store *store, char *text, const char *from, size_t *added,
 		    struct err *err)
@@ -161,7 +176,7 @@ static int add_keys(const struct store *store, char *text, const char *from, siz
 			return err_hint(err, "public keys are in files like ~/.ssh/id_ed25519.pub");
 		}
 		keys++;
-		if (strstr(known, line))
+		if (lets_in(known, line))
 			continue;
 		buf_addf(&all, "%s\n", line);
 		++*added;

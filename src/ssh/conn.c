@@ -354,6 +354,8 @@ static void agent_ready(void *arg, const struct msg_ready *ready)
 				     &err);
 	else
 		r = ask_home(h);
+	if (r < 0 && h->kind != CHAN_TCP)
+		refuse(h, err.msg);
 	if (r < 0)
 		end(h, true, 255);
 }

@@ -220,7 +220,12 @@ class Ssh(Case):
             f.write('command="true" ' + pub)
         self.assertEqual(self.call("ssh", *self.options(bad), "root@box", "true").code, 255)
         # authorize: ways in, twice the same, and what is no public key.
+        # It does not hide that the key is still to be let in, and nor does one that was made a remark.
+        with open(os.path.join(self.home, "ssh/authorized_keys"), "a") as f:
+            f.write("# " + pub)
+        self.assertEqual(self.ok(self.msb("ssh", "authorize", "--key", pub.replace("root@", "other@"))).text, "1 added\n")
         self.assertEqual(self.ok(self.msb("ssh", "authorize", "--key", pub)).text, "0 added\n")
+        self.ok(self.call("ssh", *self.options(bad), "root@box", "true"))
         with open(os.path.join(self.home, "ssh/authorized_keys"), "w") as f:
             f.write("")
         self.assertEqual(self.ok(self.msb("ssh", "authorize", "--key", pub)).text, "1 added\n")
