@@ -212,6 +212,8 @@ static void on_stdin(struct in_stream *i)
 		n = in_stream_read(i, to, AGENT_STDIN_CHUNK);
 	if (to)
 		agent_exec_stdin_end(s->exec, n > 0 ? (size_t)n : 0);
+	if (n == 0 && i->error)
+		cli_warn("cannot read standard input: %s", err_name(i->error));
 	if (n == 0)
 		in_stream_done(i);
 	if (!s->exec)

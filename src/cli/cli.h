@@ -79,6 +79,8 @@ void cli_error(const struct err *err);
 void cli_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* @s without what would move the cursor or worse. */
 void cli_put_clean(FILE *f, const char *s);
+/* The same in one line. */
+void cli_put_line(FILE *f, const char *s);
 /* cli_error() and an exit code to return. */
 int cli_fail(const struct err *err, int code);
 
@@ -89,7 +91,7 @@ int cli_fail(const struct err *err, int code);
 void cli_busy(bool quiet, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void cli_busy_end(void);
 
-/* ANSI sequences, or "" when @f is no terminal or NO_COLOR is set. */
+/* ANSI sequences, or "" when @f is no terminal that knows them, or NO_COLOR is set. */
 const char *cli_bold(FILE *f);
 const char *cli_dim(FILE *f);
 const char *cli_red(FILE *f);

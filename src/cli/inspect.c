@@ -165,8 +165,11 @@ static json_t *to_json(const struct subject *s)
 
 static void line(const char *name, const char *value)
 {
-	if (value && *value)
-		printf("%-14s%s\n", name, value);
+	if (!value || !*value)
+		return;
+	printf("%-14s", name);
+	cli_put_line(stdout, value);
+	putchar('\n');
 }
 
 static void print_time(const char *name, int64_t t)

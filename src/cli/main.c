@@ -410,8 +410,9 @@ static const struct verb *verb_of_program(const char *argv0)
 static void fill_descriptors(void)
 {
 	for (int fd = 0; fd <= 2; fd++) {
+		/* What is said where nobody can hear it is to fail. */
 		if (fcntl(fd, F_GETFD) < 0)
-			(void)!open("/dev/null", O_RDWR);
+			(void)!open("/dev/null", fd == 1 ? O_RDONLY : O_RDWR);
 	}
 }
 

@@ -222,6 +222,7 @@ static void add(struct sample *sum, const struct sample *m)
 	ADD(cpus);
 	ADD(vcpu_time_ns);
 	ADD(memory);
+	ADD(memory_max);
 	ADD(memory_resident);
 	ADD(disk_read_bytes);
 	ADD(disk_read_ops);

@@ -9,14 +9,17 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/str.h"
 #include "cli/cli.h"
 #include "cli/term.h"
 
 static const char *colour(FILE *f, const char *sequence)
 {
-	const char *no = getenv("NO_COLOR");
+	const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
 
-	return (no && *no) || !isatty(fileno(f)) ? "" : sequence;
+	if ((no && *no) || !term || !*term || str_eq(term, "dumb"))
+		return "";
+	return isatty(fileno(f)) ? sequence : "";
 }
 
 const char *cli_bold(FILE *f)
@@ -55,6 +58,17 @@ void cli_put_clean(FILE *f, const char *s)
 		else
 			fprintf(f, "\\x%02x", c);
 	}
+}
+
+void cli_put_line(FILE *f, const char *s)
+{
+	for (const char *nl; (nl = strchr(s, '\n')); s = nl + 1) {
+		cleanup_free char *part = strndup(s, (size_t)(nl - s));
+
+		cli_put_clean(f, part ? part : "");
+		fputs("\\n", f);
+	}
+	cli_put_clean(f, s);
 }
 
 void cli_error(const struct err *err)
@@ -143,14 +157,14 @@ static size_t put_cell(const char *s, size_t columns)
 {
 	size_t all = width(s), n = 0;
 
-	if (all <= columns) {
-		fputs(s, stdout);
-		return all;
-	}
-	for (; *s && (n < columns - 1 || ((unsigned char)*s & 0xc0) == 0x80); s++) {
+	for (; *s && (all <= columns || n < columns - 1 || ((unsigned char)*s & 0xc0) == 0x80);
+	     s++) {
 		n += ((unsigned char)s[1] & 0xc0) != 0x80;
-		putchar(*s);
+		/* A row is a line, whatever is in its cells. */
+		putchar((unsigned char)*s < ' ' || *s == 0x7f ? ' ' : *s);
 	}
+	if (all <= columns)
+		return all;
 	fputs("…", stdout);
 	return columns;
 }

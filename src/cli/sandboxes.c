@@ -52,7 +52,7 @@ static int set_format(const struct opt *o, void *target, const char *value, stru
 	a->nshow = 0;
 	if (a->json || str_eq(value, "table"))
 		return 0;
-	for (char *w = strtok_r(words, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
+	for (char *w = strtok_r(words, ", ", &save); w; w = strtok_r(NULL, ", ", &save)) {
 		const char *names[COLUMNS + 2] = {[COLUMNS] = "json", "table"};
 		size_t found = COLUMNS;
 
@@ -128,8 +128,6 @@ static void add_command(const struct strv *argv, struct buf *b)
 		return;
 	p = (char *)buf_ptr(&whole);
 	for (n = 0; p[n]; n++) {
-		if ((unsigned char)p[n] < ' ')
-			p[n] = ' ';
 		if (((unsigned char)p[n] & 0xc0) != 0x80 && ++chars == COMMAND_SHOWN)
 			cut = n;
 	}

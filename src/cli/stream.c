@@ -194,5 +194,8 @@ long in_stream_read(struct in_stream *i, void *p, size_t n)
 	while (r < 0 && errno == EINTR);
 	if (r < 0 && errno == EAGAIN)
 		return -EAGAIN;
+	/* EIO is a terminal that was hung up. */
+	if (r < 0 && errno != EIO)
+		i->error = errno;
 	return r < 0 ? 0 : (long)r;
 }

@@ -53,6 +53,7 @@ struct in_stream {
 	bool polls, on, done;
 	/* Read once into a place of yours with in_stream_read(). */
 	void (*readable)(struct in_stream *i);
+	int error; /* why it ended, if not by itself */
 };
 
 int in_stream_init(struct in_stream *i, struct loop *loop, int fd,
