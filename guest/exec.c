@@ -396,12 +396,14 @@ static void send_failed(struct conn *c, uint32_t id, enum exec_fail kind, const 
 
 static void fail_spawn(struct conn *c, uint32_t id, const struct spawn *s)
 {
-	char text[512];
-	const char *what = s->kind == EXEC_BAD_CWD ? s->cwd : s->cmd;
+	char text[512], where[160] = "";
 
-	snprintf(text, sizeof(text), "cannot run '%.128s': %s%s%.128s%s: %s%s%s%s", s->cmd,
-		 s->stage, what == s->cmd ? "" : " '", what == s->cmd ? "" : what,
-		 what == s->cmd ? "" : "'", strerror(s->error), s->detail ? " (" : "",
+	/* The command is known to who asked for it. */
+	if (s->kind == EXEC_BAD_CWD)
+		snprintf(where, sizeof(where), "'%.128s': ", s->cwd);
+	else if (strcmp(s->stage, "exec"))
+		snprintf(where, sizeof(where), "%s: ", s->stage);
+	snprintf(text, sizeof(text), "%s%s%s%s%s", where, strerror(s->error), s->detail ? " (" : "",
 		 s->detail ? s->detail : "", s->detail ? ")" : "");
 	send_failed(c, id, s->kind, s->stage, s->error, text);
 }
@@ -502,9 +504,9 @@ void exec_request(struct conn *c, uint32_t id, const struct msg_exec_request *re
 			    "too many sessions on this connection");
 		return;
 	}
-	if (!*req->cmd || req->args.n + req->env.n > EXEC_ARGS_MAX) {
+	if (!*req->cmd || req->env.n > EXEC_ENV_MAX) {
 		send_failed(c, id, EXEC_BAD_ARGS, "arguments", *req->cmd ? E2BIG : EINVAL,
-			    *req->cmd ? "too many arguments" : "the command is empty");
+			    *req->cmd ? "too many variables" : "the command is empty");
 		return;
 	}
 	if (rlimits_check(&req->rlimits, &err) < 0) {

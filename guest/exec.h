@@ -16,7 +16,7 @@ enum {
 	EXEC_GRACE_MS = 100,
 	EXEC_TTY_GRACES = 20,
 	EXEC_CHUNK_MAX = 256 << 10,
-	EXEC_ARGS_MAX = 32768, /* arguments plus environment entries of one command */
+	EXEC_ENV_MAX = 16384, /* each is looked for among those before it */
 };
 
 void exec_request(struct conn *c, uint32_t id, const struct msg_exec_request *req);

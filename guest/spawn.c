@@ -175,13 +175,15 @@ static int exec_program(struct spawn *s)
 	return fail_exec(s, s->cmd, error);
 }
 
-static int set_limits(const struct wire_list *limits)
+static int set_limits(struct spawn *s, const struct wire_list *limits)
 {
 	const struct exec_rlimit *l = limits->v;
 
 	for (size_t i = 0; i < limits->n; i++) {
-		if (rlimit_set(&l[i]) < 0)
-			return -1;
+		if (rlimit_set(&l[i]) == 0)
+			continue;
+		s->detail = l[i].resource;
+		return fail(s, "rlimit", EXEC_RESOURCE_LIMIT);
 	}
 	return 0;
 }
@@ -201,8 +203,8 @@ static int child(void *arg)
 			return fail(s, "stdio", EXEC_OTHER);
 	}
 	rlimit_default_files();
-	if (set_limits(s->sandbox_rlimits) < 0 || set_limits(s->rlimits) < 0)
-		return fail(s, "rlimit", EXEC_RESOURCE_LIMIT);
+	if (set_limits(s, s->sandbox_rlimits) || set_limits(s, s->rlimits))
+		return 127;
 	if (s->restricted && drop_privileges(s))
 		return 127;
 	if (become(s))

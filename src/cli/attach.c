@@ -355,6 +355,8 @@ static void on_failed(void *arg, const struct msg_exec_failed *m)
 	/* What the host of the sessions says is about those. */
 	if (s->a->how != ATTACH_AGENT && m->kind == EXEC_OTHER)
 		err_set(&why, ERR_GUEST, "sandbox \"%s\": %s", s->a->name, what);
+	if (s->a->how == ATTACH_TO && !s->session[0])
+		err_hint(&why, "`msb attach -l %s` lists them", s->a->name);
 	if (s->a->holds && m->kind == EXEC_OTHER) {
 		s->exec = NULL;
 		over_failed(s, &why);
@@ -419,11 +421,13 @@ static int ask(struct session *s, const struct agent_exec_start *start, struct e
 	if (s->a->how == ATTACH_TO)
 		return agent_exec_open(&s->exec, s->client, &session_types[SESSION_ATTACH], &to,
 				       &exec_ops, s, err);
-	r = agent_exec_request(start, &request);
+	r = agent_exec_request(start, &request, err);
 	if (r == 0)
 		wire_encode(msg_types[MSG_EXEC_REQUEST].table, &request, &b);
 	msg_free(MSG_EXEC_REQUEST, &request);
-	if (r < 0 || buf_failed(&b))
+	if (r < 0)
+		return r;
+	if (buf_failed(&b))
 		return err_set(err, ENOMEM, "cannot ask for a command: out of memory");
 	m.request = (struct wire_bytes){buf_ptr(&b), buf_size(&b)};
 	return agent_exec_open(&s->exec, s->client, &session_types[SESSION_START], &m, &exec_ops, s,

@@ -250,8 +250,6 @@ static int attach(struct cli *cli, int argc, char **argv)
 	to.no_replay = a.no_replay;
 	to.quiet = a.quiet;
 	r = attach_run(&to, &died, &err);
-	if (r == -ERR_PROTOCOL)
-		err_hint(&err, "`msb attach -l %s` lists them", to.name);
 	return attach_leave(r, died, &err);
 }
 

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "wire/cbor.h"
 
 enum {
 	GREETING = 8,		 /* id_start, id_end */
@@ -504,7 +505,7 @@ static int copy_texts(struct wire_texts *to, const struct strv *from, size_t ski
 	return 0;
 }
 
-int agent_exec_request(const struct agent_exec_start *start, struct msg_exec_request *m)
+static int fill_request(const struct agent_exec_start *start, struct msg_exec_request *m)
 {
 	struct exec_rlimit *limits = calloc(start->nrlimits + 1, sizeof(*limits));
 
@@ -527,6 +528,36 @@ int agent_exec_request(const struct agent_exec_start *start, struct msg_exec_req
 	if (start->env && copy_texts(&m->env, start->env, 0) < 0)
 		return -ENOMEM;
 	return copy_texts(&m->args, start->argv, 1);
+}
+
+/* The protocol carries text: bytes that are none would arrive as something else. */
+static int check_texts(const char *what, const struct strv *texts, struct err *err)
+{
+	for (size_t i = 0; texts && i < texts->n; i++) {
+		if (cbor_utf8_valid((const uint8_t *)texts->v[i], strlen(texts->v[i])))
+			continue;
+		err_set(err, ERR_UNSUPPORTED, "%s is not valid UTF-8 and cannot be passed on",
+			what);
+		return err_hint(err, "pass such bytes through standard input");
+	}
+	return 0;
+}
+
+int agent_exec_request(const struct agent_exec_start *start, struct msg_exec_request *m,
+		       struct err *err)
+{
+	int r = check_texts("an argument", start->argv, err);
+
+	if (r == 0 && start->argv->n > WIRE_LIST_MAX) {
+		err_set(err, E2BIG, "%zu arguments are more than the %d that can be passed on",
+			start->argv->n - 1, WIRE_LIST_MAX - 1);
+		return err_hint(err, "standard input takes more than a command line");
+	}
+	if (r == 0)
+		r = check_texts("an environment variable", start->env, err);
+	if (r == 0 && fill_request(start, m) < 0)
+		r = err_set(err, ENOMEM, "cannot ask for a command: out of memory");
+	return r;
 }
 
 static uint32_t next_id(struct agent_client *c)
@@ -582,10 +613,8 @@ int agent_exec_new(struct agent_exec **ret, struct agent_client *c,
 
 	if (!start->argv->n)
 		return err_set(err, ERR_USAGE, "there is no command to run");
-	r = agent_exec_request(start, &m);
-	if (r < 0)
-		err_set(err, r, "cannot ask for a command: %s", err_name(r));
-	else
+	r = agent_exec_request(start, &m, err);
+	if (r == 0)
 		r = agent_exec_open(ret, c, &msg_types[MSG_EXEC_REQUEST], &m, ops, arg, err);
 	msg_free(MSG_EXEC_REQUEST, &m);
 	return r;
@@ -707,6 +736,8 @@ int agent_exec_why(const struct msg_exec_failed *m, const char *cmd, struct err 
 		break;
 	default:
 		err_set(why, ERR_GUEST, "cannot run \"%s\": %s", cmd, what);
+		if (m->kind == EXEC_BAD_ARGS && m->error == E2BIG)
+			err_hint(why, "standard input takes more than a command line");
 		break;
 	}
 	return code;

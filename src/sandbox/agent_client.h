@@ -97,8 +97,9 @@ int agent_exec_open(struct agent_exec **ret, struct agent_client *c, const struc
 		    const void *msg, const struct agent_exec_ops *ops, void *arg, struct err *err);
 /* Send such a message. */
 void agent_exec_send(struct agent_exec *e, const struct msg_type *type, const void *msg);
-/* Make the core.exec.request of @start; to be freed also after a failure (-ENOMEM). */
-int agent_exec_request(const struct agent_exec_start *start, struct msg_exec_request *m);
+/* Make the core.exec.request of @start; to be freed also after a failure. */
+int agent_exec_request(const struct agent_exec_start *start, struct msg_exec_request *m,
+		       struct err *err);
 
 /*
  * Why @cmd could not be run, for a person, and the exit code that stands for it: 125 to 127, as

@@ -342,7 +342,9 @@ static int check_plain(const struct port *to, const uint8_t *p, size_t n, struct
 		const char *magic, *name;
 	} kinds[] = {{"\x1f\x8b", "gzip"},
 		     {"\x28\xb5\x2f\xfd", "zstd"},
-		     {"\xfd" "7zXZ", "xz"},
+		     {"\xfd"
+		      "7zXZ",
+		      "xz"},
 		     {"BZh", "bzip2"}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/str.h"
 #include "sandbox/record.h"
 #include "sandbox/session_history.h"
 #include "sandbox/session_msg.h"
@@ -142,6 +143,14 @@ static void refuse(struct client *c, uint32_t id, const char *why)
 	struct msg_error m = {.kind = CORE_INVALID_SESSION, .message = (char *)(uintptr_t)why};
 
 	client_sent(c, frame_put_msg(&c->out, id, MSG_ERROR, &m));
+}
+
+/* There is one text for what went wrong and what to do. */
+static void refuse_for(struct client *c, uint32_t id, const struct err *why)
+{
+	cleanup_free char *text = str_fmt("%s; %s", why->msg, why->hint);
+
+	refuse(c, id, why->hint[0] && text ? text : why->msg);
 }
 
 static void tell_end(struct client *c)
@@ -430,9 +439,17 @@ static char *command_text(const struct msg_exec_request *m)
 	char *text;
 
 	buf_add_str(&b, m->cmd);
-	for (size_t i = 0; i < m->args.n && buf_size(&b) < COMMAND_SHOWN; i++)
+	for (size_t i = 0; i < m->args.n && buf_size(&b) <= COMMAND_SHOWN; i++)
 		buf_addf(&b, " %s", m->args.v[i]);
 	text = buf_cstr(&b);
+	if (text && buf_size(&b) > COMMAND_SHOWN) {
+		size_t n = COMMAND_SHOWN;
+
+		/* Not within a character. */
+		while (n && ((uint8_t)text[n] & 0xc0) == 0x80)
+			n--;
+		return str_fmt("%.*s…", (int)n, text);
+	}
 	return text ? strdup(text) : NULL;
 }
 
@@ -444,7 +461,7 @@ static int name_session(struct session_host *h, const char *name, char **ret, st
 	if (r < 0)
 		return r;
 	if (name && find(h, name)) {
-		err_set(err, EEXIST, "there is a session \"%s\"", name);
+		err_set(err, EEXIST, "there is a session \"%s\" already", name);
 		return err_hint(err, "attach to it, or choose another name");
 	}
 	while (!name) {
@@ -501,10 +518,11 @@ int session_host_start(struct session_host *h, const char *name,
 {
 	struct msg_exec_request m = {0};
 	struct session *s;
+	int r = agent_exec_request(start, &m, err);
 
-	if (agent_exec_request(start, &m) < 0) {
+	if (r < 0) {
 		msg_free(MSG_EXEC_REQUEST, &m);
-		return err_set(err, ENOMEM, "cannot start a session: out of memory");
+		return r;
 	}
 	return session_new(h, name, &m, timeout_ms, &s, err);
 }
@@ -538,7 +556,7 @@ static int on_start(struct client *c, uint32_t id, const struct envelope *env, s
 		if (started == -ECONNREFUSED || started == -ENOENT)
 			client_gone(c);
 		else if (started < 0)
-			refuse(c, id, why.msg);
+			refuse_for(c, id, &why);
 		else
 			attach(c, id, s, 0);
 	}

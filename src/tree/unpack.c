@@ -324,8 +324,8 @@ static int replacing(struct unpack *u, int (*make)(struct unpack *u, const struc
 
 static int create_file(struct unpack *u, const char *name)
 {
-	int fd = openat(u->parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-			0600);
+	int fd =
+		openat(u->parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 
 	return fd < 0 ? -errno : fd;
 }
@@ -454,7 +454,8 @@ static int make_special(struct unpack *u, const struct tar_entry *e, struct err 
 	int r;
 
 	if (device && !u->o->rights && alone) {
-		err_set(err, ERR_UNSUPPORTED, "it is a device, which is not copied out of a sandbox");
+		err_set(err, ERR_UNSUPPORTED,
+			"what is to be copied is a device, and stays in its sandbox");
 		return err_hint(err, "-a copies devices, too");
 	}
 	if (device && !u->o->rights) {

@@ -41,7 +41,13 @@ class Attach(Case):
         self.assertEqual(self.sessions(), {})
         # Refusals.
         self.refused(self.msb("attach", "box"), 125, "no sessions")
-        self.refused(self.msb("attach", "box", "9"), 125, "no session \"9\"")
+        self.refused(self.msb("attach", "box", "9"), 125, "no session \"9\"", "msb attach -l box")
+        # A command of several lines, or of very many words, is one row of the list.
+        self.ok(self.msb("exec", "-d", "--session", "odd", "box", "--", "sh", "-c", "sleep 1000\necho \x1b[31m", "x" * 100000))
+        rows = self.ok(self.msb("attach", "-l", "box")).text.splitlines()
+        self.assertRegex(rows[1], r"^odd +sh -c sleep 1000 echo  \[31m x+… ")
+        self.assertEqual((len(rows), max(map(len, rows)) < 400), (2, True))
+        self.refused(self.msb("exec", "-d", "--session", "odd", "box", "--", "true"), 125, "already", "another name")
         self.refused(self.msb("attach", "nobody"), 125, "no sandbox")
         self.refused(self.msb("exec", "-d", "box", "--", "not-there"), 127, "not-there")
         self.refused(self.msb("exec", "-d", "--session", "no/good", "box", "--", "true"), 125, "no/good")

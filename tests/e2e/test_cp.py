@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`msb cp`: files into, out of and between sandboxes. tar, find and sha256sum are the judges."""
+import gzip
 import hashlib
 import io
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import tarfile
@@ -131,6 +133,8 @@ class Copy(Case):
         # Files without a size.
         self.ok(self.cp("box:/proc/version", self.path("version")))
         self.assertIn("Linux version", open(self.path("version")).read())
+        self.ok(self.cp("box:/sys/kernel/uevent_seqnum", self.path("sysfs")))
+        self.assertTrue(open(self.path("sysfs")).read().strip().isdigit())
         # Refusals, each with nothing left.
         before = sorted(os.listdir(self.scratch))
         for words, code, text in (
@@ -149,6 +153,10 @@ class Copy(Case):
             self.refused(self.cp(*words), code, text)
         self.assertEqual(sorted(os.listdir(self.scratch)), before)
         self.refused(self.cp("-", "box:/root", input=b"no tar at all" * 100), 1, "tar")
+        self.refused(self.cp("-", "box:/root", input=gzip.compress(b"x" * 1000)), 1, "compressed", "gzip -dc")
+        self.refused(self.cp("box:/dev/null", self.path("x")), 1, "device", "-a")
+        self.inside("mkdir /root/ro && mount -t tmpfs -o ro t /root/ro")
+        self.refused(self.cp(one, "box:/root/ro/"), 1, "/root/ro/one", "read-only")
 
     def test_what_a_sandbox_may_not_send(self):
         self.own_home()
@@ -207,6 +215,18 @@ class Copy(Case):
         if code:
             self.assertFalse(os.path.exists(self.path("t")))
         self.assertEqual(self.inside("echo alive"), "alive\n")
+        # What was to be replaced is there still.
+        self.inside("echo mine >/root/mine")
+        child = self.start("cp", "-", "box:/root")
+        again = tarfile.TarInfo("mine")
+        again.size = 200 << 20
+        child.stdin.write(again.tobuf() + os.urandom(4 << 20))
+        child.stdin.flush()
+        until(lambda: ".msb-cp" in self.inside("ls -A /root"), "nothing has come")
+        child.kill()
+        child.wait()
+        until(lambda: ".msb-cp" not in self.inside("ls -A /root"), "the part that came stays")
+        self.assertEqual(self.inside("cat /root/mine"), "mine\n")
 
     def test_between_sandboxes(self):
         self.own_home()

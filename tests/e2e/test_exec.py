@@ -41,7 +41,17 @@ class Exec(Case):
         self.refused(self.ex("no-such-command"), 127, "no-such-command")
         self.refused(self.ex("/etc/noexec"), 126, "/etc/noexec")
         self.refused(self.ex("true", options=["-u", "nobody-here"]), 125, "user")
-        self.refused(self.ex("true", options=["-w", "/not/there"]), 125, "directory")
+        self.refused(self.ex("true", options=["-w", "/not/there"]), 125, "directory", "'/not/there': No such")
+        self.refused(self.ex("/etc"), 126, "cannot execute \"/etc\": Permission denied (it is a directory)")
+        self.refused(self.ex("true", options=["--rlimit", "nofile=99999999999"]), 125, "not permitted (nofile)")
+        # Bytes that the protocol would change on the way are not sent.
+        for words, options in (((b"echo", b"caf\xe9"), ()), (("true",), (b"-e", b"X=caf\xe9")), (("true",), ("-d", b"-e", b"X=\xff"))):
+            self.refused(self.ex(*words, options=options), 125, "not valid UTF-8")
+        # As many arguments, and as long ones, as a kernel takes.
+        self.assertEqual(self.said("sh", "-c", "echo $#", "-", *["x" * 20] * 60000), "60000\n")
+        self.assertEqual(self.said("sh", "-c", "echo ${#1}", "-", "x" * 131000), "131000\n")
+        self.assertEqual(self.said("printf", "%s|", "", "a\nb", " ", "=", options=["-e", "E==\n="]), "|a\nb| |=|")
+        self.refused(self.ex("true", *["x"] * 70000), 125, "70000 arguments", "standard input")
         self.assertEqual(self.ex("sleep", "1000", options=["--timeout", "1s"]).code, 124)
         # No command, no terminal: the image's, whose shell ends with its input.
         self.assertEqual(self.ok(self.msb("exec", "box", input=b"echo from $PWD\n")).text, "from /tmp\n")
@@ -51,6 +61,15 @@ class Exec(Case):
         self.assertEqual(self.ok(self.msb("shell", "box", input=b"echo $((6*7))\n")).text, "42\n")
         self.refused(self.msb("exec", "-t", "--no-tty", "box", "--", "true"), 125, "exclude")
         self.refused(self.msb("exec"), 125, "which sandbox")
+        # Streams that are not what they should be.
+        folder = os.open("/", os.O_RDONLY)
+        self.addCleanup(os.close, folder)
+        done = self.msb("exec", "box", "--", "cat", stdin=folder, input=None)
+        self.assertIn("cannot read standard input: Is a directory", done.messages)
+        with open("/dev/full", "w") as full:
+            self.refused(self.msb("exec", "box", "--", "echo", "hi", stdout=full), 125, "No space left")
+        for words, code in ((("exec", "box", "--", "echo", "hi"), 125), (("ls",), 1)):
+            self.refused(self.msb(*words, preexec_fn=lambda: os.close(1), stdout=None), code, "Bad file descriptor")
         self.refused(self.msb("exec", "nobody", "--", "true"), 125, "no sandbox", "nobody")
 
     def test_output_and_input_come_as_they_are_written(self):

@@ -388,10 +388,8 @@ static void test_what_messages_name(void **state)
 		const char *dst, *member, *said;
 		bool directory;
 	} cases[] = {
-		{"dir", ".", "dir/name", false},
-		{"dir/", ".", "dir/name", false},
-		{"dir", "./name", "dir/name/name", true},
-		{"new", "./d", "new/d", true},
+		{"dir", ".", "dir/name", false},	  {"dir/", ".", "dir/name", false},
+		{"dir", "./name", "dir/name/name", true}, {"new", "./d", "new/d", true},
 		{"new/", "./d", "new/d", true},
 	};
 	struct err err = ERR_INIT;
