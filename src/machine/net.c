@@ -165,6 +165,13 @@ static void input(void *arg, const struct iovec *iov, unsigned n, const struct v
 	net_host_input(net->host, iov, n, &meta);
 }
 
+static void settle(void *arg)
+{
+	struct machine_net *n = arg;
+
+	net_host_settle(n->host);
+}
+
 static void run(void *arg)
 {
 	struct machine_net *n = arg;
@@ -201,6 +208,7 @@ static const struct net_backend_ops backend_ops = {
 	.features = features,
 	.frames = frames,
 	.input = input,
+	.settle = settle,
 	.run = run,
 	.stop = stop,
 };

@@ -199,6 +199,8 @@ void flow_free(struct stack *s, struct flow *f)
 
 		s->ops->news(s->arg, &n);
 	}
+	if (s->held.f == f)
+		s->held.f = NULL;
 	if (f->listed)
 		TAILQ_REMOVE(&s->owing, f, owing);
 	if (f->tick)

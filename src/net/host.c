@@ -653,7 +653,12 @@ void net_host_input(struct net_host *h, const struct iovec *iov, unsigned n,
 {
 	if (net_gate_limits(&h->out))
 		net_gate_pass(&h->out, iov_size(iov, n));
-	stack_input(h->s, iov, n, meta, now_ns());
+	stack_input(h->s, iov, n, meta, true, now_ns());
+}
+
+void net_host_settle(struct net_host *h)
+{
+	stack_settle(h->s);
 }
 
 /* 1: the way is free, 0: not yet, -errno: it will not be. */

@@ -60,9 +60,10 @@ struct stack *net_host_stack(struct net_host *h);
 const struct resolver_stats *net_host_dns(struct net_host *h);
 /* How many frames of the guest's may come before this is asked again, 0: none, until resume(). */
 unsigned net_host_frames(struct net_host *h);
-/* One of them: see stack_input(). */
+/* One of them: see stack_input(). Its pieces stay as they are until net_host_settle(). */
 void net_host_input(struct net_host *h, const struct iovec *iov, unsigned n,
 		    const struct stack_meta *meta);
+void net_host_settle(struct net_host *h);
 /* After frames went into the stack, and when the guest has buffers again. */
 void net_host_run(struct net_host *h);
 

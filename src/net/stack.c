@@ -73,11 +73,17 @@ const struct net_addr *stack_gateway(const struct stack *s, const struct net_add
 }
 
 void stack_input(struct stack *s, const struct iovec *iov, unsigned n,
-		 const struct stack_meta *meta, uint64_t now)
+		 const struct stack_meta *meta, bool kept, uint64_t now)
 {
 	s->now = now;
+	s->kept = kept;
 	s->stats.frames_in++;
 	link_input(s, iov, n, meta);
+}
+
+void stack_settle(struct stack *s)
+{
+	tcp_settle(s);
 }
 
 bool stack_run(struct stack *s, uint64_t now)

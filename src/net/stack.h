@@ -175,9 +175,15 @@ void stack_offload(struct stack *s, bool csum, bool tso4, bool tso6);
 void stack_change(struct stack *s, const struct net_policy *policy, const struct net_limits *limits,
 		  unsigned max_flows, uint64_t now);
 
-/* A frame from the guest. The pieces are read (and handed to send()) during the call only. */
+/*
+ * A frame from the guest. The pieces are read (and handed to send()) during the call only, or if
+ * they are @kept, as they are, until stack_settle(): then what is next to each other in a
+ * connection is sent together.
+ */
 void stack_input(struct stack *s, const struct iovec *iov, unsigned n,
-		 const struct stack_meta *meta, uint64_t now);
+		 const struct stack_meta *meta, bool kept, uint64_t now);
+/* Before stack_run(), if frames were kept. */
+void stack_settle(struct stack *s);
 /*
  * After a batch of frames or events, and when the guest has buffers again: say what is owed. True
  * when there is more that could be said now: call it again, after others had their turn.

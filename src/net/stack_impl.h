@@ -29,6 +29,8 @@ enum {
 	FRAGS_MAX = 16,
 	/* 64 KiB of a guest's smallest receive buffers, 1.5 KiB, and some. */
 	PIECES_MAX = 64,
+	/* Of frames that are kept: some segments of 64 KiB in pages. */
+	HELD_MAX = 4 * PIECES_MAX,
 
 	/* The wheel: a tick is 2^25 ns, some 34 ms; a turn 17 s. */
 	WHEEL_TICK = 25,
@@ -67,6 +69,7 @@ struct tcp {
 	bool at_end;	     /* it ends at fin_seq */
 	bool guest_fin, fin_acked;
 	bool owes_ack, timed;
+	bool broken;  /* the socket, when held data was sent */
 	bool stalled; /* the guest sent what the socket did not take, and must send it again */
 	TAILQ_ENTRY(flow) half; /* until it is open */
 };
@@ -123,6 +126,14 @@ struct stack {
 		struct flow_tail flows; /* the oldest first */
 		unsigned n;
 	} half[2]; /* connections that are not open: the guest's, and others' to it */
+
+	bool kept; /* the frame at hand, see stack_input() */
+	struct {
+		struct flow *f; /* NULL: nothing is held */
+		struct iovec v[HELD_MAX];
+		unsigned n;
+		size_t len;
+	} held; /* data in order that is yet to be sent */
 
 	struct frag *frags[FRAGS_MAX];
 	uint16_t frag_id;
@@ -311,6 +322,8 @@ void tcp_refuse(struct stack *s, const struct packet *p, uint32_t seq, uint32_t 
 bool tcp_push(struct stack *s, struct flow *f, bool probe);
 /* Set the timer for what is awaited. */
 void tcp_wait(struct stack *s, struct flow *f);
+/* Send what is held. No flow goes away by that. */
+void tcp_settle(struct stack *s);
 /* Cut it off on both sides. */
 void tcp_reset(struct stack *s, struct flow *f);
 

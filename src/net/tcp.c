@@ -310,24 +310,76 @@ static bool on_ack(struct stack *s, struct flow *f, const struct segment *g, boo
 	return true;
 }
 
-/* How much of the data in order the socket took; negative when it broke. */
-static ssize_t forward(struct stack *s, struct flow *f, const struct packet *p, size_t at,
-		       size_t len)
+/*
+ * Data that is next in order is held until its frame goes back to the guest, and goes into the
+ * socket with what follows it: a call, and a wakeup of whoever reads, for many segments. Nothing
+ * is said to the guest meanwhile but by make_head(), which settles first; what the socket then does
+ * not take was never received.
+ */
+static void hold(struct stack *s, struct flow *f, const struct iovec *v, unsigned n, size_t len)
 {
-	struct iovec v[PIECES_MAX];
-	unsigned n = iov_slice(p->iov, p->n, at, len, v, PIECES_MAX);
+	if (s->held.f != f)
+		tcp_settle(s);
+	if (!s->held.f)
+		s->held.n = s->held.len = 0;
+	s->held.f = f;
+	memcpy(s->held.v + s->held.n, v, n * sizeof(*v));
+	s->held.n += n;
+	s->held.len += len;
+}
+
+static ssize_t send_now(struct stack *s, struct flow *f, const struct iovec *v, unsigned n)
+{
 	ssize_t r = s->ops->send(s->arg, f, v, n);
 
 	return r == -EAGAIN ? 0 : r;
 }
 
+void tcp_settle(struct stack *s)
+{
+	struct flow *f = s->held.f;
+	size_t left;
+	ssize_t took;
+
+	if (!f)
+		return;
+	s->held.f = NULL;
+	took = send_now(s, f, s->held.v, s->held.n);
+	f->tcp.broken = took < 0;
+	left = s->held.len - (size_t)MAX(took, 0);
+	if (!left)
+		return;
+	f->tcp.rcv_nxt -= (uint32_t)left;
+	f->sent -= left;
+	f->tcp.stalled = true;
+}
+
+/* How much of the data in order the socket took, or will; negative when it broke. */
+static ssize_t forward(struct stack *s, struct flow *f, const struct packet *p, size_t at,
+		       size_t len, bool last)
+{
+	struct iovec v[PIECES_MAX];
+	unsigned n = iov_slice(p->iov, p->n, at, len, v, PIECES_MAX);
+
+	if (!s->kept || p->joined || last)
+		return send_now(s, f, v, n);
+	hold(s, f, v, n, len);
+	return (ssize_t)len;
+}
+
 static void on_data(struct stack *s, struct flow *f, const struct packet *p, struct segment *g)
 {
 	struct tcp *t = &f->tcp;
-	uint32_t old = t->rcv_nxt - g->seq;
+	const bool last = g->flags & TCP_FIN;
 	size_t len = g->len;
 	ssize_t took = 0;
+	uint32_t old;
 
+	/* What cannot follow it, or could fail, comes after it. */
+	if (s->held.f == f && (last || p->joined || !s->kept || s->held.n + PIECES_MAX > HELD_MAX ||
+			       g->seq != t->rcv_nxt))
+		tcp_settle(s);
+	old = t->rcv_nxt - g->seq;
 	if (SEQ_LT(t->rcv_nxt, g->seq) || t->guest_fin) {
 		/* A hole before it, or behind the end: at once, as three of these mean something.
 		 */
@@ -340,7 +392,7 @@ static void on_data(struct stack *s, struct flow *f, const struct packet *p, str
 		return;
 	len -= old;
 	if (len) {
-		took = forward(s, f, p, g->at + old, len);
+		took = forward(s, f, p, g->at + old, len, last);
 		if (took < 0) {
 			tcp_reset(s, f);
 			return;
@@ -355,7 +407,7 @@ static void on_data(struct stack *s, struct flow *f, const struct packet *p, str
 			return;
 		}
 	}
-	if (g->flags & TCP_FIN) {
+	if (last) {
 		t->guest_fin = true;
 		t->rcv_nxt++;
 		if (SEQ_LT(t->rcv_adv, t->rcv_nxt))
@@ -384,6 +436,8 @@ static void on_segment(struct stack *s, struct flow *f, const struct packet *p, 
 		return;
 	}
 	if (g->flags & TCP_RST) {
+		if (s->held.f == f)
+			tcp_settle(s);
 		on_rst(s, f, g);
 		return;
 	}

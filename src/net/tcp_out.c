@@ -81,8 +81,12 @@ static size_t make_head(struct stack *s, struct flow *f, uint8_t flags, uint32_t
 {
 	const struct net_addr *src = &f->key.remote, *dst = stack_guest(s, src);
 	uint8_t options[40], *tcp;
-	size_t extra = add_options(s, f, flags, options), l3;
+	size_t extra, l3;
 
+	/* What is acknowledged has been sent. */
+	if (s->held.f == f)
+		tcp_settle(s);
+	extra = add_options(s, f, flags, options);
 	l3 = link_header(s, head, src, dst, NET_TCP, TCP_HDR + extra + len);
 	tcp = head + l3;
 	put16(tcp, f->key.remote_port);
@@ -299,6 +303,10 @@ bool tcp_run(struct stack *s, struct flow *f)
 
 	if (t->state != TCP_OPEN)
 		return true;
+	if (t->broken) {
+		tcp_reset(s, f);
+		return true;
+	}
 	enough = tcp_push(s, f, false);
 	if (s->stats.flows != flows)
 		return true;

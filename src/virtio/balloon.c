@@ -123,7 +123,7 @@ static const char *serve(struct virtio_queue *q, const struct virtqueue_chain *c
 
 static bool balloon_process(struct virtio_queue *q)
 {
-	return virtio_queue_serve(q, to_balloon(q->dev)->iov, SLICE, UINT64_MAX, serve);
+	return virtio_queue_serve(q, to_balloon(q->dev)->iov, SLICE, UINT64_MAX, serve, NULL);
 }
 
 /* The driver says how many pages it has taken. */

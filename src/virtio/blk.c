@@ -227,7 +227,8 @@ static const char *blk_serve(struct virtio_queue *q, const struct virtqueue_chai
 
 static bool blk_process(struct virtio_queue *q)
 {
-	return virtio_queue_serve(q, to_blk(q->dev)->iov[q->index], SLICE, SLICE_BYTES, blk_serve);
+	return virtio_queue_serve(q, to_blk(q->dev)->iov[q->index], SLICE, SLICE_BYTES, blk_serve,
+				  NULL);
 }
 
 static void blk_free(struct virtio_device *dev)

@@ -472,10 +472,20 @@ struct virtio_device *virtio_device_free(struct virtio_device *dev)
 	return NULL;
 }
 
-bool virtio_queue_serve(struct virtio_queue *q, struct iovec iov[VIRTQUEUE_CHAIN_MAX],
-			unsigned requests, uint64_t bytes, virtio_serve_fn *serve)
+static void give_back(struct virtio_queue *q, virtio_settle_fn *settle)
 {
-	/* Interrupt at least this often while more requests wait. */
+	if (settle) {
+		settle(q);
+		virtqueue_publish(&q->vq);
+	}
+	virtio_queue_notify(q);
+}
+
+bool virtio_queue_serve(struct virtio_queue *q, struct iovec iov[VIRTQUEUE_CHAIN_MAX],
+			unsigned requests, uint64_t bytes, virtio_serve_fn *serve,
+			virtio_settle_fn *settle)
+{
+	/* Give back at least this often while more requests wait. */
 	enum { NOTIFY_EVERY = 16 };
 	uint64_t moved = 0;
 	unsigned done = 0;
@@ -494,7 +504,7 @@ bool virtio_queue_serve(struct virtio_queue *q, struct iovec iov[VIRTQUEUE_CHAIN
 		}
 		if (r == 0) {
 			if (done)
-				virtio_queue_notify(q);
+				give_back(q, settle);
 			if (full)
 				return true;
 			if (!virtqueue_enable_kick(&q->vq))
@@ -511,8 +521,10 @@ bool virtio_queue_serve(struct virtio_queue *q, struct iovec iov[VIRTQUEUE_CHAIN
 		if (virtio_device_broken(q->dev))
 			return false;
 		moved += (uint64_t)c.read_len + c.write_len;
-		virtqueue_push(&q->vq, c.head, written);
+		virtqueue_put(&q->vq, c.head, written);
+		if (!settle)
+			virtqueue_publish(&q->vq);
 		if (++done % NOTIFY_EVERY == 0)
-			virtio_queue_notify(q);
+			give_back(q, settle);
 	}
 }

@@ -238,10 +238,15 @@ void virtio_queue_broken(struct virtio_queue *q, const char *why);
  * process() of a device that serves one request after the other: take chains, have each served, and
  * give it back with *@written. @serve returns what is wrong with the request, or NULL. At most
  * @requests, or as many as pass @bytes together, in one call: a stop waits for no more.
+ *
+ * With @settle what was served is given back some requests at a time, after a call of it; the rest,
+ * when the device breaks, never.
  */
 typedef const char *virtio_serve_fn(struct virtio_queue *q, const struct virtqueue_chain *c,
 				    uint32_t *written);
+typedef void virtio_settle_fn(struct virtio_queue *q);
 bool virtio_queue_serve(struct virtio_queue *q, struct iovec iov[VIRTQUEUE_CHAIN_MAX],
-			unsigned requests, uint64_t bytes, virtio_serve_fn *serve);
+			unsigned requests, uint64_t bytes, virtio_serve_fn *serve,
+			virtio_settle_fn *settle);
 
 #endif

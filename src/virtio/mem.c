@@ -208,7 +208,7 @@ static const char *serve(struct virtio_queue *q, const struct virtqueue_chain *c
 
 static bool mem_process(struct virtio_queue *q)
 {
-	return virtio_queue_serve(q, to_mem(q->dev)->iov, SLICE, UINT64_MAX, serve);
+	return virtio_queue_serve(q, to_mem(q->dev)->iov, SLICE, UINT64_MAX, serve, NULL);
 }
 
 static void mem_free(struct virtio_device *dev)

@@ -72,6 +72,13 @@ static const char *tx_serve(struct virtio_queue *q, const struct virtqueue_chain
 	return NULL;
 }
 
+static void tx_settle(struct virtio_queue *q)
+{
+	struct net *net = to_net(q->dev);
+
+	net->ops->settle(net->arg);
+}
+
 static bool tx_process(struct virtio_queue *q)
 {
 	struct net *net = to_net(q->dev);
@@ -85,9 +92,12 @@ static bool tx_process(struct virtio_queue *q)
 		if (!n)
 			more = false;
 		else
-			more = virtio_queue_serve(q, net->tx_iov, n, TX_SLICE_BYTES, tx_serve);
+			more = virtio_queue_serve(q, net->tx_iov, n, TX_SLICE_BYTES, tx_serve,
+						  tx_settle);
 		left -= n;
 	}
+	/* Of a driver that broke a rule, too. */
+	net->ops->settle(net->arg);
 	if (!virtio_device_broken(q->dev))
 		net->ops->run(net->arg);
 	return more;

@@ -25,9 +25,14 @@ struct net_backend_ops {
 	/* How many frames may come before this is asked again; 0: none until net_device_resume().
 	 */
 	unsigned (*frames)(void *arg);
-	/* A frame, whose pieces are there during the call. The fields of @h are in host order. */
+	/*
+	 * A frame, whose pieces stay as they are until settle() has returned. The fields of @h are
+	 * in host order.
+	 */
 	void (*input)(void *arg, const struct iovec *iov, unsigned n,
 		      const struct virtio_net_hdr_v1 *h);
+	/* The frames so far go back to the driver. */
+	void (*settle)(void *arg);
 	/* After a batch of frames, and when the guest has room again. */
 	void (*run)(void *arg);
 	/* The last call: let go of what is tied to the worker's loop. */

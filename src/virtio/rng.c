@@ -57,7 +57,7 @@ static bool rng_process(struct virtio_queue *q)
 {
 	struct rng *g = container_of(q->dev, struct rng, dev);
 
-	return virtio_queue_serve(q, g->iov, SLICE, UINT64_MAX, rng_serve);
+	return virtio_queue_serve(q, g->iov, SLICE, UINT64_MAX, rng_serve, NULL);
 }
 
 static void rng_free(struct virtio_device *dev)

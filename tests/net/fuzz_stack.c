@@ -129,6 +129,10 @@ static void step(struct cur *c)
 	size_t n;
 	struct world_socket *k = w.last;
 
+	/* Frames come in batches; all else happens between those. */
+	w.keep = 1 + (what >> 4) % WORLD_KEPT;
+	if (w.nkept && what % 12 > 2 && what % 12 != 8 && what % 12 != 9)
+		world_settle(&w);
 	switch (what % 12) {
 	case 0:
 	case 1:
@@ -199,6 +203,8 @@ static void step(struct cur *c)
 		free(k);
 		break;
 	}
+	if (w.nkept)
+		return;
 	stack_run(w.s, w.now);
 	for (unsigned i = 0; i < w.nframes; i++)
 		world_check(&w, i);
@@ -213,7 +219,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct stack_config config;
 
 	memset(&w, 0, offsetof(struct world, frame));
-	w.nframes = w.open = w.mtu = 0;
+	w.nframes = w.nkept = w.open = w.mtu = 0;
 	w.last = NULL;
 	w.open_error = 0;
 	w.reserved = false;
@@ -223,6 +229,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	stack_offload(w.s, size & 1, size & 2, size & 4);
 	while (cur_left(&c) && !c.bad)
 		step(&c);
+	if (w.nkept)
+		world_settle(&w);
 	w.max_frames = 0;
 	world_end(&w);
 	return 0;

@@ -16,7 +16,7 @@
 #include "base/iov.h"
 #include "net/stack_impl.h"
 
-enum { WORLD_FRAMES = 64, WORLD_FRAME = 70000 };
+enum { WORLD_FRAMES = 64, WORLD_FRAME = 70000, WORLD_KEPT = 8 };
 
 struct world_socket {
 	struct buf sent, answer;
@@ -32,7 +32,12 @@ struct world {
 	uint8_t frame[WORLD_FRAMES][WORLD_FRAME];
 	size_t len[WORLD_FRAMES];
 	struct stack_meta meta[WORLD_FRAMES];
-	unsigned nframes, max_frames; /* room for how many */
+	unsigned nframes, max_frames;	       /* room for how many */
+	uint8_t kept[WORLD_KEPT][WORLD_FRAME]; /* of the guest */
+	size_t kept_len[WORLD_KEPT];
+	unsigned nkept, keep; /* so many until they are settled; 0 is 1 */
+	unsigned sends;	      /* of connections */
+	int send_error;
 	bool reserved;
 	int open_error;
 	size_t room; /* what sockets take at once */
@@ -120,6 +125,9 @@ static ssize_t world_send(void *arg, struct flow *f, const struct iovec *iov, un
 		return -ENOTCONN;
 	assert(!k->shut || flow_proto(f) != NET_TCP);
 	if (flow_proto(f) == NET_TCP) {
+		w->sends++;
+		if (w->send_error)
+			return -w->send_error;
 		if (buf_size(&k->sent) >= w->room)
 			return -EAGAIN;
 		len = MIN(len, w->room - buf_size(&k->sent));
@@ -308,18 +316,31 @@ static void world_check(const struct world *w, unsigned i)
 	}
 }
 
+static void world_settle(struct world *w)
+{
+	stack_settle(w->s);
+	/* Now they are the guest's again. */
+	for (unsigned i = 0; i < w->nkept; i++)
+		memset(w->kept[i], 0xa5, w->kept_len[i]);
+	w->nkept = 0;
+	stack_run(w->s, w->now);
+	for (unsigned i = 0; i < w->nframes; i++)
+		world_check(w, i);
+}
+
 static void world_input(struct world *w, const uint8_t *frame, size_t len,
 			const struct stack_meta *meta)
 {
 	static const struct stack_meta none;
 	size_t half = len / 3;
-	struct iovec v[2] = {{(void *)(uintptr_t)frame, half},
-			     {(void *)(uintptr_t)(frame + half), len - half}};
+	uint8_t *p = w->kept[w->nkept];
+	struct iovec v[2] = {{p, half}, {p + half, len - half}};
 
-	stack_input(w->s, v, 2, meta ? meta : &none, w->now);
-	stack_run(w->s, w->now);
-	for (unsigned i = 0; i < w->nframes; i++)
-		world_check(w, i);
+	memcpy(p, frame, len);
+	w->kept_len[w->nkept] = len;
+	stack_input(w->s, v, 2, meta ? meta : &none, true, w->now);
+	if (++w->nkept >= MIN(MAX(w->keep, 1u), (unsigned)WORLD_KEPT))
+		world_settle(w);
 }
 
 static void world_end(struct world *w)

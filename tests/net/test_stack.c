@@ -293,6 +293,93 @@ static void windows(void **state)
 	assert_memory_equal(buf_ptr(&w.last->sent), "abcdef", 6);
 }
 
+/* Frames that are there together go out together, and nothing is said that is not true. */
+static void together(void **state)
+{
+	uint32_t ours = open_tcp(PEER);
+	static const char text[] = "0123456789";
+	unsigned sends;
+
+	(void)state;
+	w.keep = 5;
+	sends = w.sends;
+	for (uint32_t i = 0; i < 4; i++)
+		SEG(PEER, TCP_ACK, ISS + 1 + i, ours, .data = text + i, .len = 1);
+	assert_int_equal(w.nframes, 0);
+	/* The same once more is no reason to wait. */
+	SEG(PEER, TCP_ACK, ISS + 1, ours, .data = "x", .len = 1);
+	assert_int_equal(w.sends, sends + 1);
+	assert_int_equal(w.nframes, 1);
+	assert_int_equal(reply(0).ack, ISS + 5);
+	assert_memory_equal(buf_ptr(&w.last->sent), "0123", 4);
+	/* The socket takes less than all: none of the rest came. */
+	w.nframes = 0;
+	w.room = 6;
+	w.keep = 4;
+	for (uint32_t i = 4; i < 8; i++)
+		SEG(PEER, TCP_ACK, ISS + 1 + i, ours, .data = text + i, .len = 1);
+	assert_int_equal(w.nframes, 1);
+	assert_int_equal(reply(0).ack, ISS + 7);
+	assert_int_equal(buf_size(&w.last->sent), 6);
+	/* A hole is told at once, after what was before it. */
+	w.nframes = 0;
+	w.room = 7;
+	w.keep = 3;
+	SEG(PEER, TCP_ACK, ISS + 7, ours, .data = text + 6, .len = 1);
+	SEG(PEER, TCP_ACK, ISS + 8, ours, .data = text + 7, .len = 1);
+	assert_int_equal(w.nframes, 0);
+	SEG(PEER, TCP_ACK, ISS + 10, ours, .data = text + 9, .len = 1);
+	assert_true(w.nframes >= 1);
+	for (unsigned i = 0; i < w.nframes; i++)
+		assert_int_equal(reply(i).ack, ISS + 8);
+	/* So is that something was never sent. */
+	w.nframes = 0;
+	SEG(PEER, TCP_ACK, ISS + 8, ours, .data = text + 7, .len = 1);
+	SEG(PEER, TCP_ACK, ISS + 9, ours + 1000);
+	SEG(PEER, TCP_ACK, ISS + 1, ours);
+	assert_true(w.nframes >= 1);
+	for (unsigned i = 0; i < w.nframes; i++)
+		assert_int_equal(reply(i).ack, ISS + 8);
+	/* An end comes after what is before it, and so does a reset. */
+	w.nframes = 0;
+	w.room = 100;
+	w.keep = 2;
+	SEG(PEER, TCP_ACK, ISS + 8, ours, .data = text + 7, .len = 1);
+	SEG(PEER, TCP_ACK | TCP_FIN, ISS + 9, ours, .data = text + 8, .len = 1);
+	assert_true(w.last->shut);
+	assert_memory_equal(buf_ptr(&w.last->sent), "012345678", 9);
+	assert_int_equal(reply(0).ack, ISS + 11);
+}
+
+static void together_and_cut(void **state)
+{
+	uint32_t ours = open_tcp(PEER);
+	unsigned sends;
+
+	(void)state;
+	w.keep = 3;
+	sends = w.sends;
+	SEG(PEER, TCP_ACK, ISS + 1, ours, .data = "a", .len = 1);
+	SEG(PEER, TCP_ACK, ISS + 2, ours, .data = "b", .len = 1);
+	SEG(PEER, TCP_RST, ISS + 3, ours);
+	assert_int_equal(w.sends, sends + 1);
+	assert_int_equal(w.open, 0);
+	assert_int_equal(w.s->stats.flows, 0);
+	/* The socket breaks: the guest is told, and nothing was acknowledged. */
+	w.keep = 0;
+	w.nframes = 0;
+	ours = open_tcp(PEER);
+	w.send_error = EPIPE;
+	w.keep = 2;
+	SEG(PEER, TCP_ACK, ISS + 1, ours, .data = "a", .len = 1);
+	SEG(PEER, TCP_ACK, ISS + 2, ours, .data = "b", .len = 1);
+	assert_int_equal(w.nframes, 1);
+	assert_true(reply(0).flags & TCP_RST);
+	assert_int_equal(reply(0).ack, ISS + 1);
+	assert_int_equal(w.s->stats.flows, 0);
+	w.send_error = 0;
+}
+
 static void options(void **state)
 {
 	/* MSS 1000, window scale 3, time stamp 77 */
@@ -580,6 +667,7 @@ int main(void)
 		TEST(data_both_ways), TEST(ends),
 		TEST(resets),	      TEST(windows),
 		TEST(options),	      TEST(patience),
+		TEST(together),	      TEST(together_and_cut),
 		TEST(accepted),	      TEST(names),
 		TEST(named),	      TEST(strict),
 		TEST(datagrams),      TEST(nonsense),

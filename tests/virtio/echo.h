@@ -17,7 +17,7 @@ struct echo {
 	size_t len, longer; /* what is to be sent, and how much more than came */
 	struct virtio_net_hdr_v1 h;
 	uint64_t features;
-	unsigned inputs, runs, stops;
+	unsigned inputs, settled, runs, stops;
 	bool no_room;
 	bool one_by_one; /* frames are taken singly, and @held: none */
 	bool held;
@@ -39,6 +39,11 @@ static void echo_input(void *arg, const struct iovec *iov, unsigned n,
 	e->len = MIN(e->len + e->longer, sizeof(e->frame));
 }
 
+static void echo_settle(void *arg)
+{
+	((struct echo *)arg)->settled = ((struct echo *)arg)->inputs;
+}
+
 static void echo_run(void *arg)
 {
 	struct echo *e = arg;
@@ -46,6 +51,8 @@ static void echo_run(void *arg)
 	unsigned n;
 
 	e->runs++;
+	if (e->settled != e->inputs)
+		__builtin_trap();
 	if (!e->len)
 		return;
 	/* Giving it back changes nothing. */
@@ -77,6 +84,7 @@ static const struct net_backend_ops echo_ops = {
 	.features = echo_features,
 	.frames = echo_frames,
 	.input = echo_input,
+	.settle = echo_settle,
 	.run = echo_run,
 	.stop = echo_stop,
 };
