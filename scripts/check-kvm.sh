@@ -11,9 +11,10 @@ results=build/test-logs/kvm
 # test_patches, the rest of test_image) know nothing of engines.
 # What has many tests beside each other is here with some of each kind.
 one='test_run\. test_terminal\. test_failures\. test_machine\. test_control\. test_memory\. test_resize\. test_walls\. test_image\.Load
-    Exec\.test_(what|output|on_a|a_reader) test_attach\. Logs\.test_what Net\.test_(policy|rules|published|fetch|any)
+    Exec\.test_(what|output|on_a|a_reader) test_attach\. Logs\.test_what Net\.test_(policy|rules|published|datagrams|fetch|any)
     test_life\.(Background|Killed) Copy\.test_(trees|interrupted|between) Restricted\. Init\.test_(any|refusals)
-    Ssh\.test_(files|a_shell)'
+    Ssh\.test_(files|a_shell) test_govern\. Vsock\.test_the_guest test_reach\. Proxy\.test_http test_dns\.Guest\.test_options
+    test_clients\. Events\.test_an? Build\.test_steps Life\.test_three'
 # With several CPUs: all that runs in a machine, but only streams that are short. The box has one CPU,
 # and a CPU of a sandbox that spins for another's lock there uses up its turn in full (the emulator
 # takes a microsecond for each PAUSE, and does not tell KVM of it): 64 MiB take minutes. What a command
@@ -37,7 +38,9 @@ python3 - <<'PYTHON'
 import sys
 sys.path.insert(0, "tests/e2e")
 import harness
+import test_clients
 harness.python_image()
+test_clients.image()
 PYTHON
 if [ $# = 0 ]; then
     set -- cmd villain build/tests/test_villain -- e2e $one -- e2e MSB_CPUS=2 $two -- e2e MSB_CPUS=4 $four

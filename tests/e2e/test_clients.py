@@ -33,6 +33,10 @@ class Files(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+def image():
+    return harness.debian_image("clients", CLIENTS, Cmd=["bash"])
+
+
 def run(*argv, **how):
     return subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           **how).stdout
@@ -90,7 +94,7 @@ class Clients(Case):
     def test_clients_and_servers(self):
         for program in ("git", "dpkg-deb", "skopeo"):
             self.assertTrue(shutil.which(program), program)
-        self.own_home(harness.debian_image("clients", CLIENTS, Cmd=["bash"]))
+        self.own_home(image())
         top = self.site()
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Files, directory=top))
         threading.Thread(target=server.serve_forever, daemon=True).start()
