@@ -152,10 +152,12 @@ static bool make_room(struct stack *s)
 struct flow *flow_new(struct stack *s, const struct flow_key *key, enum net_direction direction)
 {
 	const bool inbound = direction == NET_INGRESS;
+	/* Questions for names are no connections; the name service has limits for them. */
+	const bool counts = inbound || key->remote_port != DNS_PORT;
 	const char *why = "max-connections";
 	struct flow *f = NULL;
 
-	if (!net_bucket_ready(&s->new_flows, s->now)) {
+	if (counts && !net_bucket_ready(&s->new_flows, s->now)) {
 		why = "max-connection-rate";
 	} else {
 		if (key->proto == NET_TCP && s->half[inbound].n >= half_max(s))
@@ -171,7 +173,8 @@ struct flow *flow_new(struct stack *s, const struct flow_key *key, enum net_dire
 	}
 	f->inbound = inbound;
 	f->since = s->now;
-	net_bucket_take(&s->new_flows, 1);
+	if (counts)
+		net_bucket_take(&s->new_flows, 1);
 	f->key = *key;
 	LIST_INSERT_HEAD(bucket_of(s, key), f, bucket);
 	if (key->proto != NET_TCP) {

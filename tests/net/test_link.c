@@ -567,6 +567,9 @@ static void no_socket_above_the_rate(void **state)
 	}
 	assert_int_equal(w.s->stats.full, 990);
 	assert_int_equal(w.s->stats.opened, 10);
+	/* A question for a name is no connection. */
+	send_udp("1.1.1.1", 3000, DNS_PORT, "x", 1);
+	assert_int_equal(w.s->stats.opened, 11);
 }
 
 /* Nobody is remembered as a neighbour, so there is nothing to fill. */
