@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/loop.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -130,30 +131,48 @@ int loop_add(struct loop *l, struct loop_source *s, uint32_t events)
 	return 0;
 }
 
-void loop_mod(struct loop_source *s, uint32_t events)
+void loop_again(struct loop_source *s, uint32_t events)
 {
 	struct epoll_event ev = {.events = events};
 
-	if (!s->loop || s->events == events)
+	if (!s->loop)
 		return;
+	s->events = events;
 	ev.data.u64 = cookie(s->loop, s->slot);
 	/* It cannot fail: the fd is registered and no memory is needed. */
 	(void)epoll_ctl(s->loop->epfd, EPOLL_CTL_MOD, s->fd, &ev);
-	s->events = events;
 }
 
-void loop_del(struct loop_source *s)
+void loop_mod(struct loop_source *s, uint32_t events)
+{
+	if (s->events != events)
+		loop_again(s, events);
+}
+
+static void forget(struct loop_source *s)
 {
 	struct loop *l = s->loop;
 
-	if (!l)
-		return;
-	(void)epoll_ctl(l->epfd, EPOLL_CTL_DEL, s->fd, NULL);
 	l->slots[s->slot].source = NULL;
 	l->slots[s->slot].generation++;
 	l->slots[s->slot].next = l->unused;
 	l->unused = s->slot;
 	s->loop = NULL;
+}
+
+void loop_del(struct loop_source *s)
+{
+	if (!s->loop)
+		return;
+	(void)epoll_ctl(s->loop->epfd, EPOLL_CTL_DEL, s->fd, NULL);
+	forget(s);
+}
+
+void loop_close(struct loop_source *s)
+{
+	if (s->loop)
+		forget(s);
+	s->fd = close_fd(s->fd);
 }
 
 static void heap_place(struct loop *l, unsigned pos, struct loop_timer *t)
@@ -359,6 +378,9 @@ static void *worker_main(void *arg)
 
 	/* By itself: for another thread the C library goes through /proc. */
 	(void)prctl(PR_SET_NAME, w->name);
+	/* Not where somebody chose another policy for all of us. */
+	if (w->batch && sched_getscheduler(0) == SCHED_OTHER)
+		(void)sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
 	loop_run(w->loop);
 	return NULL;
 }

@@ -53,8 +53,12 @@ struct loop *loop_free(struct loop *l);
 int loop_add(struct loop *l, struct loop_source *s, uint32_t events);
 /* Change the watched events; a no-op when nothing changes. */
 void loop_mod(struct loop_source *s, uint32_t events);
+/* The same, and with EPOLLET: what is the case already is said once more. */
+void loop_again(struct loop_source *s, uint32_t events);
 /* Stop watching; a no-op on a source that is not registered. Call before closing the fd. */
 void loop_del(struct loop_source *s);
+/* The same, and close its fd, of which there is no other copy; it becomes -1. */
+void loop_close(struct loop_source *s);
 static inline bool loop_source_active(const struct loop_source *s)
 {
 	return s->loop != NULL;
@@ -103,6 +107,11 @@ struct worker {
 	struct loop *loop;
 	pthread_t thread;
 	bool started;
+	/*
+	 * Set by the owner: who wakes it goes on (SCHED_BATCH). Where there is a processor free that
+	 * changes nothing; on a shared one, what is to be done gathers until the other one waits.
+	 */
+	bool batch;
 	char name[16];
 };
 

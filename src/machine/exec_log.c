@@ -45,6 +45,7 @@ const struct exec_log_limits net_log_default = {
 	.file = (size_t)5 << 20,
 	.burst = (size_t)16 << 20,
 	.rate = (size_t)1 << 20,
+	.wait = 100000000,
 };
 
 /* What is queued. */
@@ -300,7 +301,10 @@ static void on_wake(struct loop_source *s, uint32_t events)
 
 	(void)events;
 	(void)!read(s->fd, &n, sizeof(n));
-	if (!loop_timer_armed(&l->again))
+	if (loop_timer_armed(&l->again))
+		return;
+	/* What follows shortly goes along, without another word from thread to thread. */
+	if (!l->limits.wait || loop_timer_in(l->worker.loop, &l->again, l->limits.wait) < 0)
 		drain(l, false);
 }
 
@@ -484,6 +488,7 @@ int exec_log_new(struct exec_log **ret, const char *dir, const struct exec_log_l
 	l->budget = (int64_t)limits->burst;
 	l->counted = now_ns();
 	r = l->wake.fd < 0 ? err_errno(err, "cannot open the log") : open_files(l, dir, err);
+	l->worker.batch = true;
 	if (r == 0)
 		r = worker_start(&l->worker, limits->name, err);
 	if (r == 0) {

@@ -40,9 +40,10 @@
 struct exec_log_limits {
 	const char *name; /* of the files, in logs/ */
 	unsigned files;
-	size_t file;  /* bytes of one */
-	size_t burst; /* bytes of output that are written without a pause */
-	size_t rate;  /* and in a second, of more than that */
+	size_t file;   /* bytes of one */
+	size_t burst;  /* bytes of output that are written without a pause */
+	size_t rate;   /* and in a second, of more than that */
+	uint64_t wait; /* ns, for others to go along with the first */
 };
 extern const struct exec_log_limits exec_log_default;
 /* Of network.log, the same thing: what becomes of connections. "s" is "network", and there are more

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
@@ -312,6 +313,61 @@ static void calls_run_on_the_loops_thread(void **state)
 	worker_stop(&w);
 }
 
+static void see_policy(void *arg)
+{
+	*(int *)arg = sched_getscheduler(0);
+}
+
+static void workers_can_be_patient(void **state)
+{
+	struct worker w = {.batch = true};
+	int policy = -1;
+
+	(void)state;
+	assert_int_equal(worker_start(&w, "test", NULL), 0);
+	loop_call(w.loop, see_policy, &policy);
+	assert_int_equal(policy, sched_getscheduler(0) == SCHED_OTHER ? SCHED_BATCH
+								      : sched_getscheduler(0));
+	worker_stop(&w);
+}
+
+struct edge {
+	struct loop_source s;
+	unsigned events;
+};
+
+static void on_edge(struct loop_source *s, uint32_t events)
+{
+	(void)events;
+	container_of(s, struct edge, s)->events++;
+}
+
+static void edges_are_said_again(void **state)
+{
+	const uint64_t one = 1;
+	struct loop *l = *state;
+	struct edge e = {.s = {.fn = on_edge, .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)}};
+
+	assert_int_equal(write(e.s.fd, &one, sizeof(one)), sizeof(one));
+	assert_int_equal(loop_add(l, &e.s, EPOLLIN | EPOLLET), 0);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(loop_turn(l, 0), 0);
+	assert_int_equal(e.events, 1);
+	loop_mod(&e.s, EPOLLIN | EPOLLET);
+	assert_int_equal(loop_turn(l, 0), 0);
+	assert_int_equal(e.events, 1);
+	loop_again(&e.s, EPOLLIN | EPOLLET);
+	assert_int_equal(loop_turn(l, 0), 0);
+	assert_int_equal(e.events, 2);
+	loop_close(&e.s);
+	assert_int_equal(e.s.fd, -1);
+	assert_false(loop_source_active(&e.s));
+	loop_again(&e.s, EPOLLIN);
+	loop_close(&e.s);
+	assert_int_equal(loop_turn(l, 0), 0);
+	assert_int_equal(e.events, 2);
+}
+
 enum { CALLERS = 4, CALLS = 500 };
 struct caller {
 	struct loop *l;
@@ -464,6 +520,8 @@ int main(void)
 		with_loop(sources_change_and_leave),
 		with_loop(many_sources),
 		cmocka_unit_test(calls_run_on_the_loops_thread),
+		cmocka_unit_test(workers_can_be_patient),
+		with_loop(edges_are_said_again),
 		cmocka_unit_test(calls_from_many_threads),
 		cmocka_unit_test(a_call_on_the_own_thread_just_runs),
 		cmocka_unit_test(calls_run_side_by_side),
