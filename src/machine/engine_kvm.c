@@ -10,6 +10,7 @@
  *	guest ── KVM_RUN ── vCPU threads ──► ports: serial, reset     ──► registers of
  *	  │                                 mmio: virtio-mmio             the device
  *	  ├── write to QueueNotify ── ioeventfd ──► the device's worker
+ *	  ├── read of a register ──── a page of memory, which the transport writes
  *	  ◄── interrupt ───────────── irqfd ─────── the device's worker
  *
  * So nothing of a machine that runs passes the main loop; it only hears of the end, through an
@@ -26,6 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -63,6 +65,7 @@ struct engine {
 	int uart_irq;
 	int acks; /* takes the acknowledgements that mean nothing; never read */
 	struct window windows[MACHINE_DEVICES_MAX];
+	uint8_t *shown; /* what they read as, as the guest sees it: a page each */
 	struct x86_cpuid *cpuid;
 	struct vcpus *vcpus;
 	struct loop_source ended;
@@ -172,6 +175,7 @@ static int add_device(struct engine *e, unsigned index, struct err *err)
 		r = kvm_vm_ioeventfd(&e->vm, at + MMIO_INTERRUPT_ACK, 4, &ack_used, e->acks, err);
 	if (r < 0)
 		return r;
+	virtio_mmio_show(t, e->shown + index * X86_MMIO_STRIDE);
 	if (bus_add(&e->mmio, &range) < 0)
 		return err_set(err, ENOSPC, "too many devices");
 	return 0;
@@ -281,6 +285,25 @@ static int create_vm(struct engine *e, struct err *err)
 	return r < 0 ? err_set(err, r, "KVM refuses the platform: %s", err_name(r)) : 0;
 }
 
+static size_t windows_size(const struct engine *e)
+{
+	return e->m->ndevices * X86_MMIO_STRIDE;
+}
+
+static int create_windows(struct engine *e, struct err *err)
+{
+	void *p;
+
+	if (!e->m->ndevices)
+		return 0;
+	p = mmap(NULL, windows_size(e), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return err_errno(err, "cannot create the devices' registers");
+	/* Behind a device's window is nothing. */
+	e->shown = memset(p, 0xff, windows_size(e));
+	return kvm_vm_add_memory(&e->vm, X86_MMIO, windows_size(e), p, true, err);
+}
+
 static int create_memory(struct engine *e, struct err *err)
 {
 	const struct guest_memory *map = &e->ram.map;
@@ -298,7 +321,9 @@ static int create_memory(struct engine *e, struct err *err)
 	}
 	for (unsigned i = 0; r == 0 && i < map->nregions; i++)
 		r = kvm_vm_add_memory(&e->vm, map->region[i].gpa, map->region[i].size,
-				      map->region[i].host, err);
+				      map->region[i].host, false, err);
+	if (r == 0)
+		r = create_windows(e, err);
 	if (r < 0)
 		return r;
 	/*
@@ -432,6 +457,8 @@ static struct engine *engine_kvm_free(struct engine *e)
 	/* The VM first: memory that it still maps is unmapped page by page. */
 	kvm_vm_done(&e->vm);
 	ram_done(&e->ram);
+	if (e->shown)
+		munmap(e->shown, windows_size(e));
 	close_fd(e->uart_irq);
 	close_fd(e->acks);
 	free(e);

@@ -24,18 +24,49 @@ static void signal_fd(int fd)
 }
 
 /* With the configuration's lock held. */
-static void tell_transport(struct virtio_device *dev)
+static void tell_transport(struct virtio_device *dev, bool news)
 {
 	if (dev->on_config)
-		dev->on_config(dev, dev->config_arg);
+		dev->on_config(dev, news, dev->config_arg);
 }
 
 /* ---- on the queue's worker ---- */
 
 void virtio_queue_notify(struct virtio_queue *q)
 {
-	if (virtqueue_should_notify(&q->vq))
-		signal_fd(q->callfd);
+	struct virtio_device *dev = q->dev;
+
+	if (!dev->ops->late) {
+		if (virtqueue_should_notify(&q->vq))
+			signal_fd(q->callfd);
+		return;
+	}
+	q->owes = true;
+	if (!loop_timer_armed(&dev->late) && loop_timer_at(q->loop, &dev->late, 0) < 0)
+		virtio_device_notify(dev);
+}
+
+void virtio_device_notify(struct virtio_device *dev)
+{
+	int said = -1;
+
+	/* With virtio-mmio the queues share an interrupt, and each is looked at then. */
+	for (unsigned i = 0; i < dev->nqueues; i++) {
+		struct virtio_queue *q = &dev->queues[i];
+
+		if (!q->owes)
+			continue;
+		q->owes = false;
+		if (!virtqueue_should_notify(&q->vq) || q->callfd == said)
+			continue;
+		said = q->callfd;
+		signal_fd(said);
+	}
+}
+
+static void on_late(struct loop_timer *t)
+{
+	virtio_device_notify(container_of(t, struct virtio_device, late));
 }
 
 void virtio_queue_broken(struct virtio_queue *q, const char *why)
@@ -49,7 +80,7 @@ void virtio_queue_broken(struct virtio_queue *q, const char *why)
 	if (dev->on_broken)
 		dev->on_broken(dev, why, dev->broken_arg);
 	pthread_mutex_lock(&dev->config_lock);
-	tell_transport(dev);
+	tell_transport(dev, true);
 	pthread_mutex_unlock(&dev->config_lock);
 }
 
@@ -119,6 +150,8 @@ static void stop_on_worker(void *arg)
 
 	if (q->dev->ops->queue_stopping)
 		q->dev->ops->queue_stopping(q);
+	if (q->owes)
+		virtio_device_notify(q->dev);
 	loop_del(&q->kick);
 	loop_timer_stop(&q->again);
 	q->started = false;
@@ -165,6 +198,7 @@ void virtio_device_on_config(struct virtio_device *dev, virtio_config_fn *fn, vo
 	pthread_mutex_lock(&dev->config_lock);
 	dev->on_config = fn;
 	dev->config_arg = arg;
+	tell_transport(dev, false);
 	pthread_mutex_unlock(&dev->config_lock);
 }
 
@@ -343,6 +377,8 @@ int virtio_config_write(struct virtio_device *dev, uint64_t off, const void *p, 
 		return -EINVAL;
 	pthread_mutex_lock(&dev->config_lock);
 	r = dev->ops->write_config(dev, (uint32_t)off, p, len);
+	if (r == 0)
+		tell_transport(dev, false);
 	pthread_mutex_unlock(&dev->config_lock);
 	return r;
 }
@@ -355,7 +391,7 @@ void virtio_config_update(struct virtio_device *dev, uint32_t off, const void *p
 	if (memcmp(at, p, len) != 0) {
 		memcpy(at, p, len);
 		dev->config_generation++;
-		tell_transport(dev);
+		tell_transport(dev, true);
 	}
 	pthread_mutex_unlock(&dev->config_lock);
 }
@@ -364,6 +400,7 @@ void virtio_config_set(struct virtio_device *dev, uint32_t off, const void *p, u
 {
 	pthread_mutex_lock(&dev->config_lock);
 	memcpy((uint8_t *)dev->config + off, p, len);
+	tell_transport(dev, false);
 	pthread_mutex_unlock(&dev->config_lock);
 }
 
@@ -420,6 +457,7 @@ int virtio_device_init(struct virtio_device *dev, const struct virtio_device_par
 		.config_size = p->config_size,
 		.nqueues = p->nqueues,
 		.queue_size_max = p->queue_size_max,
+		.late.fn = on_late,
 		.config_lock = PTHREAD_MUTEX_INITIALIZER,
 	};
 	dev->queues = calloc(p->nqueues, sizeof(*dev->queues));
@@ -439,6 +477,7 @@ int virtio_device_init(struct virtio_device *dev, const struct virtio_device_par
 		else
 			snprintf(name, sizeof(name), "%s-%.9s", p->ops->name,
 				 p->tag ? p->tag : "0");
+		dev->workers[i].batch = p->batch;
 		r = worker_start(&dev->workers[i], name, err);
 		if (r < 0) {
 			release(dev);

@@ -53,6 +53,12 @@ struct virtio_device_ops {
 	uint32_t id;	  /* virtio 1.2, 5 */
 
 	/*
+	 * Interrupts wait for the end of the loop's turn, so that what came of one turn is one
+	 * interrupt for all queues. These are on one worker then.
+	 */
+	bool late;
+
+	/*
 	 * Serve the queue: it was kicked, has just been started, or had more than a slice. Returns
 	 * true to be called again soon. Runs on the queue's worker.
 	 */
@@ -90,6 +96,7 @@ struct virtio_queue {
 	struct loop_source kick;
 	struct loop_timer again;
 	int callfd, errfd; /* borrowed */
+	bool owes;	   /* an interrupt, with ops->late */
 	bool paused;
 	struct virtqueue_state paused_state;
 };
@@ -98,10 +105,11 @@ struct virtio_queue {
 typedef void virtio_broken_fn(struct virtio_device *dev, const char *why, void *arg);
 
 /*
- * The driver is to look at configuration and status again. Any thread, with the configuration's
- * lock held: it must not call back into the device, nor wait for whoever does.
+ * The configuration is another one; with @news the driver is to look at it and at the status again.
+ * Any thread, with the configuration's lock held: it must not call back into the device, nor wait
+ * for whoever does.
  */
-typedef void virtio_config_fn(struct virtio_device *dev, void *arg);
+typedef void virtio_config_fn(struct virtio_device *dev, bool news, void *arg);
 
 struct virtio_device {
 	const struct virtio_device_ops *ops;
@@ -122,6 +130,7 @@ struct virtio_device {
 	virtio_config_fn *on_config;
 	void *config_arg;
 	struct virtio_queue *queues;
+	struct loop_timer late;
 	struct worker *workers;
 	unsigned nworkers;
 };
@@ -132,8 +141,8 @@ struct virtio_device {
 void virtio_device_on_broken(struct virtio_device *dev, virtio_broken_fn *fn, void *arg);
 
 /*
- * Called from here on when the configuration has changed or the device broke. With NULL no such
- * call is made, or still running, once this has returned. Any thread.
+ * Called now, without news, and from here on when the configuration has changed or the device broke.
+ * With NULL no such call is made, or still running, once this has returned. Any thread.
  */
 void virtio_device_on_config(struct virtio_device *dev, virtio_config_fn *fn, void *arg);
 
@@ -207,6 +216,7 @@ struct virtio_device_params {
 	unsigned nqueues;
 	uint16_t queue_size_max; /* a power of two */
 	bool worker_per_queue;
+	bool batch;	 /* see struct worker */
 	const char *tag; /* tells devices of one kind apart in thread names */
 };
 
@@ -224,6 +234,8 @@ void virtio_config_set(struct virtio_device *dev, uint32_t off, const void *p, u
 
 /* On the queue's worker: interrupt the driver if it wants to know. */
 void virtio_queue_notify(struct virtio_queue *q);
+/* On the worker of a device with ops->late: do not wait for the turn's end. */
+void virtio_device_notify(struct virtio_device *dev);
 
 /*
  * On the queue's worker: have the queue served (again) at the end of this turn of the loop, as if

@@ -10,6 +10,10 @@
  * needs a reset. Both come from a thread of the device's while the lock may be held by a vCPU that
  * waits for that very thread. So they touch nothing but two atomics: `changed` is set before
  * `driver_ok` is looked at, and set_status() does it the other way round; one of them interrupts.
+ *
+ * The page that is shown changes with each write of the driver's, and with the device: the latter adds
+ * bits to it that the former puts in once more if they came meanwhile. Its configuration space is
+ * written with the configuration's lock held, so that the latest wins.
  */
 #include "virtio/mmio.h"
 
@@ -49,9 +53,12 @@ struct virtio_mmio {
 	uint64_t driver_features;
 	bool activated;
 	struct virtqueue_state setup[VIRTIO_QUEUES_MAX];
+	uint8_t *page; /* NULL: nobody looks */
 	int irqfd;
 	int kickfd[VIRTIO_QUEUES_MAX];
 };
+
+static uint32_t read_register(struct virtio_mmio *t, uint64_t off);
 
 static void interrupt(const struct virtio_mmio *t)
 {
@@ -60,13 +67,65 @@ static void interrupt(const struct virtio_mmio *t)
 	(void)!write(t->irqfd, &one, sizeof(one));
 }
 
+/* ---- the page ---- */
+
+static uint32_t *shown(const struct virtio_mmio *t, uint64_t off)
+{
+	return (uint32_t *)(void *)(t->page + off);
+}
+
+/* What is not the driver's doing. */
+static void show_news(const struct virtio_mmio *t)
+{
+	if (atomic_load(&t->changed))
+		__atomic_or_fetch(shown(t, VIRTIO_MMIO_INTERRUPT_STATUS),
+				  htole32(VIRTIO_MMIO_INT_CONFIG), __ATOMIC_SEQ_CST);
+	if (virtio_device_broken(t->dev))
+		__atomic_or_fetch(shown(t, VIRTIO_MMIO_STATUS),
+				  htole32(VIRTIO_CONFIG_S_NEEDS_RESET), __ATOMIC_SEQ_CST);
+}
+
+/* With the configuration's lock held. */
+static void show_config(const struct virtio_mmio *t)
+{
+	memcpy(t->page + VIRTIO_MMIO_CONFIG, t->dev->config,
+	       MIN(t->dev->config_size, (uint32_t)(MMIO_SIZE - VIRTIO_MMIO_CONFIG)));
+	/* What was read in between is read once more when the interrupt is there. */
+	__atomic_store_n(shown(t, VIRTIO_MMIO_CONFIG_GENERATION),
+			 htole32(t->dev->config_generation), __ATOMIC_SEQ_CST);
+}
+
+static void show(struct virtio_mmio *t, uint64_t off)
+{
+	__atomic_store_n(shown(t, off), htole32(read_register(t, off)), __ATOMIC_SEQ_CST);
+}
+
+/* After a write. With the lock held. */
+static void show_changes(struct virtio_mmio *t)
+{
+	if (!t->page)
+		return;
+	show(t, VIRTIO_MMIO_DEVICE_FEATURES);
+	show(t, VIRTIO_MMIO_QUEUE_NUM_MAX);
+	show(t, VIRTIO_MMIO_QUEUE_READY);
+	show(t, VIRTIO_MMIO_INTERRUPT_STATUS);
+	show(t, VIRTIO_MMIO_STATUS);
+	show_news(t);
+}
+
 /* virtio_config_fn: any thread. */
-static void on_config(struct virtio_device *dev, void *arg)
+static void on_config(struct virtio_device *dev, bool news, void *arg)
 {
 	struct virtio_mmio *t = arg;
 
 	(void)dev;
+	if (t->page)
+		show_config(t);
+	if (!news)
+		return;
 	atomic_store(&t->changed, true);
+	if (t->page)
+		show_news(t);
 	if (atomic_load(&t->driver_ok))
 		interrupt(t);
 }
@@ -264,8 +323,20 @@ int virtio_mmio_write(struct virtio_mmio *t, uint64_t off, const void *p, uint32
 		else
 			r = write_register(t, off, v);
 	}
+	show_changes(t);
 	pthread_mutex_unlock(&t->lock);
 	return r;
+}
+
+void virtio_mmio_show(struct virtio_mmio *t, void *page)
+{
+	pthread_mutex_lock(&t->lock);
+	t->page = page;
+	for (uint64_t off = 0; off < VIRTIO_MMIO_CONFIG; off += 4)
+		show(t, off);
+	memset(t->page + VIRTIO_MMIO_CONFIG, 0, MMIO_SIZE - VIRTIO_MMIO_CONFIG);
+	virtio_device_on_config(t->dev, on_config, t);
+	pthread_mutex_unlock(&t->lock);
 }
 
 int virtio_mmio_irq_fd(const struct virtio_mmio *t)

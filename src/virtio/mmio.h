@@ -12,6 +12,9 @@
  * that looks at a ring in vain loses nothing. Acknowledging it (MMIO_INTERRUPT_ACK with
  * MMIO_ACK_USED) is therefore a no-op that need not arrive here. "Configuration changed" is shown
  * until it is acknowledged.
+ *
+ * Nor need reads: what one can say is in a page, too, that the engine may let the guest see in place
+ * of the registers, read-only (KVM_MEM_READONLY), so that no interrupt of a device leaves the kernel.
  */
 #ifndef VIRTIO_MMIO_H
 #define VIRTIO_MMIO_H
@@ -35,6 +38,13 @@ int virtio_mmio_new(struct virtio_device *dev, const struct guest_memory *mem,
 void virtio_mmio_read(struct virtio_mmio *t, uint64_t off, void *p, uint32_t len);
 /* -errno when this was to start a queue that cannot work: for a log, the driver sees it itself. */
 int virtio_mmio_write(struct virtio_mmio *t, uint64_t off, const void *p, uint32_t len);
+
+/*
+ * Show in @page, of MMIO_SIZE bytes, from here on what virtio_mmio_read() of whole registers gives;
+ * there are no wrong widths and offsets then.
+ * Borrowed; it is kept up to date until the transport is freed. Before the guest runs.
+ */
+void virtio_mmio_show(struct virtio_mmio *t, void *page);
 
 int virtio_mmio_irq_fd(const struct virtio_mmio *t);
 unsigned virtio_mmio_queues(const struct virtio_mmio *t);

@@ -500,7 +500,7 @@ static int set_vring_enable(struct vhost_user *vu, struct message *m)
 }
 
 /* virtio_config_fn: any thread. */
-static void on_config(struct virtio_device *dev, void *arg)
+static void on_config(struct virtio_device *dev, bool news, void *arg)
 {
 	const struct vhost_user *vu = arg;
 	struct header h = {BACKEND_CONFIG_CHANGE_MSG, VERSION, 0};
@@ -508,7 +508,7 @@ static void on_config(struct virtio_device *dev, void *arg)
 	const struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
 	/* A broken device is what the rings' error descriptors are for. */
-	if (virtio_device_broken(dev))
+	if (!news || virtio_device_broken(dev))
 		return;
 	/* A front-end that leaves a buffer full of these unread will find the last word there. */
 	(void)!sendmsg(vu->backend, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);

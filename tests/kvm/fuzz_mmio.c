@@ -207,6 +207,7 @@ static void step(struct virtio_mmio *t, uint64_t offered, const uint8_t *p)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static uint32_t page[MMIO_SIZE / sizeof(uint32_t)];
 	struct virtio_device *dev;
 	struct virtio_mmio *t;
 
@@ -219,6 +220,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memset(memory, 0, MEMORY);
 	if (virtio_mmio_new(dev, &map, &t, NULL) < 0)
 		abort();
+	virtio_mmio_show(t, page);
 	for (unsigned i = 0; i < STEPS_MAX && size >= 8; i++, data += 8, size -= 8)
 		step(t, dev->offered, data);
 	virtio_mmio_free(t);

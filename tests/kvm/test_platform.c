@@ -376,7 +376,7 @@ static void test_huge_memory(void **state)
 	assert_int_equal(kvm_vm_init(&vm, dev, NULL), 0);
 	for (unsigned i = 0; i < m.map.nregions; i++) {
 		if (kvm_vm_add_memory(&vm, m.map.region[i].gpa, m.map.region[i].size,
-				      m.map.region[i].host, &err) < 0)
+				      m.map.region[i].host, false, &err) < 0)
 			fail_msg("%s", err.msg);
 	}
 	kvm_vm_done(&vm);

@@ -50,7 +50,7 @@ static inline void tiny_init(struct tiny *t, const void *code, size_t n)
 	assert_ptr_not_equal(t->memory, MAP_FAILED);
 	x86_write_tables(t->memory);
 	memcpy(t->memory + TINY_CODE, code, n);
-	assert_int_equal(kvm_vm_add_memory(&t->vm, 0, TINY_MEMORY, t->memory, NULL), 0);
+	assert_int_equal(kvm_vm_add_memory(&t->vm, 0, TINY_MEMORY, t->memory, false, NULL), 0);
 }
 
 static inline void tiny_create(struct tiny *t, unsigned cpus)

@@ -36,12 +36,12 @@ static void on_broken(struct virtio_device *dev, const char *why, void *arg)
 	atomic_fetch_add(&f->broken, 1);
 }
 
-static void on_config(struct virtio_device *dev, void *arg)
+static void on_config(struct virtio_device *dev, bool news, void *arg)
 {
 	struct fixture *f = arg;
 
 	(void)dev;
-	atomic_fetch_add(&f->changes, 1);
+	atomic_fetch_add(&f->changes, news);
 }
 
 static void start(struct fixture *f)

@@ -36,10 +36,10 @@ static void on_changed(void *arg)
 	atomic_fetch_add(&((struct fixture *)arg)->changes, 1);
 }
 
-static void on_config(struct virtio_device *dev, void *arg)
+static void on_config(struct virtio_device *dev, bool news, void *arg)
 {
 	(void)dev;
-	atomic_fetch_add(&((struct fixture *)arg)->told, 1);
+	atomic_fetch_add(&((struct fixture *)arg)->told, news);
 }
 
 static void on_broken(struct virtio_device *dev, const char *why, void *arg)

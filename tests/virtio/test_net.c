@@ -132,6 +132,42 @@ static void a_frame_comes_back(void **state)
 	assert_false(drvq_take(&f->rx, &head, &n));
 }
 
+/* What was taken and what came of it, on queues that share an interrupt as with virtio-mmio. */
+static void a_turn_is_one_interrupt(void **state)
+{
+	struct fixture *f = *state;
+	const int call = f->rx.call;
+	uint64_t n = 0;
+
+	assert_int_equal(virtio_device_activate(f->echo.dev, FEATURES | MERGE, &f->d.map), 0);
+	assert_int_equal(virtio_queue_start(f->echo.dev, NET_QUEUE_RX, &f->rx.s, f->rx.kick, call),
+			 0);
+	assert_int_equal(virtio_queue_start(f->echo.dev, NET_QUEUE_TX, &f->tx.s, f->tx.kick, call),
+			 0);
+	add_rx(f, 4, 2048);
+	send_frame(f, 100);
+	assert_int_equal(read(call, &n, sizeof(n)), sizeof(n));
+	assert_int_equal(n, 1);
+}
+
+/* A queue that stops, say for a pause, owes nothing afterwards. */
+static void an_interrupt_is_not_lost(void **state)
+{
+	struct fixture *f = *state;
+	struct drvbuf b = {OUT, HDR + 60, false};
+
+	start(f, FEATURES | MERGE);
+	for (int i = 0; i < 100; i++) {
+		drvq_add(&f->tx, &b, 1);
+		drvq_kick(&f->tx);
+		virtio_device_pause(f->echo.dev);
+		assert_int_equal(virtio_device_resume(f->echo.dev), 0);
+		assert_true(drvq_wait(&f->tx, 5000));
+		while (drvq_take(&f->tx, &(uint32_t){0}, &(uint32_t){0}))
+			;
+	}
+}
+
 static void a_long_one_takes_several(void **state)
 {
 	struct fixture *f = *state;
@@ -286,6 +322,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(config_and_features),	     TEST(a_frame_comes_back),
+		TEST(a_turn_is_one_interrupt),	     TEST(an_interrupt_is_not_lost),
 		TEST(a_long_one_takes_several),	     TEST(what_fits_nowhere_is_dropped),
 		TEST(a_frame_waits_for_buffers),     TEST(short_frames_break_it),
 		TEST(frames_to_write_break_it),	     TEST(buffers_to_read_break_it),

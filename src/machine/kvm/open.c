@@ -31,6 +31,7 @@ static int check_version(int dev, struct err *err)
 		{KVM_CAP_IOEVENTFD, "ioeventfd"},
 		{KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
 		{KVM_CAP_MP_STATE, "multiprocessor state"},
+		{KVM_CAP_READONLY_MEM, "read-only memory"},
 #ifdef __x86_64__
 		{KVM_CAP_EXT_CPUID, "CPUID"},
 		{KVM_CAP_SET_TSS_ADDR, "TSS address"},

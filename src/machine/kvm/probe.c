@@ -195,7 +195,7 @@ static int guest_loop(struct kvm_vm *vm, uint64_t *ret_ns, struct err *err)
 	write_guest(memory);
 	r = bus_add(&ports, &mark);
 	if (r == 0)
-		r = kvm_vm_add_memory(vm, 0, MEMORY, memory, err);
+		r = kvm_vm_add_memory(vm, 0, MEMORY, memory, false, err);
 	if (r == 0)
 		r = x86_cpuid_new(&cpuid, vm->dev, 1, err);
 	params.arg = cpuid;

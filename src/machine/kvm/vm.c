@@ -66,10 +66,12 @@ void kvm_vm_done(struct kvm_vm *vm)
 	vm->dev = close_fd(vm->dev);
 }
 
-int kvm_vm_add_memory(struct kvm_vm *vm, uint64_t gpa, uint64_t size, void *host, struct err *err)
+int kvm_vm_add_memory(struct kvm_vm *vm, uint64_t gpa, uint64_t size, void *host, bool registers,
+		      struct err *err)
 {
 	struct kvm_userspace_memory_region region = {
 		.slot = vm->nslots,
+		.flags = registers ? KVM_MEM_READONLY : 0,
 		.guest_phys_addr = gpa,
 		.memory_size = size,
 		.userspace_addr = (uintptr_t)host,
@@ -77,8 +79,8 @@ int kvm_vm_add_memory(struct kvm_vm *vm, uint64_t gpa, uint64_t size, void *host
 	int r = kvm_call(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
 
 	if (r < 0)
-		return err_set(err, r, "KVM refuses %llu MiB of memory at %#llx: %s",
-			       (unsigned long long)(size >> 20), (unsigned long long)gpa,
+		return err_set(err, r, "KVM refuses %llu KiB of memory at %#llx: %s",
+			       (unsigned long long)(size >> 10), (unsigned long long)gpa,
 			       err_name(r));
 	vm->nslots++;
 	return 0;

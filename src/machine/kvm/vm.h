@@ -47,8 +47,9 @@ int kvm_explain(int error, const char *path, const char *proc, struct err *err);
 int kvm_vm_init(struct kvm_vm *vm, int dev, struct err *err);
 void kvm_vm_done(struct kvm_vm *vm);
 
-/* Let the guest see @size bytes of @host at @gpa. */
-int kvm_vm_add_memory(struct kvm_vm *vm, uint64_t gpa, uint64_t size, void *host, struct err *err);
+/* Let the guest see @size bytes of @host at @gpa. Of @registers a write is one to no memory. */
+int kvm_vm_add_memory(struct kvm_vm *vm, uint64_t gpa, uint64_t size, void *host, bool registers,
+		      struct err *err);
 
 /*
  * A write of @len bytes (0: any width) at guest-physical @gpa signals @eventfd and does not leave

@@ -238,7 +238,7 @@ enum villain_fate {
 	CASE(keyboard_controller, MACHINE, 1, WORKS, "")                                           \
 	CASE(cpu_never_started, MACHINE, 4, WORKS, "")                                             \
 	CASE(panic_flag, MACHINE, 1, WORKS, "")                                                    \
-	CASE(execute_device_window, MACHINE, 1, ENDS, "KVM")                                       \
+	CASE(execute_nothing, MACHINE, 1, ENDS, "KVM")                                             \
 	CASE(triple_fault, MACHINE, 1, ENDS, "triple fault")                                       \
 	CASE(triple_fault_second_cpu, MACHINE, 2, ENDS, "vCPU 1: triple fault")                    \
 	CASE(stack_in_device_window, MACHINE, 1, ANYHOW, "")                                       \

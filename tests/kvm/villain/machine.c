@@ -190,10 +190,10 @@ void case_panic_flag(void)
 	write16(0x472, 0x4321);
 }
 
-void case_execute_device_window(void)
+void case_execute_nothing(void)
 {
 	last_words();
-	((void (*)(void))WINDOWS)();
+	((void (*)(void))(WINDOWS - 4096))();
 }
 
 static void no_idt(void)
