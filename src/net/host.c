@@ -50,6 +50,7 @@ struct host_socket {
 	struct net_dialogue *dialogue;	     /* with a proxy, until the connection is there */
 	struct net_association *association; /* with a proxy, in place of a descriptor */
 	bool full;
+	bool waits;    /* for room, or to be connected */
 	int error;     /* of UDP, to be told with the next receive() */
 	bool seeks;    /* SO_PEEK_OFF works, and is... */
 	size_t offset; /* ...this */
@@ -77,7 +78,8 @@ struct net_host {
 	uint8_t scratch[SCRATCH];
 };
 
-#define WATCH (EPOLLIN | EPOLLRDHUP | EPOLLET)
+/* Once asked for, EPOLLOUT is said with the others: it means something while one waits for it. */
+#define WATCH (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET)
 
 /* ---- what the stack asks for ---- */
 
@@ -161,6 +163,7 @@ static int open_dns(struct net_host *h, struct flow *f)
 		r = k->source.fd = dns_host_connect(h->dns);
 		if (r >= 0) {
 			prepare_tcp(k);
+			k->waits = true;
 			r = loop_add(h->loop, &k->source, WATCH | EPOLLOUT);
 		}
 	}
@@ -225,6 +228,34 @@ static void on_look(void *arg)
 	net_host_run(arg);
 }
 
+static void await_room(struct host_socket *k)
+{
+	if (k->waits)
+		return;
+	k->waits = true;
+	loop_again(&k->source, WATCH | EPOLLOUT);
+}
+
+/* 1: it is there, 0: somebody will tell. */
+static int begin_tcp(struct host_socket *k, const struct sockaddr_storage *ss, socklen_t n)
+{
+	const struct sockaddr *to = (const void *)ss;
+	struct net_addr a;
+	uint16_t port;
+
+	/* A dialogue looks at the same bytes more than once. */
+	if (!k->dialogue)
+		prepare_tcp(k);
+	if (connect(k->source.fd, to, n) == 0)
+		return !k->dialogue;
+	net_sockaddr_parse(ss, &a, &port);
+	/* On one machine it is decided by now, and asking again tells. */
+	if (errno == EINPROGRESS && net_addr_kind(&a) == NET_LOOPBACK && !k->dialogue &&
+	    connect(k->source.fd, to, n) == 0)
+		return 1;
+	return errno == EINPROGRESS || errno == EALREADY ? 0 : -errno;
+}
+
 static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_addr *to,
 		   uint16_t port)
 {
@@ -233,8 +264,8 @@ static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_ad
 	struct net_host *h = arg;
 	struct sockaddr_storage ss;
 	struct host_socket *k;
+	int connected = 0, r;
 	socklen_t n;
-	int r;
 
 	if (flow_is_dns(f))
 		return open_dns(h, f);
@@ -255,14 +286,15 @@ static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_ad
 		goto fail;
 	}
 	k->source.fd = fd;
-	/* A dialogue looks at the same bytes more than once. */
-	if (tcp && !k->dialogue)
-		prepare_tcp(k);
-	if (!tcp)
+	if (tcp) {
+		connected = r = begin_tcp(k, &ss, n);
+	} else {
 		prepare_datagrams(fd, ss.ss_family == AF_INET);
-	r = connect(fd, (const void *)&ss, n) < 0 && errno != EINPROGRESS ? -errno : 0;
-	if (r == 0)
-		r = loop_add(h->loop, &k->source, tcp ? WATCH | EPOLLOUT : WATCH);
+		r = connect(fd, (const void *)&ss, n) < 0 ? -errno : 0;
+	}
+	k->waits = tcp && !connected;
+	if (r >= 0)
+		r = loop_add(h->loop, &k->source, k->waits ? WATCH | EPOLLOUT : WATCH);
 	if (r == 0 && flow_inspect(f)) {
 		k->look = look_new(h->s, f, fd, h->loop, on_look, h);
 		r = k->look ? 0 : -ENOMEM;
@@ -271,7 +303,7 @@ static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_ad
 		goto fail;
 	take_fd(&fd);
 	*flow_host(f) = k;
-	return 0;
+	return connected;
 fail:
 	loop_del(&k->source);
 	net_dialogue_free(k->dialogue);
@@ -296,8 +328,7 @@ static void op_close(void *arg, struct flow *f, bool reset)
 	if (k->source.fd >= 0) {
 		if (reset && flow_proto(f) == NET_TCP)
 			(void)setsockopt(k->source.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-		loop_del(&k->source);
-		close_fd(k->source.fd);
+		loop_close(&k->source);
 	}
 	if (k->through && !--k->through->flows && k->through->port.fd < 0)
 		forget_listener(k->through);
@@ -347,7 +378,7 @@ static ssize_t op_send(void *arg, struct flow *f, const struct iovec *iov, unsig
 		if (sent == -EAGAIN || (look_agreed(k->look) && look_holds(k->look)) ||
 		    (sent >= 0 && (size_t)sent < iov_size(iov, n))) {
 			k->full = true;
-			loop_mod(&k->source, WATCH | EPOLLOUT);
+			await_room(k);
 		}
 		return sent;
 	}
@@ -505,7 +536,7 @@ static size_t op_room(void *arg, struct flow *f)
 	/* Some of it goes into what the kernel needs around the bytes. */
 	room -= room / 4;
 	if (room < size / 8)
-		loop_mod(&k->source, WATCH | EPOLLOUT);
+		await_room(k);
 	return room;
 }
 
@@ -695,18 +726,20 @@ static void on_socket(struct loop_source *src, uint32_t events)
 		if (!error)
 			return;
 		/* What came meanwhile was not said to the stack. */
-		events = EPOLLOUT | EPOLLIN;
+		events = EPOLLOUT | EPOLLIN | EPOLLPRI;
 		what |= error > 0 ? STACK_FAILED : 0;
 		error = MAX(error, 0);
 	}
-	if (events & EPOLLOUT && tcp && !error) {
+	if (events & EPOLLOUT && k->waits && !error) {
 		look_flush(k->look);
-		k->full = look_agreed(k->look) && look_holds(k->look);
-		loop_mod(src, k->full ? WATCH | EPOLLOUT : WATCH);
+		k->waits = k->full = look_agreed(k->look) && look_holds(k->look);
 		what |= STACK_WRITABLE;
 	}
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		what |= STACK_READABLE;
+	/* An end behind what can be read, or an urgent byte in it. */
+	if (events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		what |= STACK_STOPS;
 	stack_event(h->s, k->f, what, error, now_ns());
 	net_host_run(h);
 }

@@ -113,7 +113,7 @@ struct stack_ops {
 
 	/*
 	 * Begin to reach @to. 0: TCP then hears STACK_WRITABLE or STACK_FAILED, the others can send
-	 * at once. What belongs to the flow is kept behind *flow_host().
+	 * at once, as TCP can with 1. What belongs to the flow is kept behind *flow_host().
 	 */
 	int (*open)(void *arg, struct flow *f, uint8_t proto, const struct net_addr *to,
 		    uint16_t port);
@@ -121,7 +121,10 @@ struct stack_ops {
 	void (*close)(void *arg, struct flow *f, bool reset);
 	/* Never blocks: -EAGAIN, or for TCP less than all. */
 	ssize_t (*send)(void *arg, struct flow *f, const struct iovec *iov, unsigned n);
-	/* TCP: look at what is @skip bytes behind the start; 0 is the end. consume() takes off. */
+	/*
+	 * TCP: look at what is @skip bytes behind the start; 0 is the end. STACK_READABLE follows
+	 * when this was less than asked for, and more comes. consume() takes off.
+	 */
 	ssize_t (*peek)(void *arg, struct flow *f, size_t skip, const struct iovec *iov,
 			unsigned n);
 	void (*consume)(void *arg, struct flow *f, size_t n);
@@ -147,6 +150,7 @@ enum stack_event {
 	STACK_READABLE = 1, /* there is more than there was */
 	STACK_WRITABLE = 2,
 	STACK_FAILED = 4,
+	STACK_STOPS = 8, /* TCP: from now on peek() may give less than there is, until it says so */
 };
 
 struct stack_stats {

@@ -66,6 +66,7 @@ struct tcp {
 	uint8_t dupacks, retries;
 	bool shifts, stamps; /* both ends scale windows, send time stamps */
 	bool readable;	     /* the socket may have more */
+	bool stops;	     /* less than asked for does not mean that there is no more */
 	bool at_end;	     /* it ends at fin_seq */
 	bool guest_fin, fin_acked;
 	bool owes_ack, timed;

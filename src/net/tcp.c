@@ -172,6 +172,14 @@ static void cannot_connect(struct stack *s, struct flow *f, int error)
 	forget(s, f, true);
 }
 
+static void connected(struct stack *s, struct flow *f)
+{
+	f->tcp.state = TCP_GREETED;
+	begin_seq(s, f);
+	tcp_say(s, f, TCP_SYN | TCP_ACK, f->tcp.iss);
+	tcp_wait(s, f);
+}
+
 static void on_syn(struct stack *s, const struct packet *p, const struct flow_key *key,
 		   const struct segment *g)
 {
@@ -194,6 +202,8 @@ static void on_syn(struct stack *s, const struct packet *p, const struct flow_ke
 	r = s->ops->open(s->arg, f, NET_TCP, &way.to, f->to_port);
 	if (r < 0)
 		cannot_connect(s, f, -r);
+	else if (r > 0)
+		connected(s, f);
 }
 
 /* Somebody is there for the guest. */
@@ -504,19 +514,14 @@ void tcp_input(struct stack *s, const struct packet *p)
 
 /* ---- the socket's side ---- */
 
-static void connected(struct stack *s, struct flow *f)
-{
-	f->tcp.state = TCP_GREETED;
-	f->tcp.readable = true;
-	begin_seq(s, f);
-	tcp_say(s, f, TCP_SYN | TCP_ACK, f->tcp.iss);
-	tcp_wait(s, f);
-}
-
 void tcp_event(struct stack *s, struct flow *f, unsigned events, int error)
 {
 	struct tcp *t = &f->tcp;
 
+	if (events & STACK_READABLE)
+		t->readable = true;
+	if (events & STACK_STOPS)
+		t->stops = true;
 	if (t->state == TCP_CONNECTING) {
 		if (events & STACK_FAILED)
 			cannot_connect(s, f, error);
@@ -528,8 +533,6 @@ void tcp_event(struct stack *s, struct flow *f, unsigned events, int error)
 		tcp_reset(s, f);
 		return;
 	}
-	if (events & STACK_READABLE)
-		t->readable = true;
 	if (events & STACK_WRITABLE)
 		t->owes_ack = true;
 	if (t->state == TCP_OPEN)

@@ -280,6 +280,10 @@ bool tcp_push(struct stack *s, struct flow *f, bool probe)
 			continue;
 		}
 		advance(t, (uint32_t)r);
+		if ((size_t)r < want && !t->stops) {
+			t->readable = false;
+			return true;
+		}
 	}
 	flow_owes(s, f);
 	return true;

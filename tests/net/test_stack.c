@@ -206,6 +206,40 @@ static void data_both_ways(void **state)
 	assert_int_equal(w.last->flow->tcp.snd_una, ours + 6);
 }
 
+/* To the same machine: a SYN is answered when it comes, and nothing is looked for in vain. */
+static void nearby(void **state)
+{
+	uint32_t theirs;
+
+	(void)state;
+	w.near = true;
+	SEG(.to = PEER, .flags = TCP_SYN, .seq = ISS);
+	assert_int_equal(w.nframes, 1);
+	assert_int_equal(reply(0).flags, TCP_SYN | TCP_ACK);
+	theirs = reply(0).seq + 1;
+	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 1, .ack = theirs);
+	assert_int_equal(w.peeks, 0);
+	w.nframes = 0;
+	say("hello");
+	assert_int_equal(w.nframes, 1);
+	assert_int_equal(reply(0).len, 5);
+	assert_int_equal(w.peeks, 1);
+	/* With an end behind it, of which nothing else will tell. */
+	buf_add_str(&w.last->answer, "bye");
+	w.last->ended = true;
+	stack_event(w.s, w.last->flow, STACK_READABLE | STACK_STOPS, 0, w.now);
+	stack_run(w.s, w.now);
+	assert_int_equal(w.nframes, 3);
+	assert_int_equal(reply(1).len, 3);
+	assert_int_equal(reply(2).flags, TCP_FIN | TCP_ACK);
+	/* Refused is refused, as fast. */
+	w.nframes = 0;
+	w.open_error = ECONNREFUSED;
+	SEG(.to = "1.2.3.5", .flags = TCP_SYN, .seq = ISS);
+	assert_int_equal(w.nframes, 1);
+	assert_true(reply(0).flags & TCP_RST);
+}
+
 static void ends(void **state)
 {
 	uint32_t ours = open_tcp(PEER);
@@ -662,15 +696,25 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 	const struct CMUnitTest tests[] = {
-		TEST(neighbours),     TEST(refused_and_unreachable),
-		TEST(denied),	      TEST(a_change_cuts_what_it_denies),
-		TEST(data_both_ways), TEST(ends),
-		TEST(resets),	      TEST(windows),
-		TEST(options),	      TEST(patience),
-		TEST(together),	      TEST(together_and_cut),
-		TEST(accepted),	      TEST(names),
-		TEST(named),	      TEST(strict),
-		TEST(datagrams),      TEST(nonsense),
+		TEST(neighbours),
+		TEST(refused_and_unreachable),
+		TEST(denied),
+		TEST(a_change_cuts_what_it_denies),
+		TEST(data_both_ways),
+		TEST(ends),
+		TEST(nearby),
+		TEST(resets),
+		TEST(windows),
+		TEST(options),
+		TEST(patience),
+		TEST(together),
+		TEST(together_and_cut),
+		TEST(accepted),
+		TEST(names),
+		TEST(named),
+		TEST(strict),
+		TEST(datagrams),
+		TEST(nonsense),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
