@@ -127,17 +127,6 @@ static void prepare_tcp(struct host_socket *k)
 		   setsockopt(k->source.fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero)) == 0;
 }
 
-/* Else only what will hardly change would be told, and not that somebody cannot be reached now. */
-static void prepare_datagrams(int fd, bool four)
-{
-	const int one = 1;
-
-	if (four)
-		(void)setsockopt(fd, IPPROTO_IP, IP_RECVERR, &one, sizeof(one));
-	else
-		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &one, sizeof(one));
-}
-
 static void on_dns_answer(void *arg)
 {
 	struct host_socket *k = arg;
@@ -236,26 +225,6 @@ static void await_room(struct host_socket *k)
 	loop_again(&k->source, WATCH | EPOLLOUT);
 }
 
-/* 1: it is there, 0: somebody will tell. */
-static int begin_tcp(struct host_socket *k, const struct sockaddr_storage *ss, socklen_t n)
-{
-	const struct sockaddr *to = (const void *)ss;
-	struct net_addr a;
-	uint16_t port;
-
-	/* A dialogue looks at the same bytes more than once. */
-	if (!k->dialogue)
-		prepare_tcp(k);
-	if (connect(k->source.fd, to, n) == 0)
-		return !k->dialogue;
-	net_sockaddr_parse(ss, &a, &port);
-	/* On one machine it is decided by now, and asking again tells. */
-	if (errno == EINPROGRESS && net_addr_kind(&a) == NET_LOOPBACK && !k->dialogue &&
-	    connect(k->source.fd, to, n) == 0)
-		return 1;
-	return errno == EINPROGRESS || errno == EALREADY ? 0 : -errno;
-}
-
 static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_addr *to,
 		   uint16_t port)
 {
@@ -287,9 +256,13 @@ static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_ad
 	}
 	k->source.fd = fd;
 	if (tcp) {
-		connected = r = begin_tcp(k, &ss, n);
+		/* A dialogue looks at the same bytes more than once. */
+		if (!k->dialogue)
+			prepare_tcp(k);
+		r = net_connect_tcp(fd, &ss, n);
+		connected = r > 0 && !k->dialogue;
 	} else {
-		prepare_datagrams(fd, ss.ss_family == AF_INET);
+		net_hear_errors(fd, ss.ss_family == AF_INET);
 		r = connect(fd, (const void *)&ss, n) < 0 ? -errno : 0;
 	}
 	k->waits = tcp && !connected;
@@ -391,20 +364,6 @@ static ssize_t op_send(void *arg, struct flow *f, const struct iovec *iov, unsig
 	return sent;
 }
 
-/* Has the other end said that it sends no more, and was that all that is @skip bytes? */
-static bool at_end(const struct host_socket *k, size_t skip)
-{
-	enum { ESTABLISHED = 1, FIN_WAIT1 = 4, FIN_WAIT2 = 5 }; /* net/tcp_states.h */
-	struct tcp_info info = {0};
-	socklen_t n = sizeof(info);
-
-	if (getsockopt(k->source.fd, IPPROTO_TCP, TCP_INFO, &info, &n) < 0)
-		return false;
-	/* The end counts as a byte. */
-	return info.tcpi_state != ESTABLISHED && info.tcpi_state != FIN_WAIT1 &&
-	       info.tcpi_state != FIN_WAIT2 && info.tcpi_bytes_received <= k->taken + skip + 1;
-}
-
 static ssize_t op_peek(void *arg, struct flow *f, size_t skip, const struct iovec *iov, unsigned n)
 {
 	struct net_host *h = arg;
@@ -444,7 +403,7 @@ static ssize_t op_peek(void *arg, struct flow *f, size_t skip, const struct iove
 	if ((size_t)got > skip)
 		return got - (ssize_t)skip;
 	/* Nothing behind it: the end shows as the end of what there is. */
-	if ((size_t)got == skip && at_end(k, skip))
+	if ((size_t)got == skip && net_tcp_ended(k->source.fd, k->taken + skip))
 		return 0;
 	/* A look from the start does not go past an urgent byte: another one when that is there. */
 	k->stuck = true;
@@ -559,27 +518,11 @@ static unsigned op_mtu(void *arg, struct flow *f)
 	return mtu > 0 ? (unsigned)mtu : 0;
 }
 
-/* The kernel's choice of a source for what goes there: itself, if it is one of the host's own. */
 static bool op_is_local(void *arg, const struct net_addr *a)
 {
 	struct net_host *h = arg;
-	const bool four = net_addr_is_v4(a);
-	int *fd = four ? &h->probe4 : &h->probe6;
-	struct sockaddr_storage ss;
-	socklen_t n = net_sockaddr(&ss, a, 9);
-	struct net_addr own;
-	uint16_t port;
 
-	if (*fd < 0)
-		*fd = socket(four ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
-			     0);
-	if (*fd < 0 || connect(*fd, (const void *)&ss, n) < 0)
-		return false;
-	n = sizeof(ss);
-	if (getsockname(*fd, (void *)&ss, &n) < 0)
-		return false;
-	net_sockaddr_parse(&ss, &own, &port);
-	return net_addr_equal(&own, a) || net_addr_kind(&own) == NET_LOOPBACK;
+	return net_is_local(net_addr_is_v4(a) ? &h->probe4 : &h->probe6, a);
 }
 
 static void op_news(void *arg, const struct stack_news *n)
