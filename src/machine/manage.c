@@ -1,6 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "machine/manage.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,64 +7,19 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/str.h"
-#include "machine/control.h"
 #include "machine/engine.h"
 #include "machine/machine.h"
+#include "machine/manage_impl.h"
 #include "machine/net.h"
 #include "machine/relay.h"
 #include "virtio/blk.h"
 
-#define SECOND UINT64_C(1000000000)
-
 /* A tick is never further away, so that a host's sleep is noticed. */
 #define TICK_MAX (60 * SECOND)
-/* How long others may take: QEMU or the vCPUs to stop, an agent to answer, to count its memory, to
- * switch CPUs (its kernel gives a CPU that does not come up 10 s). */
+/* How long others may take: QEMU or the vCPUs to stop, an agent to answer, to count its memory. */
 #define PAUSE_PATIENCE (10 * SECOND)
 #define PING_PATIENCE  (10 * SECOND)
 #define USAGE_PATIENCE (SECOND / 2)
-#define CPUS_PATIENCE  (60 * SECOND)
-/* Between two steps of a guest whose memory changes, and for all of them. */
-#define MEMORY_PATIENCE (10 * SECOND)
-#define MEMORY_LIMIT	(60 * SECOND)
-/* What memory comes and goes in. */
-#define MEMORY_STEP ((uint64_t)2 << 20)
-/* What a guest keeps that gives up all it can, with a sixteenth of what it uses. */
-#define MEMORY_RESERVE ((uint64_t)16 << 20)
-
-/* A call that waits for something. */
-struct waiter {
-	struct control_call *call; /* NULL: the slot is free */
-	int32_t op;
-	uint64_t since, deadline, number;
-};
-
-struct manager {
-	struct machine *m;
-	struct control *control;
-	manage_stop_fn *stop;
-	void *arg;
-	bool ready, paused, pausing, draining, stopping;
-	bool left, stays;  /* CONTROL_LEAVE, CONTROL_STAY */
-	uint64_t ready_at; /* now_ns() */
-	uint64_t began;	   /* CLOCK_BOOTTIME of the same moment */
-	uint64_t active;   /* now_ns() of the last activity */
-	uint64_t max_duration, idle_timeout;
-	struct loop_timer tick, drain, patience;
-	struct waiter waiters[CONTROL_CLIENTS_MAX];
-	uint64_t pings, pongs;
-	bool counting;		   /* host.usage is out */
-	struct msg_host_used used; /* the last that came */
-	bool has_used;
-	uint32_t cpus;	    /* that the guest may run */
-	uint32_t cpus_want; /* while a change is under way; else 0 */
-	uint64_t memory;    /* bytes that the guest has */
-	/*
-	 * While a change is under way, else 0: what was asked for, of what, and how far it shall go
-	 * now that this is known.
-	 */
-	uint64_t memory_asked, memory_from, memory_want;
-};
 
 static uint64_t now_boot(void)
 {
@@ -161,7 +114,7 @@ void manage_gone(struct manager *g)
 
 /* ---- calls that wait ---- */
 
-static void set_patience(struct manager *g)
+void manage_set_patience(struct manager *g)
 {
 	uint64_t next = UINT64_MAX;
 
@@ -175,8 +128,8 @@ static void set_patience(struct manager *g)
 		(void)loop_timer_at(g->m->loop, &g->patience, next);
 }
 
-static struct waiter *wait_for(struct manager *g, struct control_call *call, int32_t op,
-			       uint64_t patience)
+struct waiter *manage_wait(struct manager *g, struct control_call *call, int32_t op,
+			   uint64_t patience)
 {
 	struct waiter *w = g->waiters;
 
@@ -185,11 +138,11 @@ static struct waiter *wait_for(struct manager *g, struct control_call *call, int
 		w++;
 	*w = (struct waiter){
 		.call = call, .op = op, .since = now_ns(), .deadline = now_ns() + patience};
-	set_patience(g);
+	manage_set_patience(g);
 	return w;
 }
 
-static struct control_call *done(struct waiter *w)
+struct control_call *manage_done(struct waiter *w)
 {
 	struct control_call *call = w->call;
 
@@ -198,8 +151,6 @@ static struct control_call *done(struct waiter *w)
 }
 
 static void answer_stats(struct manager *g, struct control_call *call);
-static void memory_stands(struct manager *g, struct waiter *w);
-static void on_used_memory(struct manager *g);
 
 static void give_up(struct manager *g, struct waiter *w)
 {
@@ -207,27 +158,23 @@ static void give_up(struct manager *g, struct waiter *w)
 
 	switch (w->op) {
 	case CONTROL_STATS:
-		answer_stats(g, done(w));
+		answer_stats(g, manage_done(w));
 		return;
 	case CONTROL_PING:
 		err_set(&err, ETIMEDOUT, "the guest's agent does not answer");
 		break;
 	case CONTROL_CPUS:
-		/* It may have switched them on: better too many that may run than one that cannot.
-		 */
-		g->cpus = MAX(g->cpus, g->cpus_want);
-		g->cpus_want = 0;
-		err_set(&err, ETIMEDOUT, "the guest does not say that it has changed its CPUs");
-		break;
+		manage_cpus_stand(g, w);
+		return;
 	case CONTROL_MEMORY:
-		memory_stands(g, w);
+		manage_memory_stands(g, w);
 		return;
 	default:
 		g->pausing = false;
 		err_set(&err, ETIMEDOUT, "the engine does not answer");
 		break;
 	}
-	control_fail(done(w), &err);
+	control_fail(manage_done(w), &err);
 }
 
 static void on_patience(struct loop_timer *t)
@@ -239,12 +186,12 @@ static void on_patience(struct loop_timer *t)
 		if (g->waiters[i].call && g->waiters[i].deadline <= now)
 			give_up(g, &g->waiters[i]);
 	}
-	set_patience(g);
+	manage_set_patience(g);
 }
 
 /* ---- pause ---- */
 
-static int is_paused(const struct manager *g, struct err *err)
+int manage_is_paused(const struct manager *g, struct err *err)
 {
 	err_set(err, EBUSY, "it is paused");
 	return err_hint(err, "resume it first: `msb resume %s`", g->m->config->name);
@@ -256,7 +203,7 @@ static void refuse_clients(struct manager *g)
 	struct err err = ERR_INIT;
 	cleanup_free char *why = NULL;
 
-	if (g->paused && is_paused(g, &err) < 0)
+	if (g->paused && manage_is_paused(g, &err) < 0)
 		why = str_fmt("%s; %s", err.msg, err.hint);
 	relay_refuse(g->m->relay, why);
 }
@@ -277,9 +224,9 @@ void manage_paused(struct manager *g, bool paused)
 		struct waiter *w = &g->waiters[i];
 
 		if (w->call && w->op == (paused ? CONTROL_PAUSE : CONTROL_RESUME))
-			control_ok(done(w));
+			control_ok(manage_done(w));
 	}
-	set_patience(g);
+	manage_set_patience(g);
 }
 
 static void change_pause(struct manager *g, struct control_call *call, bool pause)
@@ -297,15 +244,15 @@ static void change_pause(struct manager *g, struct control_call *call, bool paus
 	}
 	g->pausing = true;
 	/* First: the answer may come before pause() returns. */
-	wait_for(g, call, pause ? CONTROL_PAUSE : CONTROL_RESUME, PAUSE_PATIENCE);
+	manage_wait(g, call, pause ? CONTROL_PAUSE : CONTROL_RESUME, PAUSE_PATIENCE);
 	if (g->m->ops->pause(g->m->engine, pause, &err) == 0)
 		return;
 	g->pausing = false;
 	for (size_t i = 0; i < ARRAY_SIZE(g->waiters); i++) {
 		if (g->waiters[i].call == call)
-			control_fail(done(&g->waiters[i]), &err);
+			control_fail(manage_done(&g->waiters[i]), &err);
 	}
-	set_patience(g);
+	manage_set_patience(g);
 }
 
 static void let_go(struct manager *g)
@@ -385,7 +332,7 @@ static void answer_stats(struct manager *g, struct control_call *call)
 	control_answer(call, &a);
 }
 
-static int ask_usage(struct manager *g)
+int manage_ask_usage(struct manager *g)
 {
 	int r = 0;
 
@@ -402,8 +349,8 @@ static void begin_stats(struct manager *g, struct control_call *call)
 		answer_stats(g, call);
 		return;
 	}
-	if (ask_usage(g) == 0)
-		wait_for(g, call, CONTROL_STATS, USAGE_PATIENCE);
+	if (manage_ask_usage(g) == 0)
+		manage_wait(g, call, CONTROL_STATS, USAGE_PATIENCE);
 	else
 		answer_stats(g, call);
 }
@@ -419,10 +366,10 @@ static void on_used(struct manager *g, const struct envelope *e)
 	g->used = m;
 	for (size_t i = 0; i < ARRAY_SIZE(g->waiters); i++) {
 		if (g->waiters[i].call && g->waiters[i].op == CONTROL_STATS)
-			answer_stats(g, done(&g->waiters[i]));
+			answer_stats(g, manage_done(&g->waiters[i]));
 	}
-	set_patience(g);
-	on_used_memory(g);
+	manage_set_patience(g);
+	manage_used_memory(g);
 }
 
 /* ---- ping ---- */
@@ -433,7 +380,7 @@ static void begin_ping(struct manager *g, struct control_call *call)
 	int r;
 
 	if (g->paused) {
-		is_paused(g, &err);
+		manage_is_paused(g, &err);
 		control_fail(call, &err);
 		return;
 	}
@@ -443,7 +390,7 @@ static void begin_ping(struct manager *g, struct control_call *call)
 		control_fail(call, &err);
 		return;
 	}
-	wait_for(g, call, CONTROL_PING, PING_PATIENCE)->number = ++g->pings;
+	manage_wait(g, call, CONTROL_PING, PING_PATIENCE)->number = ++g->pings;
 }
 
 static void on_pong(struct manager *g)
@@ -457,263 +404,10 @@ static void on_pong(struct manager *g)
 		if (w->call && w->op == CONTROL_PING && w->number <= g->pongs) {
 			const struct control_answer a = {.elapsed_ns = now - w->since};
 
-			control_answer(done(w), &a);
+			control_answer(manage_done(w), &a);
 		}
 	}
-	set_patience(g);
-}
-
-/* ---- CPUs ---- */
-
-static void allow_cpus(struct manager *g, uint32_t n)
-{
-	if (g->m->ops->allow_cpus)
-		g->m->ops->allow_cpus(g->m->engine, n);
-}
-
-static int check_cpus(const struct manager *g, uint32_t n, struct err *err)
-{
-	if (n < 1 || n > g->m->config->cpus) {
-		err_set(err, ERR_LIMIT, "%u CPUs: it can have 1 to %u while it runs", n,
-			g->m->config->cpus);
-		return err_hint(err, "more are there from a start with --max-cpus on");
-	}
-	if (g->paused)
-		return is_paused(g, err);
-	return g->cpus_want ? err_set(err, EBUSY, "its CPUs are changed just now") : 0;
-}
-
-/*
- * More may run before the guest is asked to use them, and the rest may not any more once it has let
- * go of them.
- */
-static void begin_cpus(struct manager *g, struct control_call *call, uint32_t n)
-{
-	const struct msg_host_cpus m = {.online = n};
-	const struct control_answer same = {.cpus = n};
-	struct err err = ERR_INIT;
-	int r = check_cpus(g, n, &err);
-
-	if (r == 0 && n == g->cpus) {
-		control_answer(call, &same);
-		return;
-	}
-	if (r == 0) {
-		if (n > g->cpus)
-			allow_cpus(g, n);
-		r = relay_tell(g->m->relay, MSG_HOST_CPUS, &m);
-		if (r < 0)
-			err_set(&err, r, "the guest's agent is gone: %s", err_name(r));
-	}
-	if (r < 0) {
-		control_fail(call, &err);
-		return;
-	}
-	g->cpus_want = n;
-	wait_for(g, call, CONTROL_CPUS, CPUS_PATIENCE);
-}
-
-static void on_cpus_set(struct manager *g, const struct envelope *e)
-{
-	struct msg_host_cpus_set m;
-	struct control_answer a = {0};
-	struct err err = ERR_INIT;
-	uint32_t from = g->cpus, to = g->cpus_want;
-
-	if (!to || frame_payload(e, &m, NULL) < 0)
-		return;
-	/* Those that are on are the first so many; a guest that lies has fewer. */
-	if (!m.error)
-		g->cpus = to;
-	else if (to > from)
-		g->cpus = MAX(from, MIN(m.online, to));
-	else
-		g->cpus = MAX(to, MIN(m.online, from));
-	g->cpus_want = 0;
-	allow_cpus(g, g->cpus);
-	a.cpus = g->cpus;
-	if (m.error) {
-		err_set(&err, ERR_GUEST, "%.200s", m.error);
-		err_hint(&err, "it has %u now", g->cpus);
-	}
-	log_info("CPUs: %u, asked for %u%s%s", g->cpus, to, m.error ? ": " : "",
-		 m.error ? err.msg : "");
-	for (size_t i = 0; i < ARRAY_SIZE(g->waiters); i++) {
-		struct waiter *w = &g->waiters[i];
-
-		if (!w->call || w->op != CONTROL_CPUS)
-			continue;
-		if (m.error)
-			control_fail(done(w), &err);
-		else
-			control_answer(done(w), &a);
-	}
-	set_patience(g);
-	msg_free(MSG_HOST_CPUS_SET, &m);
-}
-
-/* ---- memory ---- */
-
-/* It has what was wanted, or will not be waited for any longer: then that is how far it got. */
-static void end_memory(struct manager *g, const struct err *err)
-{
-	const struct control_answer a = {.memory = g->memory};
-	char text[24];
-
-	log_info("memory: %s%s%s", str_size(g->memory, text), err ? ": " : "", err ? err->msg : "");
-	g->memory_asked = g->memory_want = 0;
-	for (size_t i = 0; i < ARRAY_SIZE(g->waiters); i++) {
-		struct waiter *w = &g->waiters[i];
-
-		if (!w->call || w->op != CONTROL_MEMORY)
-			continue;
-		if (err)
-			control_fail(done(w), err);
-		else
-			control_answer(done(w), &a);
-	}
-	set_patience(g);
-}
-
-static void end_memory_early(struct manager *g)
-{
-	const bool less = g->memory_asked < g->memory_from;
-	const uint64_t from = g->memory_from, to = g->memory_asked, now = g->memory;
-	char did[24], asked[24], has[24];
-	struct err err = ERR_INIT;
-
-	err_set(&err, ERR_GUEST, "the guest %s %s of %s, and no more", less ? "gave up" : "took",
-		str_size(less ? from - MIN(now, from) : MAX(now, from) - from, did),
-		str_size(less ? from - to : to - from, asked));
-	err_hint(&err, "it has %s now%s", str_size(now, has),
-		 less ? "; end what uses its memory, and ask again" : "");
-	end_memory(g, &err);
-}
-
-static void no_answer(struct manager *g)
-{
-	struct err err = ERR_INIT;
-
-	err_set(&err, ETIMEDOUT, "the guest's agent does not answer");
-	end_memory(g, &err);
-}
-
-/* No step for as long as we wait for one. */
-static void memory_stands(struct manager *g, struct waiter *w)
-{
-	if (g->paused || g->pausing) {
-		w->deadline = now_ns() + MEMORY_PATIENCE;
-		return;
-	}
-	if (!g->memory_want) {
-		no_answer(g);
-		return;
-	}
-	/* What it could not do now it is not to do at a moment that nobody expects. */
-	(void)g->m->ops->want_memory(g->m->engine, g->memory - g->m->config->memory, NULL);
-	end_memory_early(g);
-}
-
-void manage_memory(struct manager *g, uint64_t bytes)
-{
-	const uint64_t before = g->memory, now = now_ns();
-
-	g->memory = g->m->config->memory + bytes;
-	if (!g->memory_want || g->memory == before)
-		return;
-	if (g->memory == g->memory_want) {
-		if (g->memory_want == g->memory_asked)
-			end_memory(g, NULL);
-		else
-			end_memory_early(g);
-		return;
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(g->waiters); i++) {
-		struct waiter *w = &g->waiters[i];
-
-		if (!w->call || w->op != CONTROL_MEMORY)
-			continue;
-		/* It is on its way, and goes on without us. */
-		if (now - w->since > MEMORY_LIMIT) {
-			end_memory(g, NULL);
-			return;
-		}
-		w->deadline = now + MEMORY_PATIENCE;
-	}
-	set_patience(g);
-}
-
-/* The guest may be asked for it now. */
-static void set_memory(struct manager *g, uint64_t n)
-{
-	struct err err = ERR_INIT;
-
-	if (n == g->memory) {
-		end_memory_early(g);
-		return;
-	}
-	g->memory_want = n;
-	for (size_t i = 0; i < ARRAY_SIZE(g->waiters); i++) {
-		if (g->waiters[i].call && g->waiters[i].op == CONTROL_MEMORY)
-			g->waiters[i].deadline = now_ns() + MEMORY_PATIENCE;
-	}
-	set_patience(g);
-	if (g->m->ops->want_memory(g->m->engine, n - g->m->config->memory, &err) < 0)
-		end_memory(g, &err);
-}
-
-/*
- * A kernel gives up its last free page if it is asked to, and then ends programs for want of
- * memory. So it is asked for no more than what it says it can spare, and keeps some of that.
- */
-static void on_used_memory(struct manager *g)
-{
-	const uint64_t spare = MIN(g->used.memory_available, g->memory), used = g->memory - spare;
-	uint64_t least = used + used / 16 + MEMORY_RESERVE;
-
-	if (!g->memory_asked || g->memory_want)
-		return;
-	least = (least + MEMORY_STEP - 1) / MEMORY_STEP * MEMORY_STEP;
-	set_memory(g, MIN(MAX(g->memory_asked, least), g->memory));
-}
-
-static int check_memory(const struct manager *g, uint64_t n, struct err *err)
-{
-	const uint64_t least = g->m->config->memory, most = vm_config_memory_max(g->m->config);
-	char asked[24], from[24], to[24];
-
-	if (n < least || n > most) {
-		err_set(err, ERR_LIMIT, "%s of memory: it can have %s to %s while it runs",
-			str_size(n, asked), str_size(least, from), str_size(most, to));
-		return n > most ? err_hint(err, "more is there from a start with --max-memory on")
-				: err_hint(err, "less than it began with takes a restart");
-	}
-	if (g->paused)
-		return is_paused(g, err);
-	return g->memory_asked ? err_set(err, EBUSY, "its memory is changed just now") : 0;
-}
-
-static void begin_memory(struct manager *g, struct control_call *call, uint64_t n)
-{
-	const struct control_answer same = {.memory = g->memory};
-	struct err err = ERR_INIT;
-
-	n = n / MEMORY_STEP * MEMORY_STEP;
-	if (check_memory(g, n, &err) < 0) {
-		control_fail(call, &err);
-		return;
-	}
-	if (n == g->memory) {
-		control_answer(call, &same);
-		return;
-	}
-	g->memory_asked = n;
-	g->memory_from = g->memory;
-	wait_for(g, call, CONTROL_MEMORY, MEMORY_PATIENCE);
-	if (n > g->memory)
-		set_memory(g, n);
-	else if (ask_usage(g) < 0)
-		no_answer(g);
+	manage_set_patience(g);
 }
 
 /* ---- what sessions get ---- */
@@ -861,10 +555,10 @@ static void on_call(void *arg, struct control_call *call, const struct control_r
 		set_limits(g, call, q);
 		return;
 	case CONTROL_CPUS:
-		begin_cpus(g, call, q->cpus);
+		manage_begin_cpus(g, call, q->cpus);
 		return;
 	case CONTROL_MEMORY:
-		begin_memory(g, call, q->memory);
+		manage_begin_memory(g, call, q->memory);
 		return;
 	case CONTROL_DEFAULTS:
 		set_defaults(g, call, q);
@@ -898,7 +592,7 @@ void manage_agent(struct manager *g, const struct envelope *e)
 		on_used(g, e);
 		return;
 	case MSG_HOST_CPUS_SET:
-		on_cpus_set(g, e);
+		manage_cpus_set(g, e);
 		return;
 	default:
 		log_debug("the agent sent %s", e->type->name);
@@ -955,7 +649,7 @@ struct manager *manage_free(struct manager *g)
 	err_set(&err, ESHUTDOWN, "it has ended");
 	for (size_t i = 0; i < ARRAY_SIZE(g->waiters); i++) {
 		if (g->waiters[i].call)
-			control_fail(done(&g->waiters[i]), &err);
+			control_fail(manage_done(&g->waiters[i]), &err);
 	}
 	loop_timer_stop(&g->tick);
 	loop_timer_stop(&g->drain);
