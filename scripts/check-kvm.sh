@@ -40,7 +40,7 @@ sys.path.insert(0, "tests/e2e")
 import harness
 import test_clients
 harness.python_image()
-test_clients.image()
+test_clients.clients_image()
 PYTHON
 if [ $# = 0 ]; then
     set -- cmd villain build/tests/test_villain -- e2e $one -- e2e MSB_CPUS=2 $two -- e2e MSB_CPUS=4 $four

@@ -33,7 +33,7 @@ class Files(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def image():
+def clients_image():
     return harness.debian_image("clients", CLIENTS, Cmd=["bash"])
 
 
@@ -94,7 +94,7 @@ class Clients(Case):
     def test_clients_and_servers(self):
         for program in ("git", "dpkg-deb", "skopeo"):
             self.assertTrue(shutil.which(program), program)
-        self.own_home(image())
+        self.own_home(clients_image())
         top = self.site()
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Files, directory=top))
         threading.Thread(target=server.serve_forever, daemon=True).start()
