@@ -177,6 +177,33 @@ void case_net_datagram_flood(void)
 	}
 }
 
+/* Questions to the name service whose names lead round in circles, or nowhere. */
+void case_net_names_in_circles(void)
+{
+	uint8_t *dns = buffer + PAYLOAD + 8;
+
+	net_fill(dev);
+	for (unsigned i = 0; i < 800; i++) {
+		uint32_t n = 12 + 4 + random32() % 64, at = 12;
+
+		packet(17, 8 + n, i, 0);
+		random_bytes(8 + n);
+		put16(buffer + PAYLOAD, 1024 + i);
+		put16(buffer + PAYLOAD + 2, 53);
+		put16(buffer + PAYLOAD + 4, 8 + n);
+		put16(dns + 2, i % 4 ? 0x0100 : random32());
+		put16(dns + 4, i % 8 ? 1 : random32());
+		/* Some labels, then to what is before, behind, or there. */
+		for (unsigned k = i % 5; k && at + 4 < n; k--) {
+			dns[at] = 1;
+			at += 2;
+		}
+		put16(dns + at,
+		      0xc000 | (i % 3 ? 12 + random32() % (at - 11) : 0x3fff - random32() % 64));
+		send(PAYLOAD + 8 + n);
+	}
+}
+
 /* Questions of neighbours, with nobody who takes the answers, and with. */
 void case_net_neighbour_flood(void)
 {
