@@ -9,7 +9,7 @@
 
 /* A flow without an end that was used within this long is in use. */
 #define QUIET SECOND
-/* When the table is full, a connection that nobody answered for this long gives way. */
+/* A connection that nobody answered for this long gives way, where there are many. */
 #define PATIENCE (3 * SECOND)
 
 uint64_t stack_hash(const struct stack *s, const void *p, size_t n)
@@ -118,11 +118,6 @@ void flow_failed(struct stack *s, const struct flow *f, int error)
 
 /* ---- life ---- */
 
-static unsigned half_max(const struct stack *s)
-{
-	return MAX(s->config.max_flows / 8, 64u);
-}
-
 /* The oldest half-open one of a direction, if it is that old. */
 static bool give_way(struct stack *s, bool inbound, uint64_t age)
 {
@@ -134,6 +129,15 @@ static bool give_way(struct stack *s, bool inbound, uint64_t age)
 	tell_why(s, f, STACK_LIMITED, "half-open");
 	tcp_reset(s, f);
 	return true;
+}
+
+/* Many of them at once are a busy program; many that wait for long, or very many, a flood. */
+static void stem(struct stack *s, bool inbound)
+{
+	const unsigned n = s->half[inbound].n, most = s->config.max_flows;
+
+	if (n >= MAX(most / 8, 64u))
+		(void)give_way(s, inbound, n >= most / 2 ? 0 : PATIENCE);
 }
 
 /* Whoever sends to ever new places loses his own, not the connections of others. */
@@ -160,8 +164,8 @@ struct flow *flow_new(struct stack *s, const struct flow_key *key, enum net_dire
 	if (counts && !net_bucket_ready(&s->new_flows, s->now)) {
 		why = "max-connection-rate";
 	} else {
-		if (key->proto == NET_TCP && s->half[inbound].n >= half_max(s))
-			(void)give_way(s, inbound, 0);
+		if (key->proto == NET_TCP)
+			stem(s, inbound);
 		if (s->stats.flows < s->config.max_flows || make_room(s))
 			f = calloc(1, sizeof(*f));
 	}

@@ -24,8 +24,9 @@
  * buffer for is remembered in the flow, not as a frame: it goes on a list that stack_run() serves
  * in turn. When the table is full, flows of UDP and echoes that are unused for longest make room;
  * connections that are made never do. Those that wait for an answer, half-open, have an eighth of
- * the table in each direction: the oldest is reset for a new one, so that a flood of SYNs, the
- * guest's or of others to its ports, takes neither the table nor sockets from anybody but itself.
+ * the table in each direction, and up to half of it for as long as the oldest does not wait for
+ * seconds; beyond that it is reset for a new one. So a flood of SYNs, the guest's or of others to
+ * its ports, takes neither the table nor sockets from anybody but itself.
  *
  * All calls are made on one thread. Times are nanoseconds of any clock that does not go back.
  */

@@ -501,17 +501,17 @@ static void half_open(void **state)
 	struct flow *caller;
 
 	(void)state;
-	w.s->config.max_flows = 1024;
+	w.s->config.max_flows = 2048;
 	caller = stack_accept(w.s, NET_TCP, &peer, 5000, 8080, NULL, w.now);
 	assert_non_null(caller);
 	for (uint16_t i = 1; i <= 5000; i++) {
 		send_syn(i % 2 ? "1.1.1.1" : "2606::1", i);
 		/* Who gives way hears it at once. */
-		assert_int_equal(w.nframes, i > 128);
-		assert_true(i <= 128 || reply(0).flags == (TCP_RST | TCP_ACK));
-		assert_in_range(w.open, 1, 1 + 128);
+		assert_int_equal(w.nframes, i > 1024);
+		assert_true(i <= 1024 || reply(0).flags == (TCP_RST | TCP_ACK));
+		assert_in_range(w.open, 1, 1 + 1024);
 	}
-	assert_int_equal(w.s->stats.full, 5000 - 128);
+	assert_int_equal(w.s->stats.full, 5000 - 1024);
 	/* One that is answered is a connection as any; neither it nor others gives way. */
 	SEG(.to = "3.3.3.3", .flags = TCP_SYN, .seq = ISS);
 	w.nframes = 0;
@@ -519,18 +519,34 @@ static void half_open(void **state)
 	SEG(.to = "3.3.3.3", .flags = TCP_ACK, .seq = ISS + 1, .ack = reply(0).seq + 1);
 	for (uint16_t i = 1; i <= 5000; i++)
 		send_syn("4.4.4.4", i);
-	assert_int_equal(w.s->half[0].n, 128);
-	assert_int_equal(w.s->stats.flows, 128 + 3);
+	assert_int_equal(w.s->half[0].n, 1024);
+	assert_int_equal(w.s->stats.flows, 1024 + 3);
 	/* Nor do those that call the guest, who have a place of their own. */
-	for (uint16_t i = 1; i <= 500; i++) {
+	for (uint16_t i = 1; i <= 900; i++) {
 		w.nframes = 0;
-		stack_accept(w.s, NET_TCP, &peer, i, 8080, NULL, w.now);
+		assert_non_null(stack_accept(w.s, NET_TCP, &peer, i, 8080, NULL, w.now));
 	}
-	assert_int_equal(w.s->half[1].n, 128);
-	assert_int_equal(w.s->half[0].n, 128);
+	assert_int_equal(w.s->half[1].n, 901);
+	assert_int_equal(w.s->half[0].n, 1024);
 	w.nframes = 0;
 	SEG(.to = PEER, .flags = TCP_ACK, .seq = ISS + 1, .ack = ours, .data = "on", .len = 2);
 	assert_int_equal(buf_size(&k->sent), 2);
+	w.last = NULL;
+}
+
+/* A busy program has many for a moment; those that wait for long give way before others come. */
+static void half_open_for_long(void **state)
+{
+	(void)state;
+	w.s->config.max_flows = 2048;
+	for (uint16_t i = 1; i <= 1000; i++)
+		send_syn("1.1.1.1", i);
+	assert_int_equal(w.s->stats.full, 0);
+	w.now += 3 * SECOND;
+	for (uint16_t i = 1001; i <= 1900; i++)
+		send_syn("1.1.1.1", i);
+	assert_int_equal(w.s->half[0].n, 1000);
+	assert_int_equal(w.s->stats.full, 900);
 	w.last = NULL;
 }
 
@@ -772,6 +788,7 @@ int main(void)
 		TEST(jumbo),
 		TEST(ports_of_the_gateway),
 		TEST(half_open),
+		TEST(half_open_for_long),
 		TEST(half_open_and_full),
 		TEST(no_socket_above_the_rate),
 		TEST(turns),
