@@ -24,6 +24,8 @@ enum {
 	/* With one frame: what IPv4 can say, less the longest of our headers. */
 	SEGMENT_MAX = 65535 - (OUT_HEAD_MAX - ETH_HDR),
 	STAMPS_LEN = 12,
+	/* An answer that is expected; room for more takes many of the guest's buffers in vain. */
+	GUESS_MIN = 4096,
 };
 
 static uint32_t stamp(const struct stack *s)
@@ -241,6 +243,14 @@ static size_t allowance(const struct stack *s, const struct flow *f, bool probe)
 	return MIN(room, frame_size(s, f));
 }
 
+/* Part of a segment, or whole ones. */
+static size_t guessed(const struct flow *f)
+{
+	const size_t one = segment_size(f), n = MAX(f->tcp.guess, (uint32_t)GUESS_MIN);
+
+	return n < one ? n : n / one * one;
+}
+
 bool tcp_push(struct stack *s, struct flow *f, bool probe)
 {
 	struct tcp *t = &f->tcp;
@@ -260,7 +270,7 @@ bool tcp_push(struct stack *s, struct flow *f, bool probe)
 		/* Below snd_max the socket has it, whether it said so lately or not. */
 		if (!t->readable && t->snd_nxt == t->snd_max)
 			return true;
-		want = allowance(s, f, probe);
+		want = MIN(allowance(s, f, probe), guessed(f));
 		if (!want)
 			return true;
 		r = send_frame(s, f, want);
@@ -280,6 +290,7 @@ bool tcp_push(struct stack *s, struct flow *f, bool probe)
 			continue;
 		}
 		advance(t, (uint32_t)r);
+		t->guess = (size_t)r < want ? 2 * (uint32_t)r : SEGMENT_MAX;
 		if ((size_t)r < want && !t->stops) {
 			t->readable = false;
 			return true;
