@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "net/host.h"
-
 #include <errno.h>
 #include <limits.h>
 #include <linux/sock_diag.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <stdlib.h>
-#include <sys/queue.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,70 +13,17 @@
 #include "base/iov.h"
 #include "net/associate.h"
 #include "net/dns_host.h"
+#include "net/host_impl.h"
 #include "net/look.h"
 #include "net/plan.h"
-#include "net/proxy.h"
 #include "net/socket.h"
 
 enum {
-	/* What was peeked at already is read once more into here, where the kernel cannot skip it.
-	 */
-	SCRATCH = 65536,
 	PEEK_PIECES = 64,
-	PORT_TURN = 64,
 	ERRORS_TURN = 64,
 	/* A proxy that does not relay datagrams is not asked for each of them. */
 	NO_RELAY_S = 10,
 };
-
-struct listener {
-	struct loop_source source; /* first */
-	struct net_host *h;
-	struct net_port port; /* fd -1: it is closed, and still has flows */
-	unsigned flows;
-	LIST_ENTRY(listener) entry;
-};
-
-struct host_socket {
-	struct loop_source source; /* fd -1: a flow through a port's socket */
-	struct net_host *h;
-	struct flow *f;
-	struct listener *through;
-	struct dns_client *dns;		     /* UDP to port 53: in place of a descriptor */
-	struct look *look;		     /* or NULL */
-	struct net_dialogue *dialogue;	     /* with a proxy, until the connection is there */
-	struct net_association *association; /* with a proxy, in place of a descriptor */
-	bool full;
-	bool waits;    /* for room, or to be connected */
-	int error;     /* of UDP, to be told with the next receive() */
-	bool seeks;    /* SO_PEEK_OFF works, and is... */
-	size_t offset; /* ...this */
-	bool stuck;    /* what could be seen was less than there may be */
-	uint64_t taken;
-};
-
-struct net_host {
-	bool never_seeks; /* as if the kernel were an old one */
-	struct stack *s;
-	struct loop *loop;
-	struct loop_timer timer, gate_timer;
-	struct net_gate out, in; /* of the guest */
-	bool holding;		 /* what arrives at published ports of UDP waits */
-	const struct net_guest_ops *ops;
-	void *arg;
-	int probe4, probe6; /* never send anything */
-	LIST_HEAD(, listener) listeners;
-	bool started;
-	struct names *names;
-	struct dns_host *dns;
-	struct net_proxy proxy;
-	unsigned associations;
-	uint64_t no_relay_until; /* it has refused one */
-	uint8_t scratch[SCRATCH];
-};
-
-/* Once asked for, EPOLLOUT is said with the others: it means something while one waits for it. */
-#define WATCH (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET)
 
 /* ---- what the stack asks for ---- */
 
@@ -103,7 +47,7 @@ static void op_commit(void *arg, size_t len, const struct stack_meta *meta)
 
 static void on_socket(struct loop_source *src, uint32_t events);
 
-static struct host_socket *add_socket(struct net_host *h, struct flow *f, int fd)
+struct host_socket *host_socket_new(struct net_host *h, struct flow *f, int fd)
 {
 	struct host_socket *k = calloc(1, sizeof(*k));
 
@@ -115,7 +59,7 @@ static struct host_socket *add_socket(struct net_host *h, struct flow *f, int fd
 	return k;
 }
 
-static void prepare_tcp(struct host_socket *k)
+void host_prepare_tcp(struct host_socket *k)
 {
 	const int one = 1, zero = 0;
 
@@ -140,7 +84,7 @@ static void on_dns_answer(void *arg)
 static int open_dns(struct net_host *h, struct flow *f)
 {
 	const bool tcp = flow_proto(f) == NET_TCP;
-	struct host_socket *k = add_socket(h, f, -1);
+	struct host_socket *k = host_socket_new(h, f, -1);
 	int r = 0;
 
 	if (!k)
@@ -151,9 +95,9 @@ static int open_dns(struct net_host *h, struct flow *f)
 	} else {
 		r = k->source.fd = dns_host_connect(h->dns);
 		if (r >= 0) {
-			prepare_tcp(k);
+			host_prepare_tcp(k);
 			k->waits = true;
-			r = loop_add(h->loop, &k->source, WATCH | EPOLLOUT);
+			r = loop_add(h->loop, &k->source, HOST_WATCH | EPOLLOUT);
 		}
 	}
 	if (r < 0) {
@@ -187,7 +131,7 @@ static int associate(struct net_host *h, struct flow *f, const struct net_addr *
 		return -EACCES;
 	if (h->associations == NET_ASSOCIATIONS_MAX)
 		return -EMFILE;
-	k = add_socket(h, f, -1);
+	k = host_socket_new(h, f, -1);
 	if (!k)
 		return -ENOMEM;
 	r = net_association_new(&h->proxy, to, port, h->loop, on_association, k, &k->association);
@@ -222,7 +166,7 @@ static void await_room(struct host_socket *k)
 	if (k->waits)
 		return;
 	k->waits = true;
-	loop_again(&k->source, WATCH | EPOLLOUT);
+	loop_again(&k->source, HOST_WATCH | EPOLLOUT);
 }
 
 static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_addr *to,
@@ -240,7 +184,7 @@ static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_ad
 		return open_dns(h, f);
 	if (!tcp && net_proxy_serves(&h->proxy, to))
 		return associate(h, f, to, port);
-	k = add_socket(h, f, -1);
+	k = host_socket_new(h, f, -1);
 	if (!k)
 		return -ENOMEM;
 	r = route(h, k, to, port, &ss, &n);
@@ -258,7 +202,7 @@ static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_ad
 	if (tcp) {
 		/* A dialogue looks at the same bytes more than once. */
 		if (!k->dialogue)
-			prepare_tcp(k);
+			host_prepare_tcp(k);
 		r = net_connect_tcp(fd, &ss, n);
 		connected = r > 0 && !k->dialogue;
 	} else {
@@ -267,7 +211,7 @@ static int op_open(void *arg, struct flow *f, uint8_t proto, const struct net_ad
 	}
 	k->waits = tcp && !connected;
 	if (r >= 0)
-		r = loop_add(h->loop, &k->source, k->waits ? WATCH | EPOLLOUT : WATCH);
+		r = loop_add(h->loop, &k->source, k->waits ? HOST_WATCH | EPOLLOUT : HOST_WATCH);
 	if (r == 0 && flow_inspect(f)) {
 		k->look = look_new(h->s, f, fd, h->loop, on_look, h);
 		r = k->look ? 0 : -ENOMEM;
@@ -284,12 +228,6 @@ fail:
 	return r;
 }
 
-static void forget_listener(struct listener *l)
-{
-	LIST_REMOVE(l, entry);
-	free(l);
-}
-
 static void op_close(void *arg, struct flow *f, bool reset)
 {
 	const struct linger now = {.l_onoff = 1};
@@ -304,7 +242,7 @@ static void op_close(void *arg, struct flow *f, bool reset)
 		loop_close(&k->source);
 	}
 	if (k->through && !--k->through->flows && k->through->port.fd < 0)
-		forget_listener(k->through);
+		host_port_forget(k->through);
 	dns_client_free(k->dns);
 	look_free(k->look);
 	net_dialogue_free(k->dialogue);
@@ -386,7 +324,7 @@ static ssize_t op_peek(void *arg, struct flow *f, size_t skip, const struct iove
 	}
 	if (!k->seeks) {
 		for (size_t left = skip; left && at < IOV_MAX - PEEK_PIECES; at++) {
-			v[at] = (struct iovec){h->scratch, MIN(left, (size_t)SCRATCH)};
+			v[at] = (struct iovec){h->scratch, MIN(left, sizeof(h->scratch))};
 			left -= v[at].iov_len;
 		}
 	}
@@ -561,17 +499,6 @@ static void on_timer(struct loop_timer *t)
 
 /* ---- limits ---- */
 
-static void hold_datagrams(struct net_host *h, bool hold)
-{
-	struct listener *l;
-
-	LIST_FOREACH(l, &h->listeners, entry)
-	{
-		if (l->port.proto == NET_UDP && loop_source_active(&l->source))
-			loop_mod(&l->source, hold ? 0 : EPOLLIN);
-	}
-}
-
 static void wait_for_gates(struct net_host *h)
 {
 	uint64_t when = UINT64_MAX;
@@ -583,7 +510,7 @@ static void wait_for_gates(struct net_host *h)
 	if (when != UINT64_MAX)
 		(void)loop_timer_at(h->loop, &h->gate_timer, when);
 	if (h->in.held && !h->holding)
-		hold_datagrams(h, h->holding = true);
+		host_ports_hold(h, true);
 }
 
 static void on_gate(struct loop_timer *t)
@@ -593,7 +520,7 @@ static void on_gate(struct loop_timer *t)
 
 	h->out.held = h->in.held = false;
 	if (h->holding)
-		hold_datagrams(h, h->holding = false);
+		host_ports_hold(h, false);
 	if (out)
 		h->ops->resume(h->arg);
 	net_host_run(h);
@@ -643,9 +570,10 @@ static int talk(struct host_socket *k)
 	if (r > 0) {
 		k->taken = net_dialogue_taken(k->dialogue);
 		k->dialogue = net_dialogue_free(k->dialogue);
-		prepare_tcp(k);
+		host_prepare_tcp(k);
 	} else if (r == 0) {
-		loop_mod(&k->source, net_dialogue_sends(k->dialogue) ? WATCH | EPOLLOUT : WATCH);
+		loop_mod(&k->source,
+			 net_dialogue_sends(k->dialogue) ? HOST_WATCH | EPOLLOUT : HOST_WATCH);
 	}
 	return r;
 }
@@ -687,88 +615,6 @@ static void on_socket(struct loop_source *src, uint32_t events)
 	net_host_run(h);
 }
 
-/* ---- published ports ---- */
-
-static void refuse(int fd)
-{
-	const struct linger now = {.l_onoff = 1};
-
-	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-	close_fd(fd);
-}
-
-static bool accept_one(struct listener *l)
-{
-	struct sockaddr_storage ss;
-	socklen_t n = sizeof(ss);
-	int fd = accept4(l->port.fd, (void *)&ss, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	struct host_socket *k;
-	struct net_addr peer;
-	uint16_t port;
-
-	if (fd < 0)
-		return errno == EINTR || errno == ECONNABORTED;
-	net_sockaddr_parse(&ss, &peer, &port);
-	k = add_socket(l->h, NULL, fd);
-	if (!k || loop_add(l->h->loop, &k->source, WATCH) < 0)
-		goto fail;
-	prepare_tcp(k);
-	k->f = stack_accept(l->h->s, NET_TCP, &peer, port, l->port.guest_port, k, now_ns());
-	if (k->f)
-		return true;
-	loop_del(&k->source);
-fail:
-	free(k);
-	refuse(fd);
-	return true;
-}
-
-static bool receive_one(struct listener *l)
-{
-	static const uint8_t nothing[1];
-	struct sockaddr_storage ss;
-	socklen_t n = sizeof(ss);
-	struct net_host *h = l->h;
-	/* Nobody else uses it now. */
-	ssize_t got =
-		recvfrom(l->port.fd, h->scratch, sizeof(h->scratch), MSG_DONTWAIT, (void *)&ss, &n);
-	struct net_addr peer;
-	struct flow *f;
-	uint16_t port;
-
-	if (got < 0)
-		return errno == EINTR || errno == ECONNREFUSED;
-	net_sockaddr_parse(&ss, &peer, &port);
-	f = stack_accept(h->s, NET_UDP, &peer, port, l->port.guest_port, NULL, now_ns());
-	if (!f)
-		return true;
-	if (!*flow_host(f)) {
-		struct host_socket *k = add_socket(h, f, -1);
-
-		if (!k)
-			return true;
-		k->through = l;
-		l->flows++;
-		*flow_host(f) = k;
-	}
-	stack_datagram(h->s, f, got ? h->scratch : nothing, (size_t)got, now_ns());
-	return true;
-}
-
-static void on_port(struct loop_source *src, uint32_t events)
-{
-	struct listener *l = container_of(src, struct listener, source);
-	struct net_host *h = l->h;
-
-	(void)events;
-	/* Level-triggered: what is left after a turn comes again. */
-	for (int i = 0; i < PORT_TURN; i++) {
-		if (!(l->port.proto == NET_TCP ? accept_one(l) : receive_one(l)))
-			break;
-	}
-	net_host_run(h);
-}
-
 /* ---- life ---- */
 
 int net_host_tls(struct net_host *h, int fd)
@@ -797,19 +643,6 @@ static void set_gates(struct net_host *h, const struct net_limits *limits)
 
 	net_gate_change(&h->out, &r[NET_RATE_OUT_BYTES], &r[NET_RATE_OUT_FRAMES], now_ns());
 	net_gate_change(&h->in, &r[NET_RATE_IN_BYTES], &r[NET_RATE_IN_FRAMES], now_ns());
-}
-
-static int add_port(struct net_host *h, const struct net_port *p, struct err *err)
-{
-	struct listener *l = calloc(1, sizeof(*l));
-
-	if (!l)
-		return err_set(err, ENOMEM, "cannot publish a port: out of memory");
-	l->source = (struct loop_source){.fn = on_port, .fd = p->fd};
-	l->h = h;
-	l->port = *p;
-	LIST_INSERT_HEAD(&h->listeners, l, entry);
-	return 0;
 }
 
 /* The host's own name is known before anybody asked for it: it stands in the guest's files. */
@@ -847,7 +680,6 @@ int net_host_new(const struct stack_config *config, const struct resolver_config
 		 struct err *err)
 {
 	struct net_host *h = calloc(1, sizeof(*h));
-	struct listener *l;
 	int r;
 
 	if (!h)
@@ -861,11 +693,9 @@ int net_host_new(const struct stack_config *config, const struct resolver_config
 	set_gates(h, &config->limits);
 	r = start_names(h, config, dns, err);
 	for (unsigned i = 0; i < nports && r == 0; i++)
-		r = add_port(h, &ports[i], err);
+		r = host_port_add(h, &ports[i], err);
 	if (r < 0) {
-		/* They stay the caller's. */
-		LIST_FOREACH(l, &h->listeners, entry)
-		l->port.fd = -1;
+		host_ports_disown(h);
 		net_host_free(h);
 		return r;
 	}
@@ -873,21 +703,8 @@ int net_host_new(const struct stack_config *config, const struct resolver_config
 	return 0;
 }
 
-int net_host_start(struct net_host *h)
-{
-	struct listener *l;
-	int r = 0;
-
-	h->started = true;
-	LIST_FOREACH(l, &h->listeners, entry)
-	r = r ? r : loop_add(h->loop, &l->source, EPOLLIN);
-	return r;
-}
-
 struct net_host *net_host_free(struct net_host *h)
 {
-	struct listener *l;
-
 	if (!h)
 		return NULL;
 	h->s = stack_free(h->s);
@@ -895,11 +712,7 @@ struct net_host *net_host_free(struct net_host *h)
 	h->names = names_free(h->names);
 	loop_timer_stop(&h->timer);
 	loop_timer_stop(&h->gate_timer);
-	while ((l = LIST_FIRST(&h->listeners))) {
-		loop_del(&l->source);
-		close_fd(l->port.fd);
-		forget_listener(l);
-	}
+	host_ports_free(h);
 	close_fd(h->probe4);
 	close_fd(h->probe6);
 	free(h);
@@ -920,44 +733,11 @@ void net_host_change(struct net_host *h, const struct net_policy *policy,
 
 	set_gates(h, limits);
 	if (h->holding)
-		hold_datagrams(h, h->holding = false);
+		host_ports_hold(h, false);
 	if (out)
 		h->ops->resume(h->arg);
 	stack_change(h->s, policy, limits, max_flows, now_ns());
 	net_host_run(h);
-}
-
-int net_host_add_port(struct net_host *h, const struct net_port *p, struct err *err)
-{
-	struct listener *l;
-	int r = add_port(h, p, err);
-
-	if (r < 0 || !h->started)
-		return r;
-	l = LIST_FIRST(&h->listeners);
-	r = loop_add(h->loop, &l->source, EPOLLIN);
-	if (r == 0)
-		return 0;
-	forget_listener(l);
-	return err_set(err, r, "cannot watch port %u: %s", p->port, err_name(r));
-}
-
-bool net_host_remove_port(struct net_host *h, const struct net_port *p)
-{
-	struct listener *l;
-
-	LIST_FOREACH(l, &h->listeners, entry)
-	{
-		if (l->port.fd < 0 || l->port.port != p->port || l->port.proto != p->proto ||
-		    l->port.guest_port != p->guest_port || !net_addr_equal(&l->port.bind, &p->bind))
-			continue;
-		loop_del(&l->source);
-		l->port.fd = close_fd(l->port.fd);
-		if (!l->flows)
-			forget_listener(l);
-		return true;
-	}
-	return false;
 }
 
 struct stack *net_host_stack(struct net_host *h)

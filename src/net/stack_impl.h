@@ -61,7 +61,7 @@ struct tcp {
 	uint32_t ts_recent, last_ack;
 	uint32_t fin_seq;   /* of our FIN, if at_end */
 	uint32_t timed_una; /* what the timer awaits the acknowledgement of, if timed */
-	uint32_t guess; /* how much the socket has: room is made for that */
+	uint32_t guess;	    /* how much the socket has: room is made for that */
 	uint16_t mss;
 	uint8_t snd_shift;
 	uint8_t dupacks, retries;
