@@ -25,6 +25,7 @@ struct subject {
 	size_t nwalls;
 	struct image_info image; /* without an id: it is gone */
 	char path[4096];
+	json_t *config, *active; /* written down; what the machine has, NULL: there is none */
 	int64_t updated_at;
 	bool upper; /* there is a disk, as follows */
 	uint64_t upper_size, upper_stored;
@@ -35,6 +36,8 @@ static void subject_done(struct subject *s)
 	sandbox_list_done(&s->list);
 	record_machine_done(&s->machine);
 	image_info_done(&s->image);
+	json_decref(s->config);
+	json_decref(s->active);
 }
 
 /* The newest of the files that say something about it. */
@@ -69,6 +72,12 @@ static int look(struct store *store, const char *name, struct subject *s, struct
 	r = record_machine_read(dir, &s->machine, err);
 	if (r < 0 && r != -ENOENT)
 		return err_wrap(err, "sandbox \"%s\"", name);
+	s->config = record_config(&s->entry->record->spec);
+	if (s->entry->running) {
+		s->active = record_active_read(dir);
+		if (!s->active)
+			s->active = json_incref(s->config);
+	}
 	s->nwalls = walls_parse(s->machine.jail, s->walls);
 	s->updated_at = updated(dir);
 	s->upper = fstatat(dir, UPPER_FILE, &st, AT_SYMLINK_NOFOLLOW) == 0;
@@ -144,18 +153,44 @@ static json_t *disks_json(const struct subject *s)
 	return disks;
 }
 
+static void add_pending(json_t *list, const char *key, json_t *from, json_t *to)
+{
+	if (!json_equal(from, to))
+		json_array_append_new(list, json_pack("{s:s,s:O?,s:O?}", "field", key, "from", from,
+						      "to", to));
+}
+
+/* What is written down, and the machine has not. */
+static json_t *pending_json(const struct subject *s)
+{
+	json_t *list = json_array(), *value;
+	const char *key;
+
+	if (!s->active)
+		return list;
+	json_object_foreach(s->config, key, value)
+		add_pending(list, key, json_object_get(s->active, key), value);
+	json_object_foreach(s->active, key, value)
+	{
+		if (!json_object_get(s->config, key))
+			add_pending(list, key, value, NULL);
+	}
+	return list;
+}
+
 static json_t *to_json(const struct subject *s)
 {
 	const struct sandbox_record *r = s->entry->record;
 
-	return json_pack("{s:s,s:s,s:s,s:o,s:o,s:s,s:s,s:o,s:b,s:s,s:o,s:o,s:o,s:o,s:o}", "name",
-			 r->name, "status", status(s), "reason", s->entry->status.reason,
+	return json_pack("{s:s,s:s,s:s,s:o,s:O,s:O?,s:o,s:s,s:s,s:o,s:b,s:s,s:o,s:o,s:o,s:o,s:o}",
+			 "name", r->name, "status", status(s), "reason", s->entry->status.reason,
 			 "exit_code",
 			 s->entry->status.exit_code < 0 ? json_null()
 							: json_integer(s->entry->status.exit_code),
-			 "config", record_config(&r->spec), "image", r->image, "image_id",
-			 r->image_id, "image_digest", text_or_null(s->image.manifest_digest),
-			 "ephemeral", r->ephemeral, "directory", s->path, "created_at",
+			 "config", s->config, "active_config", s->active, "pending_changes",
+			 pending_json(s), "image", r->image, "image_id", r->image_id,
+			 "image_digest", text_or_null(s->image.manifest_digest), "ephemeral",
+			 r->ephemeral, "directory", s->path, "created_at",
 			 time_or_null(r->created_at), "updated_at", time_or_null(s->updated_at),
 			 "changed_at", time_or_null(s->entry->status.changed_at), "machine",
 			 machine_json(s), "disks", disks_json(s));
@@ -323,6 +358,23 @@ static void print_machine(const struct subject *s)
 	}
 }
 
+/* By a change that was left for the next start, or did not work. */
+static void print_pending(const struct subject *s)
+{
+	json_t *list = pending_json(s), *p;
+	size_t i;
+
+	json_array_foreach(list, i, p)
+	{
+		cleanup_free char *from = json_dumps(json_object_get(p, "from"), JSON_ENCODE_ANY);
+		cleanup_free char *text = str_fmt(
+			"%s: it has %s", json_string_value(json_object_get(p, "field")), from);
+
+		line(i ? "" : "Next start", text);
+	}
+	json_decref(list);
+}
+
 static void print_subject(const struct subject *s)
 {
 	const struct sandbox_record *r = s->entry->record;
@@ -344,6 +396,7 @@ static void print_subject(const struct subject *s)
 	if (s->upper)
 		print_disk("Upper disk", s->upper_size, s->upper_stored);
 	print_machine(s);
+	print_pending(s);
 }
 
 struct inspect_args {

@@ -289,6 +289,59 @@ static bool carry_out(struct subject *s, const struct modify_args *a)
 	return all;
 }
 
+/* The machine has what is written down of this field. */
+static void take_field(json_t *has, const json_t *all, enum field f)
+{
+	/* Keys of record_config(). */
+	static const char *const keys[FIELDS][3] = {
+		[CPUS] = {"cpus", "max_cpus"},
+		[MAX_CPUS] = {"max_cpus"},
+		[MEMORY] = {"memory"},
+		[MAX_MEMORY] = {"max_memory"},
+		[MAX_DURATION] = {"max_duration_ms"},
+		[IDLE_TIMEOUT] = {"idle_timeout_ms"},
+		[WORKDIR] = {"workdir"},
+		[ENV] = {"env"},
+		[LABELS] = {"labels"},
+		[NET] = {"net", "net_egress", "net_ingress"},
+		[NET_RULES] = {"net_rules"},
+		[NET_LIMITS] = {"net_limits"},
+		[PORTS] = {"ports"},
+	};
+
+	for (size_t k = 0; k < ARRAY_SIZE(keys[0]) && keys[f][k]; k++) {
+		json_t *value = json_object_get(all, keys[f][k]);
+
+		if (value)
+			json_object_set(has, keys[f][k], value);
+		else
+			json_object_del(has, keys[f][k]);
+	}
+}
+
+/* What the machine has from now on, should that not be all that is written down: for `inspect`. */
+static void note_active(const struct subject *s, bool defaults)
+{
+	json_t *all = record_config(&s->new.spec), *has = record_active_read(s->dir);
+
+	if (!has)
+		has = record_config(&s->old.spec);
+	for (size_t i = 0; i < s->n; i++) {
+		const struct change *c = &s->changes[i];
+
+		if (str_eq(c->state, "applied") || str_eq(c->state, "converging"))
+			take_field(has, all, c->field);
+	}
+	if (defaults) {
+		take_field(has, all, ENV);
+		take_field(has, all, WORKDIR);
+	}
+	/* Not being able to tell is no reason to fail. */
+	(void)record_active_put(s->dir, json_equal(all, has) ? NULL : has);
+	json_decref(all);
+	json_decref(has);
+}
+
 /* Its next machine has everything, what could have been done to this one too. */
 static int restart(struct cli *cli, struct subject *s, struct err *err)
 {
@@ -410,6 +463,10 @@ static int modify_one(struct cli *cli, struct subject *s, const struct modify_ar
 			restarted = restart(cli, s, err);
 		else
 			worked = carry_out(s, a);
+		/* Without a change the machine may have been told what it did not know. */
+		if (s->running && !needs_restart(s))
+			note_active(s, !s->n && worked && !a->next_start &&
+					       (a->named[ENV] || a->named[WORKDIR]));
 	}
 	code = show(s, a);
 	for (size_t i = 0; i < s->n; i++) {

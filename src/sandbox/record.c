@@ -443,6 +443,26 @@ int record_machine_read(int dirfd, struct sandbox_machine *ret, struct err *err)
 	return r < 0 ? err_wrap(err, RECORD_MACHINE) : 0;
 }
 
+json_t *record_active_read(int dirfd)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	return read_file(dirfd, RECORD_ACTIVE, &b, NULL) < 0
+		       ? NULL
+		       : json_loadb((const char *)buf_ptr(&b), buf_size(&b), 0, NULL);
+}
+
+int record_active_put(int dirfd, const json_t *config)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	int r;
+
+	if (!config)
+		return unlinkat(dirfd, RECORD_ACTIVE, 0) < 0 && errno != ENOENT ? -errno : 0;
+	r = print(config, &b);
+	return r < 0 ? r : record_put(dirfd, RECORD_ACTIVE, &b);
+}
+
 int record_put(int dirfd, const char *name, const struct buf *b)
 {
 	cleanup_free char *tmp = str_fmt("%s.tmp", name);

@@ -16,6 +16,7 @@
 #define RECORD_KEPT	 "config.json"
 #define RECORD_EPHEMERAL "ephemeral.json"
 #define RECORD_MACHINE	 "machine.json"
+#define RECORD_ACTIVE	 "active.json"
 
 /* A command that a sandbox runs when it starts in the background, and stops with. */
 struct sandbox_main {
@@ -69,6 +70,13 @@ void record_machine_done(struct sandbox_machine *m);
 int record_machine_encode(const struct sandbox_machine *m, struct buf *b);
 int record_machine_decode(const void *p, size_t n, struct sandbox_machine *ret, struct err *err);
 int record_machine_read(int dirfd, struct sandbox_machine *ret, struct err *err);
+
+/*
+ * What the machine that runs has of record_config(), where that is not what is written down for the
+ * next one; else NULL. It goes with the machine.
+ */
+struct json_t *record_active_read(int dirfd);
+int record_active_put(int dirfd, const struct json_t *config);
 
 /* Put a file of a sandbox's in the place of what it was, all at once. */
 int record_put(int dirfd, const char *name, const struct buf *b);

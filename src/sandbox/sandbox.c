@@ -517,6 +517,7 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 		return config;
 	/* They tell of another machine. */
 	(void)unlinkat(sb->dir.fd, RECORD_MACHINE, 0);
+	(void)unlinkat(sb->dir.fd, RECORD_ACTIVE, 0);
 	(void)unlinkat(sb->dir.fd, SESSION_PAST, 0);
 	/* An ephemeral one in somebody's hands can wait for its row: sandbox_note(). */
 	r = sb->told ? sandbox_state_change(sb->store, sb->record.name, SANDBOX_STARTING, "", err)

@@ -158,6 +158,12 @@ class Control(Case):
     def inside(self, script):
         return self.ok(self.msb("exec", "box", "--", "sh", "-c", script)).text
 
+    def pending(self):
+        shown = json.loads(self.ok(self.msb("inspect", "--format", "json", "box")).text)
+        found = {c["field"]: (c["from"], c["to"]) for c in shown["pending_changes"]}
+        self.assertEqual(found, {k: (shown["active_config"].get(k), shown["config"].get(k)) for k in found})
+        return found
+
     @deadline(600)
     def test_modify(self):
         self.own_home()
@@ -184,11 +190,24 @@ class Control(Case):
         self.refused(self.msb("modify", "-c", "2", "nobody"), 1, "nobody")
         config = json.loads(self.ok(self.msb("inspect", "--format", "json", "box")).text)["config"]
         self.assertEqual((config["cpus"], config["memory"], config["env"]), (2, 256 << 20, ["B=two", "C=3"]))
+        # What it has meanwhile is to be seen, and is told apart until it has what was asked for.
+        self.assertEqual(self.pending(), {"memory": (512 << 20, 256 << 20)})
+        self.modify("--next-start", "-c", "3", "-e", "E=5", "--idle-timeout", "1h")
+        self.assertEqual(self.pending(), {"memory": (512 << 20, 256 << 20), "cpus": (2, 3), "idle_timeout_ms": (None, 3600000),
+                                          "env": (["B=two", "C=3"], ["B=two", "C=3", "E=5"])})
+        self.assertIn("Next start", self.ok(self.msb("inspect", "box")).text)
+        self.assertEqual([c["field"] for c in self.modify("-c", "3", "-e", "E=5", "--idle-timeout", "1h")], ["cpus", "idle_timeout"])
+        self.assertEqual(set(self.pending()), {"memory", "env"})
+        self.modify("-e", "E=5")
+        self.assertEqual(self.inside("echo $E"), "5\n")
+        self.modify("--next-start", "-m", "512M")
+        self.assertEqual(self.pending(), {})
         # A limit can come later.
         self.modify("--idle-timeout", "300ms")
         self.modify("--max-duration", "1s")
         until(lambda: self.machine()["end"] == "max-duration", "the end")
         self.assertEqual(self.modify("--max-duration", "none")[0]["disposition"], "next start")
+        self.assertIsNone(json.loads(self.ok(self.msb("inspect", "--format", "json", "box")).text)["active_config"])
 
     def states(self):
         return {s["name"]: s["status"] for s in json.loads(self.ok(self.msb("ls", "--format", "json")).text)}

@@ -72,6 +72,7 @@ class Json(Case):
         self.addCleanup(self.msb, "rm", "-f", "-q", "box", "job")
         self.msb("wait", "job")
         self.ok(self.msb("exec", "box", "--", "echo", "hello"))
+        self.ok(self.msb("modify", "--next-start", "-e", "NEXT=1", "box"))
         self.ok(self.msb("exec", "-d", "box", "--", "sleep", "1000"))
         self.ok(self.msb("exec", "-d", "box", "--", "true"))
         words = {
