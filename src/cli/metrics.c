@@ -235,6 +235,8 @@ static void add(struct sample *sum, const struct sample *m)
 	ADD(net_flows);
 	ADD(net_flows_open);
 	ADD(net_flows_denied);
+	ADD(net_lookups);
+	ADD(net_lookups_denied);
 	ADD(sessions);
 #undef ADD
 }
@@ -290,6 +292,8 @@ static json_t *to_json(const struct sample *m)
 	NUMBER("net_flows", s->net_flows);
 	NUMBER("net_flows_open", s->net_flows_open);
 	NUMBER("net_flows_denied", s->net_flows_denied);
+	NUMBER("net_lookups", s->net_lookups);
+	NUMBER("net_lookups_denied", s->net_lookups_denied);
 	GUEST("upper_used_bytes", s->guest_root_total - s->guest_root_free);
 	GUEST("upper_free_bytes", s->guest_root_free);
 	NUMBER("upper_host_allocated_bytes", m->upper_allocated);

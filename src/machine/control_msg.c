@@ -66,6 +66,8 @@ static const struct wire_field stats_fields[] = {
 	F(control_stats, net_flows, WIRE_U64, .flags = WIRE_DEFAULT),
 	F(control_stats, net_flows_open, WIRE_U64, .flags = WIRE_DEFAULT),
 	F(control_stats, net_flows_denied, WIRE_U64, .flags = WIRE_DEFAULT),
+	F(control_stats, net_lookups, WIRE_U64, .flags = WIRE_DEFAULT),
+	F(control_stats, net_lookups_denied, WIRE_U64, .flags = WIRE_DEFAULT),
 	F(control_stats, clients, WIRE_U32),
 	F(control_stats, sessions, WIRE_U32),
 	F(control_stats, has_guest, WIRE_BOOL),
@@ -76,6 +78,7 @@ static const struct wire_field stats_fields[] = {
 	F(control_stats, guest_cpus, WIRE_U32),
 };
 static const struct wire_table stats_table = TABLE(control_stats, stats_fields);
+_Static_assert(sizeof(stats_fields) / sizeof(stats_fields[0]) <= WIRE_FIELDS_MAX, "one bit each");
 
 static const struct wire_field answer_fields[] = {
 	F(control_answer, code, WIRE_U32),

@@ -73,6 +73,7 @@ struct control_stats {
 	/* Seen from the guest, whole frames; flows are connections and the like of them. */
 	uint64_t net_rx_bytes, net_rx_packets, net_tx_bytes, net_tx_packets;
 	uint64_t net_flows, net_flows_open, net_flows_denied;
+	uint64_t net_lookups, net_lookups_denied; /* of names */
 	uint32_t clients, sessions;
 	/* What the guest's kernel says, when it answers. */
 	bool has_guest;

@@ -328,6 +328,8 @@ static void answer_stats(struct manager *g, struct control_call *call)
 		s->net_flows = u.opened;
 		s->net_flows_open = u.flows;
 		s->net_flows_denied = u.denied;
+		s->net_lookups = u.lookups;
+		s->net_lookups_denied = u.lookups_denied;
 	}
 	control_answer(call, &a);
 }

@@ -28,22 +28,26 @@ struct machine_net {
 	struct loop_timer log_timer;
 	/* The stack's figures, for other threads. */
 	struct {
-		_Atomic uint64_t rx_bytes, rx_packets, tx_bytes, tx_packets, opened, denied, flows;
+		_Atomic uint64_t rx_bytes, rx_packets, tx_bytes, tx_packets, opened, denied, flows,
+			lookups, lookups_denied;
 	} usage;
 };
 
 static void publish(struct machine_net *n)
 {
 	const struct stack_stats *s = stack_stats(net_host_stack(n->host));
+	const struct resolver_stats *d = net_host_dns(n->host);
 
-#define SET(to, from) atomic_store_explicit(&n->usage.to, s->from, memory_order_relaxed)
-	SET(rx_bytes, bytes_out);
-	SET(rx_packets, frames_out);
-	SET(tx_bytes, bytes_in);
-	SET(tx_packets, frames_in);
-	SET(opened, opened);
-	SET(denied, denied);
-	SET(flows, flows);
+#define SET(to, from) atomic_store_explicit(&n->usage.to, from, memory_order_relaxed)
+	SET(rx_bytes, s->bytes_out);
+	SET(rx_packets, s->frames_out);
+	SET(tx_bytes, s->bytes_in);
+	SET(tx_packets, s->frames_in);
+	SET(opened, s->opened);
+	SET(denied, s->denied);
+	SET(flows, s->flows);
+	SET(lookups, d->questions);
+	SET(lookups_denied, d->denied + d->limited);
 #undef SET
 }
 
@@ -51,8 +55,8 @@ void machine_net_usage(const struct machine_net *n, struct machine_net_usage *re
 {
 #define GET(what) .what = atomic_load_explicit(&n->usage.what, memory_order_relaxed)
 	*ret = (struct machine_net_usage){
-		GET(rx_bytes), GET(rx_packets), GET(tx_bytes), GET(tx_packets),
-		GET(opened),   GET(denied),	GET(flows),
+		GET(rx_bytes), GET(rx_packets), GET(tx_bytes), GET(tx_packets),	    GET(opened),
+		GET(denied),   GET(flows),	GET(lookups),  GET(lookups_denied),
 	};
 #undef GET
 }
@@ -124,6 +128,16 @@ static void news(void *arg, const struct stack_news *what)
 	wait_for_log(n);
 }
 
+static void name_news(void *arg, const struct resolver_news *what)
+{
+	struct machine_net *n = arg;
+
+	if (!n->exec_log)
+		return;
+	flow_log_name(&n->log, what, now_ns());
+	wait_for_log(n);
+}
+
 void machine_net_log(struct machine_net *n, struct exec_log *log)
 {
 	n->exec_log = log;
@@ -134,6 +148,7 @@ static const struct net_guest_ops guest_ops = {
 	.reserve = reserve,
 	.commit = commit,
 	.news = news,
+	.names = name_news,
 };
 
 static unsigned frames(void *arg)

@@ -43,6 +43,7 @@ struct machine_net_usage {
 	uint64_t rx_bytes, rx_packets, tx_bytes, tx_packets;
 	uint64_t opened, denied; /* flows */
 	uint64_t flows;		 /* that are open */
+	uint64_t lookups, lookups_denied;
 };
 void machine_net_usage(const struct machine_net *n, struct machine_net_usage *ret);
 

@@ -78,6 +78,8 @@ struct dns_host {
 	struct resolver_config own;
 	const struct net_proxy *proxy; /* or NULL */
 	struct dns_tls *tls;	       /* or NULL */
+	resolver_news_fn *news;	       /* or NULL */
+	void *news_arg;
 	uint8_t message[DNS_MESSAGE_MAX];
 };
 
@@ -234,7 +236,16 @@ static void tls_failed(void *arg, unsigned slot)
 	arm(d);
 }
 
-static const struct dns_tls_ops tls_ops = {.reply = tls_reply, .failed = tls_failed};
+static void op_news(void *arg, const struct resolver_news *n)
+{
+	struct dns_host *d = arg;
+
+	if (d->news)
+		d->news(d->news_arg, n);
+}
+
+static const struct dns_tls_ops tls_ops = {
+	.reply = tls_reply, .failed = tls_failed, .news = op_news};
 
 int dns_host_tls(struct dns_host *d, int fd)
 {
@@ -243,6 +254,12 @@ int dns_host_tls(struct dns_host *d, int fd)
 		return -ENOMEM;
 	dns_tls_proxy(d->tls, d->proxy);
 	return 0;
+}
+
+void dns_host_news(struct dns_host *d, resolver_news_fn *fn, void *arg)
+{
+	d->news = fn;
+	d->news_arg = arg;
 }
 
 void dns_host_proxy(struct dns_host *d, const struct net_proxy *p)
@@ -475,6 +492,7 @@ static const struct resolver_ops ops = {
 	.drop = op_drop,
 	.answer = op_answer,
 	.random = op_random,
+	.news = op_news,
 };
 
 int dns_host_new(const struct resolver_config *config, const struct net_policy *policy,

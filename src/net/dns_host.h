@@ -29,6 +29,8 @@ int dns_host_new(const struct resolver_config *config, const struct net_policy *
 struct dns_host *dns_host_free(struct dns_host *d);
 /* The descriptor of dns_tls_begin(), which is taken if this succeeds, for servers over TLS. -errno. */
 int dns_host_tls(struct dns_host *d, int fd);
+/* Tell @fn what is denied, limited, or no good. */
+void dns_host_news(struct dns_host *d, resolver_news_fn *fn, void *arg);
 /* Servers are asked over connections through @p, which is borrowed. */
 struct net_proxy;
 void dns_host_proxy(struct dns_host *d, const struct net_proxy *p);

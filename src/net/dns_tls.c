@@ -174,11 +174,14 @@ static void complain(struct channel *c, const char *why)
 {
 	const uint64_t now = now_ns();
 	char text[SERVER_TEXT];
+	const struct resolver_news news = {
+		.kind = RESOLVER_SERVER, .server = server_text(c->server, text), .why = why};
 
 	c->not_before = now + AGAIN_S * SECOND;
 	if (str_eq(c->said, why) && now < c->said_at + SAY_AGAIN_S * SECOND)
 		return;
-	log_warn("dns: %s: %s", server_text(c->server, text), why);
+	log_warn("dns: %s: %s", text, why);
+	c->t->ops->news(c->t->arg, &news);
 	snprintf(c->said, sizeof(c->said), "%s", why);
 	c->said_at = now;
 	c->bad = true;

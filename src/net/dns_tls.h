@@ -26,6 +26,7 @@ struct dns_tls;
 struct dns_tls_ops {
 	void (*reply)(void *arg, unsigned slot, const uint8_t *m, size_t n);
 	void (*failed)(void *arg, unsigned slot);
+	resolver_news_fn *news;
 };
 
 /* Start msb-dot, with this process as its life: a socket. Where files can still be opened. */

@@ -75,6 +75,52 @@ static void say(struct flow_log *l, const struct stack_news *n, uint64_t again)
 	l->fn(l->arg, text, members);
 }
 
+/* In a string of JSON, and in a line. */
+static void tame(char *s)
+{
+	for (; *s; s++) {
+		if (*s < ' ' || *s > '~' || *s == '"' || *s == '\\')
+			*s = '?';
+	}
+}
+
+/* What stands in a name as \DDD is %DDD here. */
+static void say_name(struct flow_log *l, const struct flow_log_name *n, uint64_t again)
+{
+	const char *event = n->kind == RESOLVER_DENIED ? "denied" : "limited";
+	char name[DNS_NAME_TEXT], text[512], members[640], more[64] = "", count[64] = "";
+
+	dns_name_text(&n->name, name);
+	for (char *c = name; (c = strchr(c, '\\'));)
+		*c = '%';
+	if (again) {
+		snprintf(more, sizeof(more), ", %" PRIu64 " times more", again);
+		snprintf(count, sizeof(count), ",\"again\":%" PRIu64, again);
+	}
+	/* A name of letters fits. */
+	snprintf(text, sizeof(text), "%s lookup of %.300s: %s%s", event, name, n->why, more);
+	snprintf(members, sizeof(members),
+		 ",\"event\":\"%s\",\"direction\":\"egress\",\"proto\":\"dns\",\"name\":\"%.300s\","
+		 "\"reason\":\"%s\"%s",
+		 event, name, n->why, count);
+	l->fn(l->arg, text, members);
+}
+
+static void say_server(struct flow_log *l, const struct resolver_news *n)
+{
+	char server[400], why[200], text[640], members[768];
+
+	snprintf(server, sizeof(server), "%s", n->server);
+	snprintf(why, sizeof(why), "%s", n->why);
+	tame(server);
+	tame(why);
+	snprintf(text, sizeof(text), "failed name server %s: %s", server, why);
+	snprintf(members, sizeof(members),
+		 ",\"event\":\"failed\",\"proto\":\"dns\",\"server\":\"%s\",\"reason\":\"%s\"",
+		 server, why);
+	l->fn(l->arg, text, members);
+}
+
 static void say_sum(struct flow_log *l, const char *event, uint64_t n, const char *what)
 {
 	char text[128], members[128];
@@ -108,12 +154,42 @@ static void refused(struct flow_log *l, const struct stack_news *n)
 	say(l, n, 0);
 }
 
-void flow_log_news(struct flow_log *l, const struct stack_news *n, uint64_t now)
+static void enter_window(struct flow_log *l, uint64_t now)
 {
 	if (!l->due)
 		l->due = now + FLOW_LOG_WINDOW;
 	else if (l->due <= now)
 		flow_log_tick(l, now);
+}
+
+void flow_log_name(struct flow_log *l, const struct resolver_news *n, uint64_t now)
+{
+	struct flow_log_name *k;
+
+	enter_window(l, now);
+	/* It is complained of seldom, see net/dns_tls.c. */
+	if (n->kind == RESOLVER_SERVER) {
+		say_server(l, n);
+		return;
+	}
+	for (k = l->names; k < l->names + l->nnames; k++) {
+		if (k->kind == n->kind && k->why == n->why && dns_name_equal(&k->name, n->name)) {
+			k->again++;
+			return;
+		}
+	}
+	if (l->nnames == FLOW_LOG_KINDS) {
+		l->other_names++;
+		return;
+	}
+	*k = (struct flow_log_name){n->kind, *n->name, n->why, 0};
+	l->nnames++;
+	say_name(l, k, 0);
+}
+
+void flow_log_news(struct flow_log *l, const struct stack_news *n, uint64_t now)
+{
+	enter_window(l, now);
 	if (kinds[n->kind].refusal) {
 		refused(l, n);
 		return;
@@ -132,16 +208,23 @@ void flow_log_end(struct flow_log *l)
 		if (l->kinds[i].again)
 			say(l, &l->kinds[i].news, l->kinds[i].again);
 	}
+	for (unsigned i = 0; i < l->nnames; i++) {
+		if (l->names[i].again)
+			say_name(l, &l->names[i], l->names[i].again);
+	}
+	if (l->other_names)
+		say_sum(l, "refused", l->other_names,
+			"more lookups were refused, each of another name");
 	if (l->others)
 		say_sum(l, "refused", l->others, "more were refused, each different");
 	if (l->omitted)
 		say_sum(l, "omitted", l->omitted, "more were opened or closed");
-	l->others = l->omitted = l->lines = 0;
+	l->others = l->other_names = l->omitted = l->lines = 0;
 }
 
 void flow_log_tick(struct flow_log *l, uint64_t now)
 {
-	unsigned kept = 0;
+	unsigned kept = 0, names = 0;
 
 	if (!l->due || now < l->due)
 		return;
@@ -154,5 +237,12 @@ void flow_log_tick(struct flow_log *l, uint64_t now)
 		l->kinds[kept++].again = 0;
 	}
 	l->nkinds = kept;
-	l->due = kept ? now + FLOW_LOG_WINDOW : 0;
+	for (unsigned i = 0; i < l->nnames; i++) {
+		if (!l->names[i].again)
+			continue;
+		l->names[names] = l->names[i];
+		l->names[names++].again = 0;
+	}
+	l->nnames = names;
+	l->due = kept || names ? now + FLOW_LOG_WINDOW : 0;
 }

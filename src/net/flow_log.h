@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A stack's news as lines of a log, in numbers that a hostile guest does not decide.
+ * The news of a stack and of its name service as lines of a log, in numbers that a hostile guest
+ * does not decide.
  *
- * What is refused is told when it first happens; the same again (who, where, why) is counted and
+ * What is refused is told when it first happens; the same again (who, where, which name, why) is counted and
  * told as a sum when FLOW_LOG_WINDOW is over. What does not fit into the table of those, and flows
  * that open and close faster than FLOW_LOG_LINES in a window, are counted together.
  *
@@ -11,6 +12,7 @@
 #ifndef NET_FLOW_LOG_H
 #define NET_FLOW_LOG_H
 
+#include "net/resolver.h"
 #include "net/stack.h"
 
 #define FLOW_LOG_WINDOW ((uint64_t)10 * 1000000000)
@@ -32,12 +34,21 @@ struct flow_log {
 		uint64_t again;
 	} kinds[FLOW_LOG_KINDS];
 	unsigned nkinds;
+	struct flow_log_name {
+		enum resolver_news_kind kind;
+		struct dns_name name;
+		const char *why;
+		uint64_t again;
+	} names[FLOW_LOG_KINDS];
+	unsigned nnames;
+	uint64_t other_names;
 	uint64_t others; /* refused, without a place in the table */
 	uint64_t lines, omitted;
 	uint64_t due; /* 0: nothing is counted */
 };
 
 void flow_log_news(struct flow_log *l, const struct stack_news *n, uint64_t now);
+void flow_log_name(struct flow_log *l, const struct resolver_news *n, uint64_t now);
 /* When flow_log_tick() is due; 0: not at all. */
 static inline uint64_t flow_log_next(const struct flow_log *l)
 {

@@ -671,7 +671,10 @@ static int start_names(struct net_host *h, const struct stack_config *config,
 	if (r < 0)
 		return r;
 	names_policy(h->names, stack_policy(h->s));
-	return dns_host_new(dns, stack_policy(h->s), h->names, h->loop, &h->dns, err);
+	r = dns_host_new(dns, stack_policy(h->s), h->names, h->loop, &h->dns, err);
+	if (r == 0)
+		dns_host_news(h->dns, h->ops->names, h->arg);
+	return r;
 }
 
 int net_host_new(const struct stack_config *config, const struct resolver_config *dns,

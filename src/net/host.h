@@ -23,8 +23,9 @@ struct net_guest_ops {
 	void (*resume)(void *arg);
 	unsigned (*reserve)(void *arg, size_t len, struct iovec *iov, unsigned max);
 	void (*commit)(void *arg, size_t len, const struct stack_meta *meta);
-	/* May be NULL. */
+	/* These may be NULL. */
 	void (*news)(void *arg, const struct stack_news *n);
+	resolver_news_fn *names;
 };
 
 /* How many flows there can be here: each has a descriptor, and a quarter is left for others. */

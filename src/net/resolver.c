@@ -105,10 +105,29 @@ void answer_nothing(struct resolver *r, const struct asker *a, uint8_t rcode, in
 	r->ops->answer(r->arg, a->who, r->out, dns_write_end(&w, flags_for(a, rcode)));
 }
 
+static const struct denial {
+	enum resolver_news_kind kind;
+	int ede;
+	const char *why, *words; /* for the log, for the guest */
+} by_policy = {RESOLVER_DENIED, EDE_BLOCKED, "policy",
+	       "the sandbox's network rules do not allow this name"},
+  by_rebinding = {RESOLVER_DENIED, EDE_BLOCKED, "private addresses",
+		  "its addresses are private; see --no-dns-rebind-protection"},
+  by_limit = {RESOLVER_LIMITED, EDE_PROHIBITED, "too many names",
+	      "too many names in too short a time"};
+
 /* See "Who asks without EDNS" in resolver.h. */
-static void deny(struct resolver *r, const struct asker *a, int ede, const char *why)
+static void deny(struct resolver *r, const struct asker *a, const struct denial *d)
 {
-	answer_nothing(r, a, a->edns ? DNS_REFUSED : DNS_NXDOMAIN, ede, why);
+	const struct resolver_news news = {d->kind, &a->key.name, NULL, d->why};
+
+	if (d->kind == RESOLVER_DENIED)
+		r->stats.denied++;
+	else
+		r->stats.limited++;
+	if (r->ops->news)
+		r->ops->news(r->arg, &news);
+	answer_nothing(r, a, a->edns ? DNS_REFUSED : DNS_NXDOMAIN, d->ede, d->words);
 }
 
 struct pinning {
@@ -135,9 +154,7 @@ void answer_with(struct resolver *r, const struct asker *a, const struct dns_ent
 	struct dns_piece p;
 
 	if (e->emptied) {
-		r->stats.denied++;
-		deny(r, a, EDE_BLOCKED,
-		     "its addresses are private; see --no-dns-rebind-protection");
+		deny(r, a, &by_rebinding);
 		return;
 	}
 	if (e->authentic && (a->key.dnssec_ok || a->flags & DNS_AD))
@@ -324,8 +341,7 @@ static bool serve(struct resolver *r, struct asker *a)
 	if (answer_own(r, a))
 		return false;
 	if (!net_policy_may_ask(r->policy, &a->key.name, a->proto)) {
-		r->stats.denied++;
-		deny(r, a, EDE_PROHIBITED, "the sandbox's network rules do not allow this name");
+		deny(r, a, &by_policy);
 		return false;
 	}
 	if (r->config.strict && is_service(a->key.type)) {
@@ -339,8 +355,7 @@ static bool serve(struct resolver *r, struct asker *a)
 		return false;
 	}
 	if (!within_limits(r, &a->key.name)) {
-		r->stats.limited++;
-		deny(r, a, EDE_PROHIBITED, "too many names in too short a time");
+		deny(r, a, &by_limit);
 		return false;
 	}
 	if (query_add(r, a))

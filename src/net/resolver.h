@@ -17,8 +17,9 @@
  * time that it is told.
  *
  * Who asks without EDNS is one of the C libraries' resolvers, to which REFUSED means to wait for
- * others to answer (musl) or to try again (glibc). To them a name that is denied does not exist;
- * who can hear it gets REFUSED and the reason (RFC 8914).
+ * others to answer (musl: 5.0 s, and then EAI_AGAIN) or to try again (glibc: at once, EAI_AGAIN).
+ * To them a name that is denied does not exist, which both believe at once; who can hear it gets
+ * REFUSED and the reason (RFC 8914).
  *
  * Against data that leaves as names: only so many questions a second go to servers, and only so
  * many bytes in what stands before the last two labels of names.
@@ -81,6 +82,21 @@ struct resolver_config {
 	uint8_t seed[16];
 };
 
+enum resolver_news_kind {
+	RESOLVER_DENIED,  /* a question, by the policy or for its answer */
+	RESOLVER_LIMITED, /* a question */
+	RESOLVER_SERVER,  /* one over TLS is no good */
+};
+
+/* What became of a question, or of a server, for a log. */
+struct resolver_news {
+	enum resolver_news_kind kind;
+	const struct dns_name *name;
+	const char *server; /* RESOLVER_SERVER: as resolver_add_server() has it */
+	const char *why;    /* static, but of a server */
+};
+typedef void resolver_news_fn(void *arg, const struct resolver_news *n);
+
 struct resolver_ops {
 	/*
 	 * Send @m to a server. Then comes resolver_reply() or resolver_failed() for @slot, which
@@ -92,6 +108,8 @@ struct resolver_ops {
 	void (*answer)(void *arg, void *asker, const void *m, size_t n);
 	/* Not to be guessed. */
 	uint16_t (*random)(void *arg);
+	/* May be NULL. */
+	resolver_news_fn *news;
 };
 
 struct resolver_stats {

@@ -562,7 +562,7 @@ static int find_tag(struct decoder *d, const struct wire_table *t, void *obj)
 static int decode_fields(struct decoder *d, const struct wire_table *t, struct fields fs, void *obj)
 {
 	struct cbor_head h;
-	uint32_t seen = 0;
+	uint64_t seen = 0;
 	uint64_t left;
 	int r;
 
@@ -586,10 +586,10 @@ static int decode_fields(struct decoder *d, const struct wire_table *t, struct f
 			cbor_skip(&d->c);
 			continue;
 		}
-		if (seen & 1u << i)
+		if (seen & UINT64_C(1) << i)
 			return err_set(d->err, ERR_PROTOCOL, "%s: key '%s' comes twice", t->name,
 				       fs.f[i].key);
-		seen |= 1u << i;
+		seen |= UINT64_C(1) << i;
 		r = decode_value(d, t, &fs.f[i], obj);
 		if (r)
 			return r;
@@ -599,7 +599,7 @@ static int decode_fields(struct decoder *d, const struct wire_table *t, struct f
 	for (size_t i = 0; i < fs.n; i++) {
 		const struct wire_field *f = &fs.f[i];
 
-		if (seen & 1u << i || f->flags & WIRE_OPTIONAL)
+		if (seen & UINT64_C(1) << i || f->flags & WIRE_OPTIONAL)
 			continue;
 		if (!(f->flags & WIRE_DEFAULT))
 			return err_set(d->err, ERR_PROTOCOL, "%s: missing key '%s'", t->name,

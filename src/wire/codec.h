@@ -99,7 +99,7 @@ struct wire_table {
 };
 
 enum {
-	WIRE_FIELDS_MAX = 32,
+	WIRE_FIELDS_MAX = 64,
 	/* A directory listing of this many entries is the largest list anyone sends. */
 	WIRE_LIST_MAX = 65536,
 	/* A 4 MiB frame of empty strings would otherwise grow fortyfold in memory. */

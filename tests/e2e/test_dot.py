@@ -435,11 +435,13 @@ class Guest(Case):
         self.assertEqual(self.look("--conf", conf, "--net-rule", "deny@127.0.0.0/8,deny@any:tcp:853"), found)
         self.assertEqual(self.world.sniffed(sniffer), (0, 3))
         # Whoever else it is, of a sandbox that is kept, the log says it.
-        self.ok(self.msb("create", "-n", "box", "--dns-nameserver", "tls://127.0.0.2#other.test", "python", timeout=DEADLINE,
+        self.ok(self.msb("create", "-n", "dotbox", "--dns-nameserver", "tls://127.0.0.2#other.test", "python", timeout=DEADLINE,
                          env={"SSL_CERT_FILE": self.world.authority.pem}))
-        self.addCleanup(self.msb, "rm", "-f", "box")
-        self.assertEqual(self.ok(self.msb("exec", "box", "--", "python3", "-c", LOOKUP, "www.example.test")).text, "gaierror\n")
-        with open(os.path.join(self.home, "sandboxes/box/logs/vm.log")) as f:
+        self.addCleanup(self.msb, "rm", "-f", "dotbox")
+        self.assertEqual(self.ok(self.msb("exec", "dotbox", "--", "python3", "-c", LOOKUP, "www.example.test")).text, "gaierror\n")
+        self.assertIn("failed name server tls://127.0.0.2:853#other.test: its certificate is refused: hostname mismatch\n",
+                      self.ok(self.msb("logs", "--source", "network", "dotbox")).text)
+        with open(os.path.join(self.home, "sandboxes/dotbox/logs/vm.log")) as f:
             self.assertIn("dns: tls://127.0.0.2:853#other.test: its certificate is refused: hostname mismatch", f.read())
 
     def test_refusals(self):

@@ -175,7 +175,7 @@ while True:
 
     def test_the_log_of_the_network(self):
         port = self.serve()
-        self.running("box", "--net", "host", image="python")
+        self.running("box", "--net", "host", "--net-rule", "deny@denied.test", image="python")
         self.ok(self.msb("exec", "box", "--", "python3", "-c", TRY, f"{GATEWAY} {port} tcp", *["10.0.0.1 80 tcp"] * 20,
                          "10.0.0.1 81 udp", f"{GATEWAY} 1 tcp"))
 
@@ -192,7 +192,25 @@ while True:
         self.assertEqual((closed["bytes_in"], closed["bytes_out"]), (len("GOT IN"), 0))
         self.assertTrue(any(a[0] == "failed" and a[3] == 1 for a in about), about)
         self.refused(self.msb("logs", "--source", "network,stdout", "box"), 2, "alone")
+        # Names that are denied, by themselves and in all.
+        self.assertEqual(self.ok(self.msb("exec", "box", "--", "python3", "-c", """
+import socket
+for name in ["denied.test", "x.denied.test", "denied.test", "denied.test"]:
+    try:
+        print(socket.getaddrinfo(name, 80, socket.AF_INET))
+    except OSError as e:
+        print("no")
+""")).text, "no\n" * 4)
+        lookups = until(lambda: [e for e in entries() if e["proto"] == "dns"], entries)
+        self.assertEqual(lookups[0]["d"], "denied lookup of denied.test: policy")
+        self.assertEqual({k: lookups[0][k] for k in ("event", "name", "reason")},
+                         {"event": "denied", "name": "denied.test", "reason": "policy"})
+        used = json.loads(self.ok(self.msb("metrics", "--format", "json", "box")).text)
+        self.assertGreaterEqual(used["net_lookups_denied"], 3)
+        self.assertGreaterEqual(used["net_lookups"], used["net_lookups_denied"])
         # The rest of what was counted is told at the end.
         self.ok(self.msb("stop", "box"))
-        self.assertIn("denied tcp to 10.0.0.1:80: policy, 19 times more\n", self.ok(self.msb("logs", "--source", "network", "box")).text)
+        told = self.ok(self.msb("logs", "--source", "network", "box")).text
+        self.assertIn("denied tcp to 10.0.0.1:80: policy, 19 times more\n", told)
+        self.assertRegex(told, r"denied lookup of denied\.test: policy, \d+ times more\n")
         self.assertNotIn("denied", self.ok(self.msb("logs", "--source", "all", "box")).text)

@@ -26,6 +26,8 @@ static struct {
 	unsigned replies[SLOTS], failures[SLOTS];
 	uint16_t id; /* of the last reply */
 	size_t len;
+	char why[64]; /* of the last complaint */
+	unsigned news;
 	bool drop; /* replies end the question */
 } w;
 
@@ -45,7 +47,16 @@ static void on_failed(void *arg, unsigned slot)
 	w.failures[slot]++;
 }
 
-static const struct dns_tls_ops ops = {.reply = on_reply, .failed = on_failed};
+static void on_news(void *arg, const struct resolver_news *n)
+{
+	(void)arg;
+	assert_int_equal(n->kind, RESOLVER_SERVER);
+	assert_non_null(strstr(n->server, "#dns.example"));
+	snprintf(w.why, sizeof(w.why), "%s", n->why);
+	w.news++;
+}
+
+static const struct dns_tls_ops ops = {.reply = on_reply, .failed = on_failed, .news = on_news};
 
 static int begin(void **state)
 {
@@ -281,13 +292,15 @@ static void again(void **state)
 	turns();
 	assert_int_equal(w.failures[2], 1);
 	assert_int_equal(w.replies[2], 0);
+	/* All of that is what servers do. */
+	assert_int_equal(w.news, 0);
 	assert_false(take());
 }
 
 /* Who is not who he should be fails all at once, and is left in peace for a while. */
 static void refused(void **state)
 {
-	static const char words[] = "\0\12not\x1b[7m me\n";
+	static const char words[] = "\0\12not\x1b[7m me";
 
 	(void)state;
 	assert_int_equal(ask(0, 1), 0);
@@ -296,6 +309,8 @@ static void refused(void **state)
 	say(words, sizeof(words) - 1);
 	assert_int_equal(w.failures[0], 1);
 	assert_int_equal(w.failures[1], 1);
+	assert_int_equal(w.news, 1);
+	assert_string_equal(w.why, "not?[7m me");
 	assert_true(ask(2, 3) < 0);
 	assert_false(take());
 }

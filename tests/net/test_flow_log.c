@@ -12,7 +12,7 @@ struct lines {
 	struct flow_log log;
 	struct strv text;
 	unsigned n;
-	char last[512];
+	char last[1200];
 };
 
 static void take(void *arg, const char *text, const char *members)
@@ -101,6 +101,84 @@ static void the_same_is_counted(void **state)
 	strv_done(&l.text);
 }
 
+static void look(struct lines *l, enum resolver_news_kind kind, const char *name, const char *why,
+		 uint64_t now)
+{
+	struct resolver_news n = {.kind = kind, .why = why};
+	struct dns_name parsed;
+
+	if (kind == RESOLVER_SERVER) {
+		n.server = name;
+	} else {
+		assert_int_equal(dns_name_parse(name, &parsed), 0);
+		n.name = &parsed;
+	}
+	flow_log_name(&l->log, &n, now);
+}
+
+/* Names that are refused: each is told, the same again is counted, and a flood of them ends. */
+static void lookups(void **state)
+{
+	static const char policy[] = "policy";
+	struct lines l = {.log = {.fn = take, .arg = &l}};
+	struct dns_name odd = {.n = 7, .b = "\5a\"\\\n."};
+	const struct resolver_news strange = {
+		.kind = RESOLVER_LIMITED, .name = &odd, .why = "too many names"};
+	char name[64];
+
+	(void)state;
+	look(&l, RESOLVER_DENIED, "www.example.com", policy, 1);
+	assert_string_equal(l.last,
+			    "denied lookup of www.example.com: policy|,\"event\":\"denied\","
+			    "\"direction\":\"egress\",\"proto\":\"dns\","
+			    "\"name\":\"www.example.com\",\"reason\":\"policy\"");
+	for (int i = 0; i < 1000; i++)
+		look(&l, RESOLVER_DENIED, "www.example.com", policy, 1);
+	assert_int_equal(l.n, 1);
+	flow_log_name(&l.log, &strange, 1);
+	assert_string_equal(l.last,
+			    "limited lookup of a%034%092%010%046: too many names|,"
+			    "\"event\":\"limited\",\"direction\":\"egress\",\"proto\":\"dns\","
+			    "\"name\":\"a%034%092%010%046\",\"reason\":\"too many names\"");
+	look(&l, RESOLVER_SERVER, "tls://9.9.9.9:853#a.b", "no \"good\"\n", 1);
+	assert_non_null(strstr(l.last, "failed name server tls://9.9.9.9:853#a.b: no ?good??|"));
+	for (int i = 0; i < 1000; i++) {
+		snprintf(name, sizeof(name), "n%d.example.com", i);
+		look(&l, RESOLVER_DENIED, name, policy, 2);
+	}
+	assert_int_equal(l.n, FLOW_LOG_KINDS + 1);
+	/* Connections have a table of their own. */
+	tell(&l, STACK_DENIED, "10.0.0.1", 80, 2);
+	assert_int_equal(l.n, FLOW_LOG_KINDS + 2);
+	flow_log_tick(&l.log, flow_log_next(&l.log));
+	assert_int_equal(l.n, FLOW_LOG_KINDS + 4);
+	assert_non_null(strstr(l.text.v[l.n - 2], "www.example.com: policy, 1000 times more"));
+	assert_non_null(strstr(l.last, "938 more lookups were refused, each of another name|"));
+	flow_log_tick(&l.log, flow_log_next(&l.log));
+	assert_int_equal(flow_log_next(&l.log), 0);
+	look(&l, RESOLVER_DENIED, "www.example.com", policy, 100 * SECOND);
+	assert_int_equal(l.n, FLOW_LOG_KINDS + 5);
+	strv_done(&l.text);
+}
+
+/* The longest name of the oddest bytes is cut, and still a line. */
+static void long_names(void **state)
+{
+	struct lines l = {.log = {.fn = take, .arg = &l}};
+	struct dns_name odd = {.n = DNS_NAME_MAX};
+	const struct resolver_news n = {.kind = RESOLVER_DENIED, .name = &odd, .why = "policy"};
+
+	(void)state;
+	memset(odd.b, 0xff, sizeof(odd.b));
+	odd.b[0] = odd.b[64] = odd.b[128] = 63;
+	odd.b[192] = 61;
+	odd.b[254] = 0;
+	flow_log_name(&l.log, &n, 1);
+	assert_non_null(strstr(l.last, "%255"));
+	assert_true(str_ends(l.last, "\"reason\":\"policy\""));
+	strv_done(&l.text);
+}
+
 /* However hard a guest tries: so many lines in a window. */
 static void floods_are_summed_up(void **state)
 {
@@ -130,6 +208,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sentences),
+		cmocka_unit_test(lookups),
+		cmocka_unit_test(long_names),
 		cmocka_unit_test(the_same_is_counted),
 		cmocka_unit_test(floods_are_summed_up),
 	};

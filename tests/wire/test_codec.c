@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -256,6 +257,30 @@ static void test_limits(void **state)
 			 -ERR_LIMIT);
 }
 
+/* A message of as many fields as there can be. */
+static void test_many_fields(void **state)
+{
+	static char keys[WIRE_FIELDS_MAX][8];
+	static struct wire_field f[WIRE_FIELDS_MAX];
+	uint64_t in[WIRE_FIELDS_MAX], out[WIRE_FIELDS_MAX] = {0};
+	const struct wire_table t = {
+		.name = "many", .size = sizeof(in), .fields = f, .nfields = WIRE_FIELDS_MAX};
+	cleanup_buf struct buf b = BUF_INIT;
+	struct err err = ERR_INIT;
+
+	(void)state;
+	for (unsigned i = 0; i < WIRE_FIELDS_MAX; i++) {
+		snprintf(keys[i], sizeof(keys[i]), "k%u", i);
+		f[i] = (struct wire_field){
+			.key = keys[i], .type = WIRE_U64, .offset = i * sizeof(in[0])};
+		in[i] = i + 1;
+	}
+	wire_encode(&t, in, &b);
+	if (wire_decode(&t, buf_ptr(&b), buf_size(&b), out, &err))
+		fail_msg("%s", err.msg);
+	assert_memory_equal(in, out, sizeof(in));
+}
+
 static void test_lossy_text(void **state)
 {
 	struct msg_tcp_failed m = {.error = (char *)"a\xff\xc3z"}, back;
@@ -288,7 +313,7 @@ int main(void)
 		cmocka_unit_test(test_every_table),    cmocka_unit_test(test_exact_bytes),
 		cmocka_unit_test(test_leniency),       cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_limits),	       cmocka_unit_test(test_lossy_text),
-		cmocka_unit_test(test_secrets_hidden),
+		cmocka_unit_test(test_secrets_hidden), cmocka_unit_test(test_many_fields),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
