@@ -13,7 +13,7 @@ results=build/test-logs/kvm
 one='test_run\. test_terminal\. test_failures\. test_machine\. test_control\. test_memory\. test_resize\. test_walls\. test_image\.Load
     Exec\.test_(what|output|on_a|a_reader) test_attach\. Logs\.test_what Net\.test_(policy|rules|published|datagrams|fetch|any)
     test_life\.(Background|Killed) Copy\.test_(trees|interrupted|between) Restricted\. Init\.test_(any|refusals)
-    Ssh\.test_(files|a_shell) test_govern\. Vsock\.test_the_guest test_reach\. Proxy\.test_http test_dns\.Guest\.test_options
+    Ssh\.test_(files|a_shell) test_govern\. Vsock\.test_the_guest test_reach\. Proxy\.test_http test_dns\.Guest\.test_(options|both)
     test_clients\. Events\.test_an? Build\.test_steps Life\.test_three'
 # With several CPUs: all that runs in a machine, but only streams that are short. The box has one CPU,
 # and a CPU of a sandbox that spins for another's lock there uses up its turn in full (the emulator

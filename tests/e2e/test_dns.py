@@ -449,6 +449,50 @@ python3 -c 'import socket; print(len(socket.getaddrinfo("long.test", 80, type=so
         self.assertEqual(lines[8:16], expected)
         self.assertEqual(lines[16:], [f"n{i}.rounds.test 0 0" for i in range(1, 51)] * 2)
 
+    def test_both_families(self):
+        """A host with IPv6 gives it to its guests: there from the start, and as open and as shut as IPv4."""
+        for ns, link, n in ((self.world.host, "out", 1), (self.world.world, "in", 2)):
+            ip("-n", ns, "addr", "add", f"fd77::{n}/64", "dev", link, "nodad")
+        ip("-n", self.world.host, "-6", "route", "add", "default", "via", "fd77::2")
+        ip("-n", self.world.world, "-6", "route", "add", "local", "2600:99::/32", "dev", "lo")
+        ip("netns", "exec", self.world.host, "sh", "-c", "echo 0 2147483647 >/proc/sys/net/ipv4/ping_group_range")
+        self.world.start(self.world.world, [sys.executable, "-c", """
+import socket, sys, threading
+l = socket.create_server(("::", 80), family=socket.AF_INET6)
+def serve():
+    while True:
+        s, _ = l.accept()
+        s.sendall(b"six")
+        s.close()
+threading.Thread(target=serve, daemon=True).start()
+print("ready", flush=True)
+sys.stdin.read()
+"""], "ready")
+        done = self.ok(self.msb("run", *self.clients(), "python", "--", "sh", "-c", """
+cat /proc/net/if_inet6; exec 2>/dev/null; /gcc www.example.test 1; /musl-gcc www.example.test 1; python3 -c '
+import errno, socket
+def ping(host, family, proto, request):
+    with socket.socket(family, socket.SOCK_DGRAM, proto) as s:
+        s.settimeout(60)
+        s.connect((host, 0))
+        s.send(bytes([request]) + bytes(40))
+        return s.recv(100)[0]
+def tcp(host):
+    try:
+        with socket.create_connection((host, 80), timeout=60) as s:
+            return s.recv(100).decode()
+    except OSError as e:
+        return errno.errorcode.get(e.errno, str(e))
+print(ping("9.9.1.1", socket.AF_INET, socket.IPPROTO_ICMP, 8), ping("2600:99::1", socket.AF_INET6, socket.IPPROTO_ICMPV6, 128))
+print(tcp("9.9.1.1"), tcp("2600:99::1"), tcp("fd77::2"))
+'"""))
+        *addresses, glibc, musl, pings, said = done.text.splitlines()
+        # Global, and with no flag of those that would keep it from use (IFA_F_TENTATIVE is 0x40).
+        own, = (a.split() for a in addresses if a.startswith("fd42"))
+        self.assertEqual((own[0], own[3], int(own[4], 16) & 0x40), ("fd426d73006200000000000000000002", "00", 0))
+        self.assertEqual((glibc, musl), ("www.example.test 0 0",) * 2)
+        self.assertEqual((pings, said), ("0 129", "9.9.1.1 six ECONNREFUSED"))
+
     def test_options(self):
         out = self.ok(self.msb("run", "--add-host", "db.internal:9.9.1.7", "--dns-nameserver", "tcp://127.0.0.1",
                                "--no-dns-rebind-protection", "--net", "public,private", *self.clients(), "python", "--", "sh", "-c",
