@@ -42,7 +42,8 @@ struct session {
 	struct loop_timer timeout, grace;
 	enum phase phase;
 	bool timed_out, disconnected, detached;
-	bool over;    /* the command is */
+	bool started; /* the command has */
+	bool over;    /* ...and is over */
 	bool hung_up; /* our terminal has */
 	bool tty;     /* the command has a terminal */
 	struct keys keys;
@@ -272,6 +273,7 @@ static void on_started(void *arg, uint32_t pid)
 	struct session *s = arg;
 	bool typed = isatty(STDIN_FILENO);
 
+	s->started = true;
 	log_debug("the command runs as process %u of the guest", pid);
 	if (s->tty && typed)
 		(void)term_raw(STDIN_FILENO);
@@ -569,7 +571,7 @@ static void on_signal(struct loop_source *src, uint32_t events)
 		/* Our terminal has gone. A session's command has not lost its own: whether it is to
 		 * end is for the host to say. */
 		s->hung_up |= sig == SIGHUP;
-		if (!s->exec || (s->seen & 1u << sig) ||
+		if (!s->exec || !s->started || (s->seen & 1u << sig) ||
 		    (sig == SIGHUP && s->a->how != ATTACH_AGENT)) {
 			over(s, EXIT_SIGNAL + sig);
 			return;

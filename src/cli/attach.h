@@ -9,7 +9,7 @@
  *	   └──── machine failed, signal ──────┴──── timeout, second signal, broken pipe ────┘
  *
  * Signals reach the command; the second of a kind ends everything at once, as does the first
- * while there is no command to pass it to. While the output's reader is slow, the agent's
+ * while there is no command to pass it to: before it has started, as in a paused sandbox. While the output's reader is slow, the agent's
  * connection is not read; while the command does not read, neither do we. A connection that ends
  * by itself is followed by msb-vm's report, which knows why, if the sandbox is ours.
  *

@@ -233,8 +233,10 @@ static void change_pause(struct manager *g, struct control_call *call, bool paus
 {
 	struct err err = ERR_INIT;
 
-	if (g->pausing) {
-		err_set(&err, EBUSY, "it is being paused or resumed just now");
+	if (g->pausing || (pause && g->draining)) {
+		err_set(&err, EBUSY, "it is %s",
+			pause && g->draining ? "draining: what runs in it is let finish"
+					     : "being paused or resumed just now");
 		control_fail(call, &err);
 		return;
 	}

@@ -68,6 +68,7 @@ class Control(Case):
         self.assertEqual(busy.stdout.readline(), b"in\n")
         drain = self.start("drain", "box")
         until(lambda: b"draining" in self.start("exec", "box", "--", "true").communicate()[1], "a refusal")
+        self.refused(self.msb("pause", "box"), 1, "draining")
         # What runs has all the time it needs.
         busy.stdin.write(b"done\n")
         busy.stdin.flush()

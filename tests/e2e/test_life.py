@@ -217,6 +217,19 @@ class Killed(Life):
         self.ok(self.msb("rm", "a"))
         self.nothing_left()
 
+    def test_who_waits_for_one_that_hangs_can_go(self):
+        self.ok(self.msb("create", "-n", "a", "busybox"))
+        engine = self.engine("a")
+        if engine == self.pid("msb-vm", "a"):
+            self.skipTest("the engine is msb-vm itself")
+        os.kill(engine, signal.SIGSTOP)
+        self.addCleanup(os.kill, engine, signal.SIGCONT)
+        child = self.start("exec", "a", "--", "true")
+        until(lambda: json.loads(self.ok(self.msb("metrics", "--format", "json", "a")).text)["sessions"], "a session asked for")
+        # There is no command yet to hand it on to.
+        child.terminate()
+        self.assertEqual(child.wait(60), 128 + signal.SIGTERM)
+
     def test_an_ephemeral_one(self):
         for victim in ("keep", "msb-vm"):
             name = self.ok(self.msb("run", "-d", "busybox", "--", "sleep", "1000")).text.strip()

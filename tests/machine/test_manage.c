@@ -416,6 +416,7 @@ static void test_drain(void **state)
 	assert_int_equal(relay_sessions(w->m.relay), 1);
 	assert_int_equal(code_of(w, fd, CONTROL_DRAIN), 0);
 	agent_hears(w, MSG_HOST_DRAIN);
+	assert_int_equal(code_of(w, fd, CONTROL_PAUSE), EBUSY);
 	assert_string_equal(w->reason, "");
 	/* The end of another session is none of its. */
 	says(w->guest, 2, FRAME_TERMINAL);
