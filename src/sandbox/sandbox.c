@@ -618,10 +618,11 @@ static int take_report(struct sandbox *sb, struct err *err)
 		r = err_set(err, report.code ? (int)report.code : ERR_GUEST, "%s",
 			    report.message && report.message[0] ? report.message
 								: "the machine failed");
-		/* The files of an ephemeral one are gone by the time that anybody could look. */
+		/* The files of one that goes are gone by the time that anybody could look. */
 		if (!sb->machine.end)
 			sb->machine.end = take_ptr(report.message);
-		if (report.hint && sb->record.ephemeral && strstr(report.hint, sb->dir.path))
+		if (report.hint && (sb->record.ephemeral || (sb->made && !sb->ready)) &&
+		    strstr(report.hint, sb->dir.path))
 			err_hint(err, "run it again with --debug to see what the machine said");
 		else if (report.hint && report.hint[0])
 			err_hint(err, "%s", report.hint);

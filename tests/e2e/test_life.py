@@ -150,6 +150,10 @@ class Background(Life):
         self.refused(self.msb("create", "-n", "bad", "--kernel", "/etc/passwd", "busybox"), 1, "kernel")
         done = self.msb("--debug", "create", "-n", "bad", "--kernel", "/etc/passwd", "busybox")
         self.assertIn("vm.log", done.messages)
+        # It has gone, and its logs with it: nobody is sent there.
+        done = self.msb("create", "-n", "bad", "--init", "/nope", "busybox")
+        self.refused(done, 1, "no init /nope", "--debug")
+        self.assertNotIn(self.home, done.messages)
         self.refused(self.msb("create", "-n", "bad", "no-such-image", "--pull", "never"), 1, "no-such-image")
         self.refused(self.msb("start", "bad"), 1, "no sandbox")
         self.assertEqual(self.list(), {})
