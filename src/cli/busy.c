@@ -75,7 +75,7 @@ void cli_busy(bool quiet, const char *fmt, ...)
 	va_list ap;
 
 	cli_busy_end();
-	if (quiet || !isatty(STDERR_FILENO))
+	if (quiet || !cli_screen(stderr))
 		return;
 	va_start(ap, fmt);
 	vsnprintf(busy.text, sizeof(busy.text), fmt, ap);

@@ -91,7 +91,9 @@ int cli_fail(const struct err *err, int code);
 void cli_busy(bool quiet, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void cli_busy_end(void);
 
-/* ANSI sequences, or "" when @f is no terminal that knows them, or NO_COLOR is set. */
+/* A terminal that knows sequences? */
+bool cli_screen(FILE *f);
+/* ANSI sequences, or "" without one, or when NO_COLOR is set. */
 const char *cli_bold(FILE *f);
 const char *cli_dim(FILE *f);
 const char *cli_red(FILE *f);

@@ -101,7 +101,7 @@ static int load_into(struct load_args *a, struct err *err)
 {
 	cleanup_store struct store *store = NULL;
 	cleanup_image_list struct image_list l = {0};
-	struct progress progress = {.on = !a->quiet && isatty(STDERR_FILENO)};
+	struct progress progress = {.on = !a->quiet && cli_screen(stderr)};
 	struct image_load_options o = {
 		.tags = a->tags.n ? (const char *const *)a->tags.v : NULL,
 		.progress = show_progress,
@@ -182,7 +182,7 @@ static int save_images(const struct save_args *a, const char *const *refs, struc
 	cleanup_store struct store *store = NULL;
 	cleanup_draft struct io_draft draft = IO_DRAFT_INIT;
 	const bool to_stdout = !a->output || str_eq(a->output, "-");
-	struct progress progress = {.on = !a->quiet && isatty(STDERR_FILENO)};
+	struct progress progress = {.on = !a->quiet && cli_screen(stderr)};
 	struct image_save_options o = {a->format, show_progress, &progress};
 	int r;
 
@@ -627,7 +627,7 @@ static int verify(struct cli *cli, int argc, char **argv)
 	if (!refs)
 		return EXIT_FAILURE;
 	memcpy(refs, words.words, words.n * sizeof(*refs));
-	show.progress.on = !a.quiet && isatty(STDERR_FILENO);
+	show.progress.on = !a.quiet && cli_screen(stderr);
 	show.faults = json_array();
 	r = store_open(&store, NULL, &err);
 	if (r >= 0)
@@ -695,7 +695,7 @@ static int bootstrap_into(const struct bootstrap_args *a, const char *suite, str
 {
 	cleanup_store struct store *store = NULL;
 	cleanup_image_info struct image_info info = IMAGE_INFO_INIT;
-	struct progress progress = {.on = !a->quiet && isatty(STDERR_FILENO)};
+	struct progress progress = {.on = !a->quiet && cli_screen(stderr)};
 	struct image_bootstrap_options o = {
 		.tag = a->tag,
 		.include = a->include.n ? (const char *const *)a->include.v : NULL,

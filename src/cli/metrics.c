@@ -416,7 +416,7 @@ static int print(const struct samples *l, const struct metrics_args *a, bool one
 {
 	if (a->json)
 		return print_json(l, a, one);
-	if (a->watch && *cli_bold(stdout))
+	if (a->watch && cli_screen(stdout))
 		printf("\033[H\033[J");
 	return print_table(l, a->total);
 }

@@ -13,13 +13,18 @@
 #include "cli/cli.h"
 #include "cli/term.h"
 
+bool cli_screen(FILE *f)
+{
+	const char *term = getenv("TERM");
+
+	return term && *term && !str_eq(term, "dumb") && isatty(fileno(f));
+}
+
 static const char *colour(FILE *f, const char *sequence)
 {
-	const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+	const char *no = getenv("NO_COLOR");
 
-	if ((no && *no) || !term || !*term || str_eq(term, "dumb"))
-		return "";
-	return isatty(fileno(f)) ? sequence : "";
+	return (no && *no) || !cli_screen(f) ? "" : sequence;
 }
 
 const char *cli_bold(FILE *f)

@@ -40,10 +40,10 @@ int cli_pull(struct store *s, const char *ref, const struct pull_args *a, struct
 		return err_set(err, ENOMEM, "out of memory");
 	o.program = program;
 	view->f = a->json ? stdout : stderr;
-	view->mode = a->json		     ? VIEW_JSON
-		     : a->quiet		     ? VIEW_NONE
-		     : isatty(STDERR_FILENO) ? VIEW_BARS
-					     : VIEW_LINES;
+	view->mode = a->json		  ? VIEW_JSON
+		     : a->quiet		  ? VIEW_NONE
+		     : cli_screen(stderr) ? VIEW_BARS
+					  : VIEW_LINES;
 	r = image_pull(s, ref, &o, ret, err);
 	pull_view_end(view);
 	return r;

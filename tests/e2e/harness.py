@@ -347,6 +347,7 @@ class Terminal:
         self.modes = self.stty()
         self.seen = b""
         # A session of its own whose controlling terminal this is, as under a shell.
+        env = dict({"TERM": "xterm"}, **(env or {}))
         self.child = case.start(*args, stdin=self.slave, stdout=self.slave, stderr=self.slave, env=env,
                                 preexec_fn=self.take_terminal)
         case.addCleanup(self.close)

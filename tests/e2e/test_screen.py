@@ -38,7 +38,8 @@ class Screen(Case):
     def test_colours(self):
         for words in (["ls"], ["--help"], ["nothing"]):
             self.assertIn("\033[", self.seen(*words)[0], words)
-            self.assertNotIn("\033[", self.seen(*words, env={"NO_COLOR": "1"})[0], words)
+            for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": ""}):
+                self.assertNotIn("\033[", self.seen(*words, env=env)[0], words)
             done = self.msb(*words)
             self.assertNotIn(b"\033", done.out + done.err, words)
 
