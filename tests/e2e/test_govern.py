@@ -102,7 +102,7 @@ class Govern(Case):
         self.modify("--net-rule", "deny@any")
         self.assertEqual(self.tell(child, "held"), "ECONNRESET")
         self.assertEqual(self.tell(child, *there), "ECONNREFUSED")
-        self.assertIn("policy, as it is now", self.ok(self.msb("logs", "--source", "network", self.name)).text)
+        until(lambda: "policy, as it is now" in self.ok(self.msb("logs", "--source", "network", self.name)).text, "a line about what was cut")
         self.modify("--net-rule-rm", "deny@any", "--max-connection-rate", "2/1h")
         self.assertEqual([self.tell(child, *there) for _ in range(3)], ["host", "host", "ECONNREFUSED"])
         self.assertRegex(self.ok(self.msb("inspect", self.name)).text, r"(?m)^Net limits +max-connection-rate=2/1h$")
