@@ -442,6 +442,16 @@ static int check_restart(const struct subject *s, struct err *err)
 	return err_hint(err, "--restart does that, --next-start leaves it for the next one");
 }
 
+/* What can be known to fail, before anything is written down. */
+static int try_changes(const struct subject *s, struct err *err)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		if (s->running && s->changes[i].field == PORTS && s->changes[i].when == LIVE)
+			return sandbox_net_ports_try(s->dir, &s->old.spec, &s->new.spec, err);
+	}
+	return 0;
+}
+
 static int modify_one(struct cli *cli, struct subject *s, const struct modify_args *a,
 		      struct err *err)
 {
@@ -455,6 +465,8 @@ static int modify_one(struct cli *cli, struct subject *s, const struct modify_ar
 	modify_plan(s, a);
 	if (!a->dry_run) {
 		r = a->restart ? 0 : check_restart(s, err);
+		if (r == 0)
+			r = try_changes(s, err);
 		if (r == 0 && s->n)
 			r = write_down(s, err);
 		if (r < 0)

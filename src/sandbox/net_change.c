@@ -167,6 +167,42 @@ static int publish(int control, const char *text, struct strv *published, struct
 	return r;
 }
 
+/* Is it one that the machine has, be it on the way out? */
+static bool is_ours(const struct net_port *p, const struct strv *published)
+{
+	char text[NET_PORT_TEXT];
+	const size_t host = (size_t)(strstr(net_port_text(p, text), "->") - text);
+
+	for (size_t i = 0; i < published->n; i++) {
+		if (strncmp(published->v[i], text, host + 2) == 0 &&
+		    str_eq(strrchr(published->v[i], '/'), strrchr(text, '/')))
+			return true;
+	}
+	return false;
+}
+
+int sandbox_net_ports_try(int dirfd, const struct sandbox_spec *from, const struct sandbox_spec *to,
+			  struct err *err)
+{
+	cleanup_free struct ports *p = calloc(1, sizeof(*p));
+	cleanup_machine struct sandbox_machine m = {0};
+	int r = p ? record_machine_read(dirfd, &m, err) : out_of_memory(err);
+
+	for (size_t i = 0; r == 0 && i < to->ports.n; i++) {
+		if (has(&from->ports, to->ports.v[i]))
+			continue;
+		r = parse(to->ports.v[i], p, err);
+		for (unsigned k = 0; r == 0 && k < p->n; k++) {
+			if (is_ours(&p->v[k], &m.ports))
+				continue;
+			r = net_port_open(&p->v[k], err);
+			if (r == 0)
+				close_fd(p->v[k].fd);
+		}
+	}
+	return r;
+}
+
 int sandbox_net_ports(int control, int dirfd, const struct sandbox_spec *from,
 		      const struct sandbox_spec *to, struct err *err)
 {

@@ -10,6 +10,13 @@
 int sandbox_net_tell(int control, const struct sandbox_spec *to, struct err *err);
 
 /*
+ * Could what @to has and @from has not be published? So that what cannot be is not written down:
+ * the next start would fail by it.
+ */
+int sandbox_net_ports_try(int dirfd, const struct sandbox_spec *from, const struct sandbox_spec *to,
+			  struct err *err);
+
+/*
  * Publish what @to has and @from has not, no longer what only @from has, and write what came of
  * that into the machine's record in @dirfd.
  */

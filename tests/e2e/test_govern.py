@@ -152,4 +152,7 @@ class Govern(Case):
         with socket.create_server(("127.0.0.1", 0)) as s:
             self.refused(self.msb("modify", "-q", "-p", f"{s.getsockname()[1]}:8001", self.name), 1, "cannot publish")
         self.assertEqual(len(self.ports()), 1)
+        # Nor is it what the next machine would fail by.
+        record = json.loads(self.ok(self.msb("inspect", "--format", "json", self.name)).text)
+        self.assertEqual(record["config"]["ports"], [f"{number}:8000"])
         self.assertEqual(self.tell(child, "try", "127.0.0.1", 8000), "guest 8000")
