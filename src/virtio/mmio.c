@@ -88,8 +88,9 @@ static void show_news(const struct virtio_mmio *t)
 /* With the configuration's lock held. */
 static void show_config(const struct virtio_mmio *t)
 {
-	memcpy(t->page + VIRTIO_MMIO_CONFIG, t->dev->config,
-	       MIN(t->dev->config_size, (uint32_t)(MMIO_SIZE - VIRTIO_MMIO_CONFIG)));
+	if (t->dev->config_size)
+		memcpy(t->page + VIRTIO_MMIO_CONFIG, t->dev->config,
+		       MIN(t->dev->config_size, (uint32_t)(MMIO_SIZE - VIRTIO_MMIO_CONFIG)));
 	/* What was read in between is read once more when the interrupt is there. */
 	__atomic_store_n(shown(t, VIRTIO_MMIO_CONFIG_GENERATION),
 			 htole32(t->dev->config_generation), __ATOMIC_SEQ_CST);
