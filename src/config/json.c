@@ -58,12 +58,12 @@ static int hex4(struct reader *r, uint32_t *ret, struct err *err)
 {
 	*ret = 0;
 	for (int i = 0; i < 4; i++, r->p++) {
-		const char *digits = "0123456789abcdef", *at;
+		static const char digits[] = "0123456789abcdefABCDEF";
+		const char *at = r->p < r->end && *r->p ? strchr(digits, *r->p) : NULL;
 
-		at = r->p < r->end && *r->p ? strchr(digits, *r->p | 0x20) : NULL;
-		if (!at || (*r->p < 'A' && *r->p > '9'))
+		if (!at)
 			return wrong(r, "a hexadecimal digit", err);
-		*ret = *ret << 4 | (uint32_t)(at - digits);
+		*ret = *ret << 4 | (uint32_t)(at - digits < 16 ? at - digits : at - digits - 6);
 	}
 	return 0;
 }

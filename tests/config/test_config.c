@@ -151,6 +151,7 @@ static void json_refuses(void **state)
 		{"[\"\\x\"]", "1:4", "one of"},
 		{"[\"\\ud800\"]", "1:9", "half of a pair"},
 		{"[\"\\u00zz\"]", "1:7", "hexadecimal"},
+		{"[\"\\u\020000\"]", "1:5", "hexadecimal"},
 		{"[\"\xc0\x80\"]", "1:3", "0xc0"},
 		{"[\"\xed\xa0\x80\"]", "1:3", "0xed"},
 		{"[\"\\u0000\"]", "1:2", "NUL"},
