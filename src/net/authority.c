@@ -15,7 +15,8 @@ static enum authority take_name(const char *text, size_t n, struct dns_name *ret
 		return AUTHORITY_NONE;
 	memcpy(copy, text, n);
 	copy[n] = '\0';
-	return dns_name_parse(copy, ret) < 0 ? AUTHORITY_NONE : AUTHORITY_FOUND;
+	/* The root of all names is nobody's. */
+	return dns_name_parse(copy, ret) < 0 || ret->n == 1 ? AUTHORITY_NONE : AUTHORITY_FOUND;
 }
 
 /* ---- TLS ---- */

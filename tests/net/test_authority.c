@@ -62,6 +62,7 @@ static void tls(void **state)
 	assert_int_equal(authority_find(m, hello(m, "a.b", 1000, true), &name), AUTHORITY_NONE);
 	assert_int_equal(authority_find(m, hello(m, "a b", 1000, false), &name), AUTHORITY_NONE);
 	assert_int_equal(authority_find(m, hello(m, "", 1000, false), &name), AUTHORITY_NONE);
+	assert_int_equal(authority_find(m, hello(m, ".", 1000, false), &name), AUTHORITY_NONE);
 	/* Not a ClientHello; a length that is too much; a length of an extension that is. */
 	hello(m, "a.b", 1000, false);
 	m[5] = 2;
@@ -98,6 +99,7 @@ static void http(void **state)
 		{"GET / HTTP/1.1\r\n\r\n", NULL},
 		{"GET / HTTP/1.0\r\nHost: \r\n\r\n", NULL},
 		{"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n", NULL},
+		{"GET / HTTP/1.1\r\nHost: .\r\n\r\n", NULL},
 		{"GET / HTTP/1.1\r\nHost: a.b:80:80\r\n\r\n", NULL},
 		{"GET / HTTP/2.0\r\nHost: a.b\r\n\r\n", NULL},
 		{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", NULL},
