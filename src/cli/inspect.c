@@ -295,9 +295,9 @@ static void print_limits(const struct sandbox_spec *c)
 	}
 }
 
-static void print_config(const struct sandbox_record *r)
+static void print_config(const struct subject *s)
 {
-	json_t *all = record_config(&r->spec);
+	const struct sandbox_record *r = s->entry->record;
 	const struct sandbox_spec *c = &r->spec;
 	char size[24], most[24] = "", name[32];
 	const char *key, *title;
@@ -318,13 +318,12 @@ static void print_config(const struct sandbox_record *r)
 		line(i ? "" : "Command", r->main.argv.v[i]);
 	if (!c->net && !c->net_egress)
 		line("Network", "public");
-	json_object_foreach(all, key, value)
+	json_object_foreach(s->config, key, value)
 	{
 		title = title_of(key, name);
 		if (title)
 			print_value(key, title, value);
 	}
-	json_decref(all);
 	print_limits(c);
 }
 
@@ -390,7 +389,7 @@ static void print_subject(const struct subject *s)
 	line("Kept", r->ephemeral ? "no" : "yes");
 	line("Directory", s->path);
 	print_time("Created", r->created_at);
-	print_config(r);
+	print_config(s);
 	if (s->image.id)
 		print_disk("Image disk", image_size(s), s->image.stored);
 	if (s->upper)

@@ -193,10 +193,8 @@ struct net_association *net_association_free(struct net_association *a)
 {
 	if (!a)
 		return NULL;
-	loop_del(&a->control);
-	loop_del(&a->relay);
-	close_fd(a->control.fd);
-	close_fd(a->relay.fd);
+	loop_close(&a->control);
+	loop_close(&a->relay);
 	net_dialogue_free(a->dialogue);
 	buf_done(&a->held);
 	free(a);
@@ -241,7 +239,6 @@ ssize_t net_association_receive(struct net_association *a, void *p, size_t n)
 		return got - (ssize_t)head;
 	}
 	/* Watched anew, what is left is news. */
-	loop_del(&a->relay);
-	(void)loop_add(a->loop, &a->relay, EPOLLIN | EPOLLET);
+	loop_again(&a->relay, EPOLLIN | EPOLLET);
 	return -EAGAIN;
 }
