@@ -3,7 +3,7 @@
 #   make               build/msb, build/msb-vm, build/guest/agentd, build/vmlinux
 #   make quickstart    install what is missing, build, make an image, run Python in a virtual machine
 #   make check         everything that CI checks
-#   make check-kvm     the tests on the kvm engine, in a nested machine with one, two and four CPUs (slow)
+#   make check-kvm     all tests on the kvm engine, in a nested machine with one, two and four CPUs (an hour)
 #   make bench         the figures of docs/benchmarks.md on this machine
 #   make fuzz          every fuzz target for FUZZ_SECONDS
 #   make install       PREFIX=/usr/local DESTDIR=
@@ -34,7 +34,7 @@ check:
 
 check-kvm: all
 	scripts/deps.sh run test box
-	scripts/check-kvm.sh
+	scripts/check-kvm.sh all
 
 quickstart:
 	scripts/quickstart.sh
