@@ -10,7 +10,7 @@ import subprocess
 import tarfile
 import unittest
 
-from harness import tree, until
+from harness import PATIENCE, tree, until
 from test_project import Projects
 
 CHANGES = """
@@ -151,7 +151,7 @@ builds:
             while child.stderr.readline() != b"here\n":
                 self.assertIsNone(child.poll())
             child.send_signal(number)
-            self.assertEqual(child.wait(60), code)
+            self.assertEqual(child.wait(PATIENCE), code)
             until(lambda: not self.machine_pids("msb-vm"), self.machine_pids)
             self.assertEqual(os.path.exists(os.path.join(self.dir, ".menv")), number == signal.SIGKILL)
         # What one has left that was killed is in nobody's way.

@@ -90,7 +90,7 @@ class Clients(Case):
         self.addCleanup(child.wait)
         self.addCleanup(child.kill)
 
-    @deadline(1200)
+    @deadline(1800)
     def test_clients_and_servers(self):
         for program in ("git", "dpkg-deb", "skopeo"):
             self.assertTrue(shutil.which(program), program)
@@ -112,7 +112,7 @@ class Clients(Case):
         port = {int(p.split("->")[1].split("/")[0]): int(p.split("->")[0].split(":")[1]) for p in row["ports"]}
 
         def inside(script):
-            return self.ok(self.msb("exec", "box", "--", "sh", "-ec", script, timeout=600)).text
+            return self.ok(self.msb("exec", "box", "--", "sh", "-ec", script, timeout=900)).text
 
         def answer(number, path="/", **how):
             request = urllib.request.Request(f"http://127.0.0.1:{port[number]}{path}", **how)

@@ -5,7 +5,7 @@ import socket
 import struct
 import time
 
-from harness import ENGINE, Case, deadline, until
+from harness import ENGINE, PATIENCE, Case, deadline, until
 
 
 class Control(Case):
@@ -72,18 +72,18 @@ class Control(Case):
         # What runs has all the time it needs.
         busy.stdin.write(b"done\n")
         busy.stdin.flush()
-        self.assertEqual(busy.communicate(timeout=60)[0], b"done\n")
+        self.assertEqual(busy.communicate(timeout=PATIENCE)[0], b"done\n")
         self.assertEqual(busy.returncode, 3)
         self.assertIsNone(drain.poll())
         child.stdin.close()
-        self.assertEqual(drain.wait(timeout=60), 0)
+        self.assertEqual(drain.wait(PATIENCE), 0)
         self.assertEqual(self.machine()["end"], "drained")
 
     def test_drain_has_its_time(self):
         self.own_home()
         child = self.running()
         self.ok(self.msb("drain", "-q", "-t", "1", "box"))
-        self.assertEqual(child.wait(timeout=60), 125)
+        self.assertEqual(child.wait(PATIENCE), 125)
         self.assertEqual(self.machine()["end"], "drain-timeout")
 
     def test_limits(self):
@@ -92,9 +92,9 @@ class Control(Case):
         self.refused(done, 125, "maximal duration")
         self.nothing_left()
         # A command that runs is activity; nothing but an open connection is not.
-        self.ok(self.run_in("busybox", "sleep", "2", options=["--idle-timeout", "500ms"]))
-        child = self.running("box", "--idle-timeout", "1500ms", "--max-duration", "1000s")
-        time.sleep(2)
+        self.ok(self.run_in("busybox", "sleep", "4", options=["--idle-timeout", "3s"]))
+        child = self.running("box", "--idle-timeout", "3s", "--max-duration", "1000s")
+        time.sleep(4)
         self.ok(self.msb("ping", "box"))
         self.assertIsNone(child.poll())
         self.refused(self.run_in("busybox", "true", options=["--max-duration", "0"]), 125, "duration")
@@ -145,7 +145,7 @@ class Control(Case):
         self.assertEqual([m["name"] for m in json.loads(self.ok(self.msb("metrics", "--format", "json")).text)], ["box"])
         self.assertRegex(self.ok(self.msb("metrics")).text, r"(?s)^NAME.*\nbox +running ")
         child.stdin.close()
-        lines = stream.communicate(timeout=60)[0].splitlines()
+        lines = stream.communicate(timeout=PATIENCE)[0].splitlines()
         self.assertEqual(json.loads(lines[-1])["state"], "exited")
         self.assertEqual(stream.returncode, 0)
         self.refused(self.msb("metrics", "box"), 1, "not running")
@@ -165,7 +165,7 @@ class Control(Case):
         self.assertEqual(found, {k: (shown["active_config"].get(k), shown["config"].get(k)) for k in found})
         return found
 
-    @deadline(600)
+    @deadline(1800)
     def test_modify(self):
         self.own_home()
         self.running("box", "-c", "2", "--max-cpus", "3", "-e", "A=1", "-e", "B=2", "--label", "old=1")
@@ -213,7 +213,7 @@ class Control(Case):
     def states(self):
         return {s["name"]: s["status"] for s in json.loads(self.ok(self.msb("ls", "--format", "json")).text)}
 
-    @deadline(600)
+    @deadline(1800)
     def test_those_that_run_by_themselves(self):
         self.own_home()
         for name in ("one", "two"):

@@ -7,7 +7,7 @@ import sys
 import tarfile
 
 import oci
-from harness import MSB, Case, open_files, parent_and_name, until
+from harness import MSB, PATIENCE, Case, open_files, parent_and_name, until
 from test_store import contents
 
 # Speaks as msb-convert does, in place of one that a layer has taken over.
@@ -146,7 +146,7 @@ report()
         program = os.path.join(os.path.dirname(MSB), "msb-convert")
         for words in ([], ["--help"], ["unpack"], ["layer"], ["unpack", "x"]):
             done = subprocess.run([program] + words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                  stderr=subprocess.PIPE, timeout=60, text=True)
+                                  stderr=subprocess.PIPE, timeout=PATIENCE, text=True)
             self.assertEqual((done.returncode, done.stdout), (2, ""))
             self.assertIn("not a command", done.stderr)
 
@@ -181,4 +181,4 @@ report()
                   lambda: f"it holds {held()}")
         child.kill()
         child.communicate()
-        until(lambda: not os.path.exists(f"/proc/{pid}"), "it outlives msb", 20)
+        until(lambda: not os.path.exists(f"/proc/{pid}"), "it outlives msb")

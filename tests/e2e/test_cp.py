@@ -5,7 +5,6 @@ import hashlib
 import io
 import os
 import shutil
-import signal
 import stat
 import subprocess
 import tarfile
@@ -13,7 +12,7 @@ import tempfile
 import unittest
 
 import harness
-from harness import Case, deadline, until
+from harness import PATIENCE, Case, deadline, until
 
 
 def listing(top):
@@ -210,7 +209,7 @@ class Copy(Case):
         child = self.start("cp", "box:/root/t", self.path("t"))
         until(lambda: os.path.exists(self.path("t")) or child.poll() is not None, "nothing has come")
         child.terminate()
-        code = child.wait(60)
+        code = child.wait(PATIENCE)
         self.assertIn(code, (0, 143))
         if code:
             self.assertFalse(os.path.exists(self.path("t")))
@@ -240,7 +239,7 @@ class Copy(Case):
         self.refused(self.cp("box:/nothing", "other:/root/x"), 1, "/nothing", "box")
         self.refused(self.cp("box:/root/src", "other:/no/where/x"), 1, "other")
 
-    @deadline(900)
+    @deadline(1800)
     def test_many_small_files_and_a_huge_one(self):
         self.own_home()
         self.running("box", "-m", "96M")
@@ -287,7 +286,7 @@ class Copy(Case):
         def other(*words, code=0, input=b""):
             argv = self.argv(*words)
             done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
-                                   os.path.join(top, "bin/msb"), *argv[1:]], cwd=top, input=input, timeout=240,
+                                   os.path.join(top, "bin/msb"), *argv[1:]], cwd=top, input=input, timeout=PATIENCE,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                   env=harness.environment(os.path.join(top, "home"), HOME=top))
             self.assertEqual(done.returncode, code, done.stderr)

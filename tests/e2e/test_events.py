@@ -5,7 +5,7 @@ import json
 import os
 import signal
 
-from harness import Case, until
+from harness import PATIENCE, Case, until
 
 
 class Events(Case):
@@ -34,7 +34,7 @@ class Events(Case):
         self.assertRegex(seen[0]["at"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
         self.assertEqual(sorted(e["seq"] for e in seen), [e["seq"] for e in seen])
         follower.send_signal(signal.SIGINT)
-        self.assertEqual(follower.wait(30), -signal.SIGINT)
+        self.assertEqual(follower.wait(PATIENCE), -signal.SIGINT)
         # The same from what is kept.
         self.assertEqual(self.shown("--no-follow", "box"), seen)
         self.assertEqual(self.shown("--no-follow", "--filter", "name=box", "--filter", "state=removed"), seen[-1:])
@@ -57,7 +57,7 @@ class Events(Case):
     def test_who_does_not_read(self):
         follower = self.start("events")
         follower.stdout.close()
-        until(lambda: follower.poll() is not None, "the end of a follower whose reader has gone", 30)
+        until(lambda: follower.poll() is not None, "the end of a follower whose reader has gone")
 
     def test_refusals(self):
         self.refused(self.msb("events", "--filter", "stat=up"), 2, "no filter", "label=KEY[=VALUE]")

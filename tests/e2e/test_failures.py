@@ -6,7 +6,7 @@ import struct
 import subprocess
 import unittest
 
-from harness import Case, ENGINE, tree
+from harness import ENGINE, PATIENCE, Case, tree
 
 
 def tiny_kernel(code):
@@ -172,7 +172,7 @@ class Surroundings(Case):
 
     def test_closed_standard_streams(self):
         child = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"] + self.argv("run", "busybox", "--", "true"),
-                               env=dict(os.environ, MSB_HOME=self.home), timeout=240)
+                               env=dict(os.environ, MSB_HOME=self.home), timeout=PATIENCE)
         self.assertEqual(child.returncode, 0)
 
     def test_output_to_a_full_device(self):
@@ -197,7 +197,7 @@ class Surroundings(Case):
 
         def as_nobody(*words):
             done = subprocess.run(probe + self.argv(*words), env=env, stdin=subprocess.DEVNULL,
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=240)
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=PATIENCE)
             self.assertEqual(done.returncode, 0, done.stderr)
             return done.stdout
         as_nobody("load", "-i", os.environ["MSB_TEST_BUSYBOX"])

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 
-from harness import Case, deadline, machines_of, tree, until
+from harness import PATIENCE, Case, deadline, machines_of, tree, until
 
 
 class Full(Case):
@@ -41,7 +41,7 @@ class Full(Case):
     def states(self):
         return {s["name"]: s["status"] for s in json.loads(self.ok(self.msb("ls", "--format", "json")).text)}
 
-    @deadline(900)
+    @deadline(1800)
     def test_no_room_to_begin(self):
         for words in (["create", "-n", "box", "busybox"], ["run", "-n", "box", "busybox", "--", "true"], ["run", "-d", "-n", "box", "busybox"],
                       ["run", "busybox", "--", "true"]):
@@ -59,14 +59,14 @@ class Full(Case):
                     self.assertEqual(self.states(), {})
                     self.nothing_left(before=self.before)
 
-    @deadline(900)
+    @deadline(1800)
     def test_it_fills_up_while_one_runs(self):
         self.ok(self.msb("create", "-n", "box", "busybox"))
         self.ok(self.msb("exec", "box", "--", "sh", "-c", "echo kept >/root/kept; sync"))
         self.fill()
         # Commands run; what they write to the disk is refused in the guest, or waits in its memory.
         self.assertEqual(self.ok(self.msb("exec", "box", "--", "cat", "/root/kept")).text, "kept\n")
-        self.msb("exec", "box", "--", "sh", "-c", "dd if=/dev/urandom of=/root/big bs=1M count=30; sync", timeout=300)
+        self.msb("exec", "box", "--", "sh", "-c", "dd if=/dev/urandom of=/root/big bs=1M count=30; sync", timeout=PATIENCE)
         self.assertEqual(self.ok(self.msb("exec", "box", "--", "echo", "still here")).text, "still here\n")
         for words in (["ls"], ["ps"], ["metrics", "box"], ["ping", "box"], ["inspect", "box"], ["logs", "box"]):
             self.ok(self.msb(*words))

@@ -4,7 +4,7 @@ import os
 import time
 
 import harness
-from harness import Case, deadline, until
+from harness import PATIENCE, Case, deadline, until
 
 SYSTEMD = ["mmdebstrap", "--variant=minbase", "--include=systemd,systemd-sysv,dbus", "bookworm"]
 
@@ -16,7 +16,7 @@ class Init(Case):
     def test_any_program_as_init(self):
         self.own_home()
         # The signal that asks for the end is glibc's SIGRTMIN+4, which here writes down that it came.
-        script = ("echo $$ $ONE $FROM_IMAGE $0 >/root/said; trap 'echo end >>/root/said; sync; poweroff -f' 38; "
+        script = ("echo $$ $ONE $FROM_IMAGE $0 >>/root/said; trap 'echo end >>/root/said; sync; poweroff -f' 38; "
                   "while :; do sleep 0.1; done")
         child = self.running("box", "--init", "/bin/sh", "--init-arg", "-c", "--init-arg", script,
                              "--init-arg", "zero", "--init-env", "ONE=1")
@@ -27,18 +27,19 @@ class Init(Case):
         until(lambda: "0" == self.inside("grep -l 'State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l").strip(),
               "zombies remain")
         began = time.monotonic()
-        self.ok(self.msb("stop", "-t", "60", "box"))
-        self.assertLess(time.monotonic() - began, 6, "the init was not asked, or not heard")
-        child.wait(60)
+        self.ok(self.msb("stop", "-t", "500", "box"))
+        self.assertLess(time.monotonic() - began, PATIENCE, "the init was not heard")
+        child.wait(PATIENCE)
         child = self.running()
-        self.assertEqual(self.inside("cat /root/said").splitlines()[-1], "1 1 yes zero")
+        # It had been asked, and the next one is started as the first was.
+        self.assertEqual(self.inside("cat /root/said").splitlines(), ["1 1 yes zero", "end", "1 1 yes zero"])
 
     def test_an_init_that_does_not_listen(self):
         self.own_home()
         child = self.running("box", "--init", "/bin/sleep", "--init-arg", "100000")
         self.inside("echo kept >/root/kept")
         self.msb("stop", "-t", "60", "box")
-        child.wait(60)
+        child.wait(PATIENCE)
         self.running()
         self.assertEqual(self.inside("cat /root/kept"), "kept\n")
 
@@ -51,7 +52,7 @@ class Init(Case):
         self.refused(self.msb("run", "--init", "auto", "--security", "restricted", "busybox", "--", "true"), 125,
                      "exclude")
 
-    @deadline(900)
+    @deadline(1800)
     def test_systemd(self):
         archive = harness.debian_image("systemd", SYSTEMD, Cmd=["bash"])
         self.own_home(archive)
@@ -69,11 +70,11 @@ class Init(Case):
                     "ExecStart=/bin/true\\nExecStop=/bin/sh -c \"echo stopped >/root/stopped\"\\n' "
                     ">/etc/systemd/system/last.service && systemctl daemon-reload && systemctl start last")
         self.ok(self.msb("stop", "-t", "120", "box"))
-        child.wait(60)
+        child.wait(PATIENCE)
         log = open(os.path.join(self.home, "sandboxes/box/logs/kernel.log"), errors="replace").read()
         self.assertIn("Power off", log)  # ours would be a reset
         child = self.start("run", "-n", "box", "systemd", "--", "cat", "/root/stopped")
-        self.assertEqual(child.communicate(timeout=120)[0], b"stopped\n")
+        self.assertEqual(child.communicate(timeout=PATIENCE)[0], b"stopped\n")
 
 
 class Restricted(Case):

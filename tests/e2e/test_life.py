@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 
-from harness import Case, deadline, environment, machines_of, parent_and_name, tree, until
+from harness import PATIENCE, Case, deadline, environment, machines_of, parent_and_name, tree, until
 
 
 class Life(Case):
@@ -59,7 +59,7 @@ class Background(Life):
         # A shell waits until nobody holds its pipe any more.
         done = subprocess.run(["sh", "-c", 'x=$("$@"); echo "<$x>"', "sh", *self.argv(
             "run", "-d", "busybox", "--", "sh", "-c", "read x; while [ ! -e /go ]; do sleep 0.1; done; exit 7")],
-            env=environment(self.home), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+            env=environment(self.home), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=PATIENCE)
         self.assertRegex(done.stdout.decode(), r"^<msb-[0-9a-f]{8}>\n$", done)
         name = done.stdout.decode()[1:-2]
         self.assertEqual(self.list(), {name: "running"})
@@ -71,7 +71,7 @@ class Background(Life):
         self.assertEqual(os.getsid(keeper), keeper)
         waiter = self.start("wait", name)
         self.ok(self.msb("exec", name, "--", "touch", "/go"))
-        self.assertEqual((waiter.wait(60), waiter.stdout.read()), (7, b"7\n"))
+        self.assertEqual((waiter.wait(PATIENCE), waiter.stdout.read()), (7, b"7\n"))
         self.assertEqual(self.list(), {})
         self.nothing_left()
 
@@ -128,7 +128,7 @@ class Background(Life):
         self.ok(self.msb("exec", "-d", "--session", "late", "a", "--", "sh", "-c", "exit 5"))
         until(lambda: "ended (5)" in self.ok(self.msb("attach", "-l", "a")).text, "the end of a session")
         child.stdin.close()
-        self.assertEqual(child.wait(60), 0)
+        self.assertEqual(child.wait(PATIENCE), 0)
         self.assertEqual(past(), {"late": ("ended", 5)})
 
     def test_what_run_has_started_ends_with_its_command(self):
@@ -136,8 +136,8 @@ class Background(Life):
         other = self.start("exec", "a", "--", "sh", "-c", "echo in; sleep 1000")
         self.assertEqual(other.stdout.readline(), b"in\n")
         run.stdin.close()
-        self.assertEqual(run.wait(60), 0)
-        self.assertEqual(other.wait(60), 125)
+        self.assertEqual(run.wait(PATIENCE), 0)
+        self.assertEqual(other.wait(PATIENCE), 125)
         self.assertIn(b'sandbox "a" ended while the command ran', other.stderr.read())
         self.assertEqual(self.list(), {"a": "stopped"})
         # One that ran before goes on, and so does one that somebody started for good.
@@ -232,7 +232,7 @@ class Killed(Life):
         until(lambda: json.loads(self.ok(self.msb("metrics", "--format", "json", "a")).text)["sessions"], "a session asked for")
         # There is no command yet to hand it on to.
         child.terminate()
-        self.assertEqual(child.wait(60), 128 + signal.SIGTERM)
+        self.assertEqual(child.wait(PATIENCE), 128 + signal.SIGTERM)
 
     def test_an_ephemeral_one(self):
         for victim in ("keep", "msb-vm"):
@@ -240,7 +240,7 @@ class Killed(Life):
             waiter = self.start("wait", name)
             time.sleep(0.1)
             self.killed(self.pid(victim, name))
-            self.assertEqual(waiter.wait(60), 125, victim)
+            self.assertEqual(waiter.wait(PATIENCE), 125, victim)
             self.assertEqual(self.list(), {})
             self.nothing_left()
 
@@ -354,9 +354,9 @@ class Interrupted(Life):
             other = self.start(*words)
             until(lambda: other.poll() is not None or self.waits(other.pid), f"{words}, to wait or to end")
             child.send_signal(signal.SIGCONT)
-            code, err = child.wait(60), child.stderr.read()
+            code, err = child.wait(PATIENCE), child.stderr.read()
             self.assertEqual((code, err), (0, b""), words)
-            self.assertEqual(other.wait(60), 0, other.stderr.read())
+            self.assertEqual(other.wait(PATIENCE), 0, other.stderr.read())
             if labels is None:
                 self.gone(words)
                 self.ok(self.msb("run", "-n", "a", "busybox", "--", "true"))
@@ -393,7 +393,7 @@ class Together(Life):
 
     def all(self, *commands):
         children = [self.start(*c) for c in commands]
-        return [(c.wait(240), c.stdout.read(), c.stderr.read()) for c in children]
+        return [(c.wait(PATIENCE), c.stdout.read(), c.stderr.read()) for c in children]
 
     def test_one_name(self):
         results = self.all(*[("create", "-n", "a", "-q", "busybox")] * 24)

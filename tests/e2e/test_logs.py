@@ -3,9 +3,8 @@
 import json
 import os
 import re
-import time
 
-from harness import Case, Terminal, machines_of, until
+from harness import PATIENCE, Case, machines_of, until
 
 
 class Logs(Case):
@@ -16,7 +15,7 @@ class Logs(Case):
         self.own_home()
         data = os.urandom(100_000) + b"\0end\n"
         self.running("box").stdin.close()
-        until(lambda: not machines_of(self.home), "the sandbox goes on", 60)
+        until(lambda: not machines_of(self.home), "the sandbox goes on")
         self.assertEqual(self.logs(), b"up\n")
         child = self.running("box")
         self.assertEqual(self.ok(self.msb("exec", "box", "--", "cat", input=data)).out, data)
@@ -54,7 +53,7 @@ class Logs(Case):
         self.ok(self.msb("exec", "box", "--", "echo", "later"))
         self.assertEqual(follower.stdout.readline(), b"later\n")
         child.stdin.close()
-        self.assertEqual(follower.communicate(timeout=60)[0], b"")
+        self.assertEqual(follower.communicate(timeout=PATIENCE)[0], b"")
         self.assertEqual(follower.returncode, 0)
 
     def test_rotation(self):
@@ -67,7 +66,7 @@ class Logs(Case):
 
         def settled():
             return self.logs("--tail", "1") == b"last\n"
-        until(settled, "the last line", 30)
+        until(settled, "the last line")
         sizes = [os.path.getsize(os.path.join(logs, f)) for f in os.listdir(logs) if f.startswith("exec.log")]
         self.assertEqual(len(sizes), 4)
         self.assertLessEqual(max(sizes), 10 << 20)

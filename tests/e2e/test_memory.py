@@ -3,7 +3,7 @@
 import os
 import re
 
-from harness import Case, machines_of, until
+from harness import PATIENCE, Case, machines_of, until
 
 MIB = 1 << 20
 SIZE = 300 * MIB
@@ -48,7 +48,7 @@ class Memory(Case):
         go()
         self.assertIn(b"2c2ceccb5ec5574f791d45b63c940cff20550f9a", child.stdout.readline())
         child.stdin.close()
-        self.assertEqual(child.wait(120), 0)
+        self.assertEqual(child.wait(PATIENCE), 0)
 
     def test_huge_pages(self):
         pool = "/proc/sys/vm/nr_hugepages"
@@ -77,7 +77,7 @@ class Memory(Case):
         self.assertIn(b"a869e551c0dfeaf152a594f9051b99a65d46f16d", child.stdout.readline())
         self.assertLess(free(), pages - 15)
         child.stdin.close()
-        self.assertEqual(child.wait(120), 0)
+        self.assertEqual(child.wait(PATIENCE), 0)
         until(lambda: free() >= pages, "the pages are not given back")
         self.refused(self.run_in("busybox", "true", options=["-m", "2G", "--huge-pages", "on"]), 125,
                      "huge pages", "nr_hugepages")

@@ -9,7 +9,7 @@ import re
 import socket
 import threading
 
-from harness import Case, until
+from harness import PATIENCE, Case, until
 
 GATEWAY = "172.16.0.1"
 
@@ -21,7 +21,7 @@ for a in sys.argv[1:]:
     before = time.monotonic()
     s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET,
                       socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM)
-    s.settimeout(60)
+    s.settimeout(120)
     try:
         s.connect((host, int(port)))
         if proto == "udp":
@@ -246,7 +246,7 @@ print(n, mid - at, time.monotonic() - mid)
         self.assertEqual(shown[:4], [f"127.0.0.1:{base + i}->{9000 + i}/tcp" for i in range(4)])
         self.assertRegex(" ".join(shown[4:]), r"^127\.0\.0\.1:\d+->9000/udp 127\.0\.0\.1:\d+->9001/udp$")
         child.stdin.close()
-        self.assertEqual(child.wait(60), 0)
+        self.assertEqual(child.wait(PATIENCE), 0)
 
     def test_published(self):
         tcp, udp = free_port(), free_port(socket.SOCK_DGRAM)
@@ -280,7 +280,7 @@ while True:
         # The port is taken for as long as the sandbox lives, and no longer.
         self.refused(self.msb("run", "-p", f"{tcp}:80", "busybox", "--", "true"), 125, "cannot publish port", "another program")
         child.kill()
-        child.wait(120)
+        child.wait(PATIENCE)
 
         def is_free():
             with socket.socket() as s:

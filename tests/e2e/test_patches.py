@@ -4,7 +4,6 @@ import contextlib
 import os
 import socket
 import threading
-import time
 
 import roots
 from harness import Case
@@ -119,15 +118,16 @@ patches:
         patch, saved = os.path.join(self.home, "sandboxes/box/patch.img"), self.path("saved")
 
         def save():
-            for _ in range(10000):
+            while not over.wait(.005):
                 with contextlib.suppress(FileNotFoundError):
                     return os.link(patch, saved)
-                time.sleep(.005)
+        over = threading.Event()
         thread = threading.Thread(target=save)
         thread.start()
         self.sh("echo changed > /a; one", "-n", "box", "--copy", self.src + "/a:/a", "--copy", self.src + ":/s",
                 "--patch", "append: {path: /etc/motd, content: more}", "--patch", "append: {path: /etc/motd, content: MORE}",
                 "--script", "one=echo 1")
+        over.set()
         thread.join()
         self.assertFalse(os.path.exists(patch))
         os.link(saved, patch)

@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import subprocess
 
-from harness import ENGINE, MSB, ROOT, Case, environment, until
+from harness import ENGINE, MSB, PATIENCE, ROOT, Case, environment, until
 
 THREE = """# Three that depend on each other.
 sandboxes:
@@ -121,19 +121,21 @@ sandboxes:
         child = self.start("up", cwd=self.dir)
         self.assertEqual(child.stdout.readline(), b"a | up\n")
         child.send_signal(signal.SIGINT)
-        self.assertEqual(child.wait(60), 130)
+        self.assertEqual(child.wait(PATIENCE), 130)
         self.assertEqual(self.states(), {"a": "stopped", "b": "stopped"})
 
     def test_not_ready(self):
-        self.write("""
+        text = """
 sandboxes:
   db: {image: busybox, ready: {tcp: 4321, timeout: 2s, interval: 200ms}}
   web: {image: busybox, depends_on: [db]}
-""")
+"""
+        self.write(text)
         done = self.do("up", "-d")
         self.refused(done, 1, "db is not ready", "within 2000 ms", "port 4321")
         self.assertEqual(self.states(), {"db": "running", "web": "-"})
         self.ok(self.do("exec", "-d", "db", "--", "httpd", "-f", "-p", "4321"))
+        self.write(text.replace("2s", "200s"))
         self.ok(self.do("up", "-d"))
         self.assertEqual(self.states(), {"db": "running", "web": "running"})
         # One that ends is not ready either.
@@ -257,7 +259,7 @@ sandboxes:
             link = self.path(program)
             os.symlink(MSB, link)
             done = subprocess.run([link] + words, cwd=self.dir, env=env, capture_output=True, stdin=subprocess.DEVNULL,
-                                  timeout=120)
+                                  timeout=PATIENCE)
             self.assertEqual((done.returncode, done.stdout), (0, out), done)
         self.assertEqual(self.do("exe", "-x", "/bin/sh", "busybox", "--", "-c", "exit 4").code, 4)
 
@@ -346,7 +348,7 @@ groups: {g: {}}
 
         def call(name, *args):
             return subprocess.run([os.path.join(bins, name), *args], stdin=subprocess.DEVNULL, capture_output=True,
-                                  timeout=120, env=dict(os.environ, **env))
+                                  timeout=PATIENCE, env=dict(os.environ, **env))
         # What it writes stays, its code comes through, and a later one has not broken it.
         self.assertEqual([(d.returncode, d.stdout) for d in (call("count"), call("count"))], [(3, b"1\n"), (3, b"2\n")])
         self.assertEqual(call("boxed", "sh", "-c", "echo $0 $1", "a b", "c").stdout, b"a b c\n")

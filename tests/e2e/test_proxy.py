@@ -20,7 +20,7 @@ for a in sys.argv[1:]:
     try:
         where = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)[0]
         s = socket.socket(*where[:3])
-        s.settimeout(60)
+        s.settimeout(120)
         s.connect(where[4])
         if kind == "udp":
             s.send(b"x")
@@ -165,7 +165,7 @@ import errno, socket, sys
 socks = []
 for i in range(3):
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.settimeout(30)
+    s.settimeout(120)
     s.connect(("%s", 90))
     socks.append(s)
 for size in (1, 1000, 1400, 9000):

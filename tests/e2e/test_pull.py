@@ -12,7 +12,7 @@ import time
 import unittest
 
 import oci
-from harness import MSB, Terminal, deadline, open_files, until
+from harness import MSB, PATIENCE, Terminal, deadline, open_files, until
 from registries import (DockerRegistry, Pull, Script, Scripted, authority, basic, fetchers, files_of, noise, run,
                         tools_missing)
 from test_image import small
@@ -86,7 +86,7 @@ class Real(Pull):
         absent = f"{registry.host}/one@sha256:{'0' * 64}"
         self.refused(self.pull(absent), 1, "has no", "one@sha256:0")
 
-    @deadline(600)
+    @deadline(1800)
     def test_hundred_layers(self):
         layers = [small()] + [oci.layer([oci.entry(f"f{i}", f"{i}\n"), oci.entry(f"n{i}", noise(3000, i))])
                               for i in range(99)]
@@ -555,7 +555,7 @@ class Ways(Script):
         self.assertIn("sound", self.ok(self.msb("image", "verify")).text)
         self.whole(self.ref)
 
-    @deadline(600)
+    @deadline(1800)
     def test_a_dead_server(self):
         """Connections that do not come about, however long one waits: few attempts, and not for long."""
         with socket.socket() as s:
@@ -600,7 +600,7 @@ class Ways(Script):
                     if state["now"] == limit:
                         for _ in range(100):
                             gate.release()
-                gate.acquire(timeout=60)
+                gate.acquire(timeout=PATIENCE)
                 with lock:
                     state["now"] -= 1
                 return None
@@ -614,7 +614,7 @@ class Ways(Script):
         program = os.path.join(os.path.dirname(MSB), "msb-fetch")
         for words in ([], ["--help"], ["--ca"], ["http://127.0.0.1/"]):
             done = subprocess.run([program] + words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                  stderr=subprocess.PIPE, timeout=60, text=True)
+                                  stderr=subprocess.PIPE, timeout=PATIENCE, text=True)
             self.assertEqual((done.returncode, done.stdout), (1, ""))
             self.assertIn("msb pull", done.stderr)
 
@@ -688,11 +688,11 @@ class Progress(Script):
         def rule(h, n):
             h.answer(200, self.blob[:1 << 20], Content_Length=str(len(self.blob)))
             reached.set()
-            release.wait(60)
+            release.wait(PATIENCE)
             return h.cut()
         self.on_blob(rule)
         child = self.start("pull", "-q", self.ref, env=self.env)
-        self.assertTrue(reached.wait(60))
+        self.assertTrue(reached.wait(PATIENCE))
         pid = fetchers(self.home)[0]
         status = open(f"/proc/{pid}/status").read()
         self.assertIn("NoNewPrivs:\t1", status)

@@ -10,7 +10,7 @@ import threading
 import time
 
 import oci
-from harness import deadline, until
+from harness import PATIENCE, deadline, until
 from registries import INDEX, MANIFEST, Script, fetchers, noise
 
 
@@ -53,7 +53,7 @@ class Transfer(Script):
         self.no_trace()
 
     def test_a_stall_is_cut_and_resumed(self):
-        self.config(stall_timeout_secs=1)
+        self.config(stall_timeout_secs=3)
 
         def rule(h, n):
             if n:
@@ -181,16 +181,18 @@ class Transfer(Script):
                 return h.answer(404, b"")
             if h.path.endswith(self.layer["digest"]):
                 h.answer(200, self.blob[:1 << 20], Content_Length=str(len(self.blob)))
-                slow.wait(100)
+                if not slow.wait(PATIENCE):
+                    waited.append(h.path)
                 return h.cut()
             return None
+        waited = []
+        self.config(stall_timeout_secs=2 * PATIENCE)
         self.server.rules.append(rule)
-        began = time.monotonic()
         self.refused(self.pull(ref, "-q"), 1, "layer 2 of 2", "has no " + bad)
-        self.assertLess(time.monotonic() - began, 60)
+        self.assertEqual(waited, [])
         self.no_trace()
 
-    @deadline(900)
+    @deadline(1800)
     def test_multi_gigabyte_layer(self):
         """3 GiB of zeros and a file behind them, in a few MiB of gzip."""
         size, zeros = 3 << 30, bytes(16 << 20)
@@ -224,13 +226,14 @@ class Transfer(Script):
 
         def rule(h, n):
             h.answer(200, b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 300000, Content_Length=str(len(self.blob)))
-            slow.wait(100)
+            if not slow.wait(PATIENCE):
+                waited.append(h.path)
             return h.cut()
+        waited = []
+        self.config(stall_timeout_secs=2 * PATIENCE)
         self.on_blob(rule)
-        began = time.monotonic()
         self.refused(self.pull(self.ref, "-q"), 1, "bad gzip data")
-        # Less than the time after which a silent server is given up.
-        self.assertLess(time.monotonic() - began, 25)
+        self.assertEqual(waited, [])
         self.no_trace()
 
     def test_two_at_once_fetch_once(self):
@@ -247,7 +250,7 @@ class Transfer(Script):
         self.ok(self.msb("image", "ls"))
         children = [self.start("pull", "-q", ref, env=self.env) for ref in (self.ref, self.ref, self.ref, other)]
         for child in children:
-            out, err = child.communicate(timeout=120)
+            out, err = child.communicate(timeout=PATIENCE)
             self.assertEqual(child.returncode, 0, err)
         self.assertEqual(set(self.server.blob_requests().values()), {1}, self.server.blob_requests())
         self.whole(self.ref)
@@ -268,19 +271,19 @@ class Transfer(Script):
                         if stage == self.blob_path:
                             h.answer(200, self.blob[:1 << 20], Content_Length=str(len(self.blob)))
                         reached.set()
-                        release.wait(60)
+                        release.wait(PATIENCE)
                         return h.cut()
                     self.server.rules[:] = [rule]
                     self.home = self.path(f"home-{who}-{stages.index(stage)}")
                     child = self.start("pull", "-q", self.ref, env=self.env)
-                    self.assertTrue(reached.wait(60))
+                    self.assertTrue(reached.wait(PATIENCE))
                     fetch = until(lambda: fetchers(self.home), "no msb-fetch")
                     os.kill(child.pid if who == "msb" else fetch[0], signal.SIGKILL)
-                    out, err = child.communicate(timeout=60)
+                    out, err = child.communicate(timeout=PATIENCE)
                     if who == "msb-fetch":
                         self.assertEqual(child.returncode, 1)
                         self.assertIn(b"msb-fetch", err)
-                    until(lambda: not fetchers(self.home), "msb-fetch stays", 20)
+                    until(lambda: not fetchers(self.home), "msb-fetch stays")
                     self.server.rules.clear()
                     release.set()
                     self.ok(self.pull(self.ref))
@@ -300,11 +303,11 @@ class Transfer(Script):
         for verb in (["pull", "-q"], ["run", "-q"]):
             reached.clear()
             child = self.start(*verb, self.ref, env=self.env)
-            self.assertTrue(reached.wait(60))
+            self.assertTrue(reached.wait(PATIENCE))
             child.send_signal(signal.SIGINT)
-            child.communicate(timeout=30)
+            child.communicate(timeout=PATIENCE)
             self.assertNotEqual(child.returncode, 0)
-            until(lambda: not fetchers(self.home), "msb-fetch stays", 20)
+            until(lambda: not fetchers(self.home), "msb-fetch stays")
 
 
 class Hostile(Script):

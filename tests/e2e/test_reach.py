@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a guest cannot reach, under whatever name it tries; and what the log of its network says about it."""
 import json
-import os
 import re
 import socket
 import subprocess
@@ -9,14 +8,15 @@ import threading
 
 from harness import Case, until
 
-# Each argument is "HOST PORT PROTO"; what became of each, and whether the answer came at once.
+# The first argument says for how many seconds one waits, each other is "HOST PORT PROTO": what became of it.
 TRY = r"""
-import errno, socket, struct, sys, threading, time
+import errno, socket, struct, sys, threading
+patience = float(sys.argv[1])
 def echo(host):
     family, _, _, _, to = socket.getaddrinfo(host, None, type=socket.SOCK_RAW)[0]
     six = family == socket.AF_INET6
     s = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP)
-    s.settimeout(8)
+    s.settimeout(patience)
     s.connect(to)
     ident = threading.get_native_id() & 0xffff
     m = struct.pack("!BBHHH", 128 if six else 8, 0, 0, ident, 1)
@@ -40,7 +40,7 @@ def attempt(host, port, proto):
         kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
         family, _, _, _, to = socket.getaddrinfo(host, port, type=kind)[0]
         s = socket.socket(family, kind)
-    s.settimeout(8)
+    s.settimeout(patience)
     s.connect(to)
     if proto == "udp":
         s.send(b"x")
@@ -57,12 +57,12 @@ def one(a):
     except OSError as e:
         what = errno.errorcode.get(e.errno, repr(e))
     said[a] = what
-threads = [threading.Thread(target=one, args=(a,)) for a in sys.argv[1:]]
+threads = [threading.Thread(target=one, args=(a,)) for a in sys.argv[2:]]
 for t in threads:
     t.start()
 for t in threads:
     t.join()
-for a in sys.argv[1:]:
+for a in sys.argv[2:]:
     print(said[a])
 """
 
@@ -116,8 +116,8 @@ class Reach(Case):
             threading.Thread(target=run, daemon=True).start()
         return port
 
-    def attempts(self, options, tries):
-        done = self.ok(self.msb("run", *options, "python", "--", "python3", "-c", TRY, *tries, timeout=600))
+    def attempts(self, options, tries, patience=8):
+        done = self.ok(self.msb("run", *options, "python", "--", "python3", "-c", TRY, str(patience), *tries))
         said = done.text.split("\n")[:-1]
         self.assertEqual(len(said), len(tries), str(done))
         return dict(zip(tries, said))
@@ -147,8 +147,10 @@ class Reach(Case):
             silent = {t for t, s in said.items() if s == "late" and t.split()[0] not in CROWDS}
             # This one comes from the guest's loopback in the same guise: nobody that could be answered.
             silent -= {f"::ffff:127.0.0.1 {port} icmp"}
-            if options[1] == "public":
-                self.assertFalse(silent, "not refused but left to wait")
+            if options[1] == "public" and silent:
+                # So many at once are much for a slow machine.
+                said = self.attempts(options, sorted(silent), 100)
+                self.assertFalse({t for t in silent if said[t] == "late"}, "not refused but left to wait")
 
     def test_sandboxes_do_not_meet(self):
         """One publishes a port; another finds neither it nor the sandbox, but where it may reach the host by name."""
@@ -169,14 +171,14 @@ while True:
         tries = [f"{h} {p} tcp" for h in hosts for p in (port, 8080)]
         said = self.attempts(("--net", "public,private"), tries)
         self.assertNotIn("GOT IN", said.values(), said)
-        self.assertEqual(self.attempts(("--net", "host"), [f"{GATEWAY} {port} tcp"]), {f"{GATEWAY} {port} tcp": "GOT IN"})
+        self.assertEqual(self.attempts(("--net", "host"), [f"{GATEWAY} {port} tcp"], 100), {f"{GATEWAY} {port} tcp": "GOT IN"})
         opened = re.compile(r"opened tcp from 127\.0\.0\.1:\d+ to port 8080")
         until(lambda: opened.search(self.ok(self.msb("logs", "--source", "network", "server")).text), "nothing is said of who came in")
 
     def test_the_log_of_the_network(self):
         port = self.serve()
         self.running("box", "--net", "host", "--net-rule", "deny@denied.test", image="python")
-        self.ok(self.msb("exec", "box", "--", "python3", "-c", TRY, f"{GATEWAY} {port} tcp", *["10.0.0.1 80 tcp"] * 20,
+        self.ok(self.msb("exec", "box", "--", "python3", "-c", TRY, "100", f"{GATEWAY} {port} tcp", *["10.0.0.1 80 tcp"] * 20,
                          "10.0.0.1 81 udp", f"{GATEWAY} 1 tcp"))
 
         def entries():

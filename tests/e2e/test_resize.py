@@ -3,7 +3,7 @@
 import json
 import re
 
-from harness import ENGINE, Case, deadline, machines_of, until
+from harness import ENGINE, PATIENCE, Case, deadline, machines_of, until
 
 MIB = 1 << 20
 
@@ -35,7 +35,7 @@ class Resize(Case):
                 total += int(re.search(r"^Pss:\s+(\d+) kB", f.read(), re.M).group(1)) << 10
         return total
 
-    @deadline(900)
+    @deadline(1800)
     def test_memory_comes_and_goes(self):
         self.own_home()
         child = self.running("box", "-m", "200M", "--max-memory", "701M", "-c", "2")
@@ -75,9 +75,9 @@ class Resize(Case):
         self.assertEqual(self.states("-m", "200M"), [("memory", "live", "applied")])
         until(lambda: self.total() <= first, self.total)
         child.stdin.close()
-        self.assertEqual(child.wait(120), 0)
+        self.assertEqual(child.wait(PATIENCE), 0)
 
-    @deadline(600)
+    @deadline(1800)
     def test_what_lasts_and_what_is_refused(self):
         self.own_home()
         self.refused(self.run_in("busybox", "true", options=["-m", "1G", "--max-memory", "512M"]), 125, "memory", "--max-memory")

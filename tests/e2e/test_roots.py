@@ -5,12 +5,11 @@ import os
 import shutil
 import socket
 import struct
-import subprocess
 import threading
 
 
 import roots
-from harness import Case, deadline, machines_of, until
+from harness import PATIENCE, Case, deadline, machines_of, until
 
 # Writes everywhere: new files, over old ones, gone ones, a lot at once, and all of it to the disk.
 BUSY = ("echo new > /new; echo other > /etc/passwd; rm -r /home; mkdir -p /a/b/c;"
@@ -41,7 +40,7 @@ class Roots(Case):
 
 
 class Disks(Roots):
-    @deadline(600)
+    @deadline(1800)
     def test_every_format_stays_as_it_is(self):
         self.own_home()
         for path in (self.disk(), self.disk("c.qcow2", "-c", "-O", "qcow2"),
@@ -79,14 +78,14 @@ class Disks(Roots):
         first = self.held(path + ":rw")
         self.refused(self.run_in(path + ":rw", "true"), 125, "in use", path)
         self.refused(self.run_in(path, "true"), 125, "in use", path)
-        first.communicate(b"go\n", 60)
+        first.communicate(b"go\n", PATIENCE)
         self.assertEqual(first.returncode, 0)
         self.assertEqual(self.sh("cat /late", image=path), "done\n")
         # Readers do not disturb each other, but keep a writer out.
         second = self.held(path)
         self.sh("true", image=path)
         self.refused(self.run_in(path + ":rw", "true"), 125, "in use")
-        second.communicate(b"go\n", 60)
+        second.communicate(b"go\n", PATIENCE)
 
     def test_killed_with_a_dirty_journal(self):
         path = self.disk()
@@ -307,7 +306,7 @@ class RootDisks(Roots):
             first = self.start("run", "--root-disk", disk, "busybox", "--", "sh", "-c", "cat /one; read x")
             self.assertEqual(first.stdout.readline(), b"one\n")
             self.refused(self.run_in("busybox", "true", options=["--root-disk", disk]), 125, "in use")
-            first.communicate(b"\n", 60)
+            first.communicate(b"\n", PATIENCE)
             self.sh("echo two >> /one", "-n", "box", "--root-disk", disk)
             self.assertEqual(self.sh("cat /one", "-n", "box"), "one\ntwo\n")
             self.ok(self.msb("rm", "box"))

@@ -126,5 +126,5 @@ class Restored(Case):
         t.write(b"\x03")
         self.assertIn(t.wait(), (130, -signal.SIGINT))
         self.assertEqual(t.stty(), t.modes)
-        until(lambda: not self.machine_pids("msb-vm"), "the end of the machine", 20)
+        until(lambda: not self.machine_pids("msb-vm"), "the end of the machine")
         self.nothing_left()

@@ -8,7 +8,7 @@ import subprocess
 import unittest
 
 import harness
-from harness import MSB, Case, Terminal, until
+from harness import MSB, PATIENCE, Case, Terminal, until
 
 
 @unittest.skipUnless(shutil.which("ssh") and shutil.which("sftp"), "no OpenSSH client; install openssh-client")
@@ -32,7 +32,7 @@ class Ssh(Case):
         words += ["-o", f"Port={port}"] if port else ["-o", f"ProxyCommand={MSB} ssh serve box --stdio"]
         return words
 
-    def call(self, *words, input=b"", timeout=120):
+    def call(self, *words, input=b"", timeout=PATIENCE):
         done = subprocess.run(words, input=input, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
                               env=harness.environment(self.home))
         return harness.Done(done.returncode, done.stdout, done.stderr)
@@ -115,7 +115,7 @@ class Ssh(Case):
         until(lambda: os.path.exists(self.path("mux")), "no connection")
         many = [subprocess.Popen(["ssh", "-S", self.path("mux"), "-o", "ControlMaster=no", "root@box", f"sleep 1; echo {i}"],
                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for i in range(8)]
-        self.assertEqual([child.communicate(timeout=60)[0] for child in many], [b"%d\n" % i for i in range(8)])
+        self.assertEqual([child.communicate(timeout=PATIENCE)[0] for child in many], [b"%d\n" % i for i in range(8)])
 
     def test_a_shell_on_a_terminal(self):
         t = Terminal(self, "ssh", "box", rows=33, columns=77)
@@ -175,13 +175,13 @@ class Ssh(Case):
         self.addCleanup(self.finish, client)
         until(lambda: self.listens(local) and self.listens(socks), "no forward")
         self.assertEqual(self.fetch(local), big)
-        with socket.create_connection(("127.0.0.1", socks), 30) as s:
+        with socket.create_connection(("127.0.0.1", socks), PATIENCE) as s:
             s.sendall(b"\5\1\0")
             self.assertEqual(s.recv(2), b"\5\0")
             s.sendall(b"\5\1\0\3\x09localhost" + (8000).to_bytes(2, "big"))
             self.assertEqual(s.recv(2), b"\5\0")
         server.terminate()
-        server.wait(30)
+        server.wait(PATIENCE)
         until(lambda: client.poll() is not None, "a connection outlives the server")
 
     def free_port(self):
@@ -197,7 +197,7 @@ class Ssh(Case):
             return False
 
     def fetch(self, port):
-        with socket.create_connection(("127.0.0.1", port), 60) as s:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as s:
             s.sendall(b"GET /file HTTP/1.0\r\n\r\n")
             text = b""
             while piece := s.recv(65536):
@@ -264,6 +264,6 @@ class Ssh(Case):
         child = subprocess.Popen(["ssh", *self.options(key, port), "root@127.0.0.1", "sleep 1000"],
                                  stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
         self.addCleanup(self.finish, child)
-        self.assertEqual(child.wait(60), 255)
+        self.assertEqual(child.wait(PATIENCE), 255)
         # Nothing of it is left in the sandbox, which goes on.
         until(lambda: b"sleep 1000" not in self.msb("exec", "box", "--", "ps").out, "the command remains")

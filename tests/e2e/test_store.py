@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 
 import oci
-from harness import Case, Done, Terminal, deadline, environment, tree
+from harness import PATIENCE, Case, Done, Terminal, deadline, environment, tree
 from test_image import run, small, tool
 
 
@@ -388,7 +388,7 @@ class Limits(Case):
         entries += [oci.entry("twice", "first"), oci.entry("twice", kind="link", target="second"), oci.entry("twice", "third")]
         self.ok(self.msb("load", "-i", oci.layout(self.path("i.tar"), [small(*entries)], "x")))
         self.assertFalse(os.path.exists("/etc/through"))
-        out = self.sh("cat /etc/through /twice; stat -c '%F %a %u' /su /disk /mem /pipe /big; readlink /c1; readlink /out", image="x", timeout=120)
+        out = self.sh("cat /etc/through /twice; stat -c '%F %a %u' /su /disk /mem /pipe /big; readlink /c1; readlink /out", image="x")
         for part in ("insidethird", "regular file 6755 0", "block special", "character special", "fifo", "2147483646", "c2", "../../etc"):
             self.assertIn(part, out)
         self.ok(self.msb("save", "-o", self.path("o.tar"), "x"))
@@ -402,7 +402,7 @@ class Limits(Case):
             self.refused(self.load(*entries), 1, *words)
         self.assertEqual(usage(self.home), 0)
 
-    @deadline(900)
+    @deadline(1800)
     def test_large_and_many(self):
         # 3 GiB and a bit in one file, most of it holes; made as it is read.
         import gzip
@@ -447,10 +447,10 @@ class Limits(Case):
         listed = json.loads(self.ok(self.msb("image", "ls", "--format", "json")).text)
         self.assertEqual(listed[0]["size_bytes"], size)
 
-    @deadline(600)
+    @deadline(1800)
     def test_a_hundred_layers(self):
         layers = [small()] + [oci.layer([oci.entry(f"f{n}", f"layer {n}"), oci.entry("common", str(n))]) for n in range(1, 100)]
-        self.ok(self.msb("load", "-i", oci.layout(self.path("i.tar"), layers, "many"), timeout=300))
+        self.ok(self.msb("load", "-i", oci.layout(self.path("i.tar"), layers, "many"), timeout=PATIENCE))
         self.assertEqual(self.sh("cat /f1 /f50 /f99 /common", image="many"), "layer 1layer 50layer 9999")
         self.ok(self.msb("image", "verify"))
 
@@ -713,21 +713,21 @@ class Faults(Case):
             self.ok(self.msb("load", "-i", archive))
         os.rename(self.home, self.base)
 
-    @deadline(900)
+    @deadline(1800)
     def test_load_into_nothing(self):
         self.kinds("load", "-i", self.one)
 
-    @deadline(900)
+    @deadline(1800)
     def test_load(self):
         self.make_base(self.one)
         self.kinds("load", "-i", self.two)
 
-    @deadline(900)
+    @deadline(1800)
     def test_rm(self):
         self.make_base(self.one, self.two)
         self.kinds("image", "rm", "two")
 
-    @deadline(900)
+    @deadline(1800)
     def test_prune(self):
         self.make_base(self.one, self.two)
         self.kinds("image", "prune", "--all", "--yes")

@@ -11,11 +11,13 @@ import sys
 import threading
 import unittest
 
+from harness import PATIENCE as DEADLINE
+from harness import until
+
 BUILD = os.path.dirname(os.path.abspath(os.environ.get("MSB", "build/msb")))
 TAPNET = os.path.join(BUILD, "tests/tapnet")
 GATEWAY = "172.16.0.1"
 GATEWAY6 = "fd42:6d73:62::1"
-DEADLINE = 120
 
 # What the guest's side of a test starts with.
 GUEST = """
@@ -143,10 +145,7 @@ t.join()
 s.close()
 """)
         self.assertEqual(out, digest)
-        for _ in range(1000):
-            if got:
-                break
-            threading.Event().wait(0.01)
+        until(lambda: got, "the host's end does not see the end")
         self.assertEqual(got, [hashlib.sha256(b"0123456789abcdef" * (size // 16)).hexdigest()])
 
     def test_bulk(self):
@@ -175,7 +174,7 @@ s.close()
         got = []
 
         def serve(s):
-            ready.wait(60)
+            ready.wait(DEADLINE)
             got.append(len(b"".join(iter(lambda: s.recv(65536), b""))))
             s.sendall(b"x" * 5000000)
             s.close()
@@ -230,13 +229,18 @@ print(len(done))
         self.addCleanup(free.close)
         self.assertEqual(self.inside(f"""
 def attempt(f):
-    before = time.monotonic()
-    try:
-        f()
-        said = "nothing"
-    except OSError as e:
-        said = errno.errorcode.get(e.errno, str(e))
-    print(said if time.monotonic() - before < 3 else "late: " + said)
+    # What is late by itself always is.
+    for _ in range(8):
+        before = time.monotonic()
+        try:
+            f()
+            said = "nothing"
+        except OSError as e:
+            said = errno.errorcode.get(e.errno, str(e))
+        late = time.monotonic() - before >= 3
+        if not late:
+            break
+    print("late: " + said if late else said)
 attempt(lambda: connect("{GATEWAY}", {free.getsockname()[1]}))
 attempt(lambda: connect("1.1.1.1", 80))
 attempt(lambda: connect("2606:4700::1", 80))
@@ -248,7 +252,7 @@ def read():
 attempt(read)
 def udp():
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.settimeout(2)
+    s.settimeout(60)
     s.connect(("{GATEWAY}", 9))
     s.send(b"x")
     s.recv(1)
@@ -321,7 +325,7 @@ print("good", flush=True)
         [s.close() for s in free]
         self.net(f"{ports[0]}:8080", f"127.0.0.1:{ports[1]}:8081/udp", mtu=65520)
         # Nobody listens yet.
-        with self.assertRaises(ConnectionResetError), socket.create_connection(("127.0.0.1", ports[0]), timeout=60) as s:
+        with self.assertRaises(ConnectionResetError), socket.create_connection(("127.0.0.1", ports[0]), timeout=120) as s:
             s.recv(1)
         p = self.guest("""
 l = socket.create_server(("172.16.0.2", 8080))
@@ -340,10 +344,10 @@ s.close()
         self.assertEqual(p.stdout.readline(), "ready\n")
         for message in (b"hello", b"a" + bytes(30000)):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as u:
-                u.settimeout(60)
+                u.settimeout(120)
                 u.sendto(message, ("127.0.0.1", ports[1]))
                 self.assertEqual(u.recv(70000), message[::-1])
-        with socket.create_connection(("127.0.0.1", ports[0]), timeout=60) as s:
+        with socket.create_connection(("127.0.0.1", ports[0]), timeout=120) as s:
             s.sendall(bytes(3000000))
             s.shutdown(socket.SHUT_WR)
             self.assertEqual(len(b"".join(iter(lambda: s.recv(65536), b""))), 3000000)
@@ -371,7 +375,7 @@ s.close()
         self.assertEqual(self.inside(f"""
 for family, host, port, most in ((socket.AF_INET, "{GATEWAY}", {self.echo()}, 65507), (socket.AF_INET6, "{GATEWAY6}", {self.echo(socket.AF_INET6)}, 65000)):
     u = socket.socket(family, socket.SOCK_DGRAM)
-    u.settimeout(60)
+    u.settimeout(120)
     u.connect((host, port))
     for n in (0, 1472, 1473, 3000, 20001, most):
         m = bytes(i * 7 % 251 for i in range(n))
@@ -396,7 +400,7 @@ def measure(family, to, level, discover, mtu):
     u = socket.socket(family, socket.SOCK_DGRAM)
     u.setsockopt(level, discover, DO)
     u.connect((to, 9))
-    for i in range(100):
+    for i in range(1000):
         try:
             u.send(bytes(3000))
         except OSError as e:
@@ -474,7 +478,7 @@ s.close()
         self.assertEqual(p.stdout.readline(), "ready\n")
         # All is there before the stack looks for the first time.
         self.stack.send_signal(signal.SIGSTOP)
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as s:
+        with socket.create_connection(("127.0.0.1", port), timeout=120) as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
             s.sendall(b"one")
             s.send(b"!", socket.MSG_OOB)
@@ -501,7 +505,7 @@ s.close()
     def test_dhcp(self):
         self.net(addresses=False)
         told = self.script('[ "$1" = bound ] && echo told $ip/$mask via $router dns $dns mtu $mtu\nexit 0\n')
-        done = self.client("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-O", "mtu", "-s", told)
+        done = self.client("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "20", "-O", "mtu", "-s", told)
         self.assertIn(f"told 172.16.0.2/30 via {GATEWAY} dns {GATEWAY} mtu 1500", done.stdout)
 
     @unittest.skipUnless(shutil.which("dhclient"), "needs dhclient")
@@ -519,7 +523,7 @@ s.close()
                         and "tentative" not in now:
                     break
                 threading.Event().wait(0.05)
-            done = self.client("timeout", "60", "dhclient", family, "-1", "--no-pid", "-lf", leases, "-sf", told, "eth0")
+            done = self.client("dhclient", family, "-1", "--no-pid", "-lf", leases, "-sf", told, "eth0")
             self.assertEqual(done.returncode, 0, done.stdout)
             for pid in subprocess.run(["ip", "netns", "pids", self.ns], stdout=subprocess.PIPE, text=True).stdout.split():
                 if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "dhclient":

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from harness import Case, Terminal, machines_of, until
+from harness import PATIENCE, Case, Terminal, machines_of, until
 
 
 class Terminals(Case):
@@ -102,15 +102,18 @@ class Signals(Case):
         for number, name in ((signal.SIGINT, "INT"), (signal.SIGTERM, "TERM"), (signal.SIGHUP, "HUP")):
             child = self.started(f"trap 'echo got {name}; exit 7' {name}; echo ready; while :; do sleep 0.1; done")
             child.send_signal(number)
-            out, err = child.communicate(timeout=120)
+            out, err = child.communicate(timeout=PATIENCE)
             self.assertEqual((child.returncode, out), (7, f"got {name}\n".encode()), err)
 
     def test_they_end_a_command_that_does_not_care(self):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            child = self.started("echo ready; exec sleep 1000")
+            # Not by way of a shell, which loses one that comes while it starts a program.
+            child = self.start("run", "busybox", "--", "cat")
+            child.stdin.write(b"ready\n")
+            child.stdin.flush()
+            self.assertEqual(child.stdout.readline(), b"ready\n")
             child.send_signal(number)
-            child.communicate(timeout=120)
-            self.assertEqual(child.returncode, 128 + number)
+            self.assertEqual(child.wait(PATIENCE), 128 + number)
 
     def test_the_second_ends_it(self):
         self.own_home()
@@ -120,7 +123,7 @@ class Signals(Case):
             self.assertEqual(child.stdout.readline(), b"one\n")
             self.assertIsNone(child.poll())
             child.send_signal(number)
-            child.communicate(timeout=60)
+            child.communicate(timeout=PATIENCE)
             self.assertEqual(child.returncode, 128 + number)
             self.nothing_left()
 
@@ -130,7 +133,7 @@ class Signals(Case):
             child = self.start("run", "busybox", "--", "sleep", "1000")
             time.sleep(delay)
             child.send_signal(signal.SIGTERM)
-            out, err = child.communicate(timeout=120)
+            out, err = child.communicate(timeout=PATIENCE)
             self.assertIn(child.returncode, (128 + signal.SIGTERM, -signal.SIGTERM), err)
             self.nothing_left()
 
@@ -154,12 +157,12 @@ class Killed(Case):
                 os.kill(pid, signal.SIGKILL)
             if not victims:
                 child.kill()
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=PATIENCE)
         if what != "msb" and child.returncode != -signal.SIGKILL:
             self.assertEqual(child.returncode, 125, err)
             self.assertTrue(err.strip(), "no message")
         until(lambda: not machines_of(self.home),
-              lambda: f"orphans after kill of {what} at {delay}: {machines_of(self.home)}", 20)
+              lambda: f"orphans after kill of {what} at {delay}: {machines_of(self.home)}")
 
     def killed(self, what):
         self.own_home()
@@ -184,10 +187,10 @@ class Killed(Case):
         t = Terminal(self, "run", "busybox", "--", "sh", "-c", "echo ready; sleep 1000")
         t.expect(b"ready")
         os.killpg(t.child.pid, signal.SIGKILL)
-        t.child.wait(60)
+        t.child.wait(PATIENCE)
         self.nothing_left_of_machines()
 
     def nothing_left_of_machines(self):
-        until(lambda: not machines_of(self.home), lambda: f"orphans: {machines_of(self.home)}", 20)
+        until(lambda: not machines_of(self.home), lambda: f"orphans: {machines_of(self.home)}")
         self.assertEqual(self.sh("echo works"), "works\n")
         self.nothing_left()

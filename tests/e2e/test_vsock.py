@@ -11,7 +11,7 @@ DIAL = r"""
 import errno, hashlib, socket, sys
 for port in sys.argv[1:]:
     s = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
-    s.settimeout(60)
+    s.settimeout(120)
     try:
         s.connect((2, int(port)))
         s.sendall(port.encode())
@@ -98,8 +98,8 @@ class Vsock(Case):
         # Its own socket, in use, is.
         self.refused(self.msb("run", "--vsock-listen", f"{path}:7000", "busybox", "--", "true"), 125, "there is something already")
         child.kill()
-        until(lambda: not os.path.exists(path) and not os.path.exists(self.path("other.sock")), "its sockets stay", 60)
-        until(lambda: not any(self.scratch in line for line in machines_of(self.scratch).values()), "its processes stay", 60)
+        until(lambda: not os.path.exists(path) and not os.path.exists(self.path("other.sock")), "its sockets stay")
+        until(lambda: not any(self.scratch in line for line in machines_of(self.scratch).values()), "its processes stay")
 
     def test_words(self):
         for words, said in ((("--vsock", "/x.sock"), "looks like"), (("--vsock", "/x.sock:0"), "from 1 to"),

@@ -212,7 +212,7 @@ class Inspect(Walls):
         self.assertEqual(told["disks"][1]["size_bytes"], upper.st_size)
         self.assertEqual(stat.S_IMODE(os.stat(told["directory"] + "/machine.json").st_mode), 0o600)
         self.ok(self.msb("stop", "box"))
-        after = until(lambda: (lambda t: t if t["machine"]["ended_at"] else None)(self.inspect("box")), "no end", 20)
+        after = until(lambda: (lambda t: t if t["machine"]["ended_at"] else None)(self.inspect("box")), "no end")
         self.assertEqual(after["status"], "stopped")
         self.assertIsNone(after["machine"]["pid"])
         # What held for the last machine stays known.
