@@ -18,7 +18,7 @@
 #define TINY_CODE   0x2000
 #define TINY_MEMORY 0x10000
 /* Long enough for an emulating KVM on a busy host. */
-#define TINY_WAIT_MS 20000
+#define TINY_WAIT_MS 60000
 
 struct tiny {
 	struct kvm_vm vm;

@@ -178,14 +178,14 @@ static inline bool drvq_wait(struct drvq *q, int ms)
 	return true;
 }
 
-/* Kick, and wait for one used entry: its length, or -1 after five seconds. */
+/* Kick, and wait for one used entry: its length, or -1 after a minute. */
 static inline int64_t drvq_finish(struct drvq *q)
 {
 	uint32_t head, len;
 
 	drvq_kick(q);
 	while (!drvq_take(q, &head, &len)) {
-		if (!drvq_wait(q, 5000))
+		if (!drvq_wait(q, 60000))
 			return -1;
 	}
 	return len;

@@ -141,13 +141,13 @@ static void send_pages(struct fixture *f, unsigned queue, const uint32_t *pfn, u
 static void wait_broken(struct fixture *f, const char *why)
 {
 	for (unsigned i = 0; !f->broken; i++) {
-		assert_true(i < 10000);
+		assert_true(i < 60000);
 		usleep(1000);
 	}
 	assert_string_equal(f->why, why);
 	/* Told to the transport too: the driver is to look at the status. */
 	for (unsigned i = 0; !f->changes; i++) {
-		assert_true(i < 10000);
+		assert_true(i < 60000);
 		usleep(1000);
 	}
 }
@@ -252,7 +252,7 @@ static void many_requests_and_pauses(void **state)
 		}
 		for (unsigned i = 0; i < 32; i++) {
 			while (!drvq_take(&f->q[REPORTING], &head, &len))
-				assert_true(drvq_wait(&f->q[REPORTING], 10000));
+				assert_true(drvq_wait(&f->q[REPORTING], 60000));
 		}
 		assert_int_equal(resident(f->d.mem + DATA, PAGES), 0);
 		memset(f->d.mem + DATA, 1, PAGES * PAGE);

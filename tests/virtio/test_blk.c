@@ -302,7 +302,7 @@ static void framing_means_nothing(void **state)
 static void wait_broken(struct fixture *f, const char *why)
 {
 	drvq_kick(&f->q);
-	for (unsigned i = 0; i < 5000 && !atomic_load(&f->broken); i++)
+	for (unsigned i = 0; i < 60000 && !atomic_load(&f->broken); i++)
 		usleep(1000);
 	assert_int_equal(f->broken, 1);
 	assert_string_equal(f->why, why);

@@ -162,7 +162,7 @@ static void an_interrupt_is_not_lost(void **state)
 		drvq_kick(&f->tx);
 		virtio_device_pause(f->echo.dev);
 		assert_int_equal(virtio_device_resume(f->echo.dev), 0);
-		assert_true(drvq_wait(&f->tx, 5000));
+		assert_true(drvq_wait(&f->tx, 60000));
 		while (drvq_take(&f->tx, &(uint32_t){0}, &(uint32_t){0}))
 			;
 	}

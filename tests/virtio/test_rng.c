@@ -125,7 +125,7 @@ static void more_than_a_slice_is_served(void **state)
 		}
 		for (unsigned i = 0; i < 64; i++) {
 			while (!drvq_take(&f->q, &head, &len))
-				assert_true(drvq_wait(&f->q, 10000));
+				assert_true(drvq_wait(&f->q, 60000));
 			assert_int_equal(len, 4096);
 		}
 	}
@@ -139,7 +139,7 @@ static void broken_after(struct fixture *f, const struct drvbuf *b, unsigned n)
 	drvq_add(&f->q, b, n);
 	drvq_kick(&f->q);
 	for (unsigned i = 0; !f->broken; i++) {
-		assert_true(i < 10000);
+		assert_true(i < 60000);
 		usleep(1000);
 	}
 	assert_true(virtio_device_broken(f->dev));

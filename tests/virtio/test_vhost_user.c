@@ -424,7 +424,7 @@ static void changes_of_the_configuration_are_told(void **state)
 		assert_int_equal(ask(f, SET_BACKEND_REQ_FD, NULL, 0, &sv[1], 1), 0);
 		close(sv[1]);
 		virtio_config_update(f->dev, 0, &sectors, sizeof(sectors));
-		assert_int_equal(backend_asked(sv[0], i ? 10000 : 0, h), i);
+		assert_int_equal(backend_asked(sv[0], i ? 60000 : 0, h), i);
 		if (i) {
 			const uint32_t expected[3] = {2, 1, 0}; /* BACKEND_CONFIG_CHANGE_MSG */
 
@@ -579,7 +579,7 @@ static void only_eventfds_signal(void **state)
 	assert_int_equal(ask_fd(f, SET_VRING_ERR, 0, full), 0);
 	drvq_publish(&f->q, 999);
 	drvq_kick(&f->q);
-	for (unsigned i = 0; i < 5000 && !virtio_device_broken(f->dev); i++)
+	for (unsigned i = 0; i < 60000 && !virtio_device_broken(f->dev); i++)
 		usleep(1000);
 	assert_true(virtio_device_broken(f->dev));
 	assert_int_equal(ask_u64(f, SET_FEATURES, FEATURES), 0);
@@ -595,7 +595,7 @@ static void expect_end(struct fixture *f, bool clean)
 	char c;
 
 	assert_true(read(f->fd, &c, 1) <= 0);
-	for (unsigned i = 0; i < 5000 && !atomic_load(&f->ended); i++)
+	for (unsigned i = 0; i < 60000 && !atomic_load(&f->ended); i++)
 		usleep(1000);
 	if (clean)
 		assert_int_equal(f->ended, 1);
@@ -682,7 +682,7 @@ static void a_broken_ring_is_not_served_until_features_are_set_again(void **stat
 	negotiate(f, STEPS);
 	drvq_publish(&f->q, 999);
 	drvq_kick(&f->q);
-	for (unsigned i = 0; i < 5000 && !virtio_device_broken(f->dev); i++)
+	for (unsigned i = 0; i < 60000 && !virtio_device_broken(f->dev); i++)
 		usleep(1000);
 	assert_true(virtio_device_broken(f->dev));
 	assert_int_equal(f->ended, 0);

@@ -297,7 +297,7 @@ static uint32_t guest_write(struct fixture *f, uint32_t port, uint32_t len)
 
 #define WAIT_FOR(f, cond)                                                                          \
 	do {                                                                                       \
-		uint64_t limit_ = now_ns() + 20000000000u;                                         \
+		uint64_t limit_ = now_ns() + 60000000000u;                                         \
 		while (!(cond)) {                                                                  \
 			guest_poll(f, 20);                                                         \
 			assert_true(now_ns() < limit_);                                            \
@@ -355,13 +355,13 @@ static void credit_is_kept_in_both_directions(void **state)
 	guest_dial_ok(f, 1, KEEP);
 	fd = f->kept;
 	/* Nobody reads on the host: socket buffer and credit fill up, then all of it arrives. */
-	for (uint64_t quiet = now_ns(); now_ns() - quiet < 200000000; sent += n) {
+	for (uint64_t quiet = now_ns(); guest_credit(g) || now_ns() - quiet < 200000000;
+	     sent += n) {
 		n = guest_write(f, 1, TX_SIZE);
 		if (n)
 			quiet = now_ns();
 		guest_poll(f, n ? 0 : 10);
 	}
-	assert_int_equal(guest_credit(g), 0);
 	assert_true(sent >= g->peer_alloc);
 	for (uint32_t got = 0; got < sent; got += n)
 		n = (uint32_t)read(fd, back, sizeof(back));
@@ -370,7 +370,7 @@ static void credit_is_kept_in_both_directions(void **state)
 	f->hold_credit = true;
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	assert_true(write(fd, data, GUEST_BUF + 5000) == GUEST_BUF + 5000);
-	WAIT_FOR(f, g->credit_requests);
+	WAIT_FOR(f, g->credit_requests && g->received >= GUEST_BUF);
 	while (guest_poll(f, 100))
 		;
 	assert_int_equal(g->received, GUEST_BUF);
@@ -427,7 +427,7 @@ static void a_closing_guest_delivers_first(void **state)
 	while ((r = read(f->kept, back + got, sizeof(back) - got)) > 0)
 		got += (size_t)r;
 	assert_int_equal(got, sent);
-	for (uint64_t limit = now_ns() + 5000000000u; vsock_connections(f->dev);)
+	for (uint64_t limit = now_ns() + 60000000000u; vsock_connections(f->dev);)
 		assert_true(now_ns() < limit);
 	(void)g;
 }
@@ -633,7 +633,7 @@ static void rings_broken_by_the_guest(void **state)
 
 	drvq_add(&f->rx, &small, 1);
 	guest_dial(f, 1, ECHO);
-	for (unsigned i = 0; i < 5000 && !f->broken; i++)
+	for (unsigned i = 0; i < 60000 && !f->broken; i++)
 		usleep(1000);
 	assert_int_equal(f->broken, 1);
 	assert_true(virtio_device_broken(f->dev));

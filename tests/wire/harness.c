@@ -180,7 +180,7 @@ static bool fill(struct client *c, int timeout)
 
 bool client_eof(struct client *c)
 {
-	while (fill(c, 5000)) {
+	while (fill(c, 60000)) {
 		struct frame f;
 
 		if (frame_peek(&c->in, &f, NULL) == 1)
@@ -199,7 +199,7 @@ void client_next(struct client *c, struct got *g)
 	c->pending = 0;
 	while (frame_peek(&c->in, &f, &err) != 1) {
 		assert_int_equal(err.code, 0);
-		if (!fill(c, 20000))
+		if (!fill(c, 60000))
 			fail_msg("the server closed the connection");
 	}
 	memset(g, 0, sizeof(*g));

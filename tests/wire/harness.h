@@ -46,10 +46,10 @@ void client_close(struct client *c);
 void client_send(struct client *c, uint32_t id, enum msg_kind kind, const void *msg);
 void client_data(struct client *c, uint32_t id, enum msg_kind kind, const void *p, size_t n);
 void client_raw(struct client *c, const void *p, size_t n);
-/* The next message; fails the test after 20 seconds or at the end of the connection. */
+/* The next message; fails the test after a minute or at the end of the connection. */
 void client_next(struct client *c, struct got *g);
 void got_done(struct got *g);
-/* True when the server closes within 5 s without another message. */
+/* True when the server closes within a minute without another message. */
 bool client_eof(struct client *c);
 
 /* Start "sh -c @script". */

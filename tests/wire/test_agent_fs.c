@@ -486,11 +486,11 @@ static void test_archives(void **state)
 				.tree_name = bytes("a")};
 	client_send(&c, 703, MSG_FS_REQUEST, &req);
 	client_data(&c, 703, MSG_FS_DATA, buf_ptr(&b), 500000);
-	for (int i = 0; i < 5000 && access(other, F_OK) < 0; i++)
+	for (int i = 0; i < 60000 && access(other, F_OK) < 0; i++)
 		usleep(1000);
 	assert_int_equal(access(other, F_OK), 0);
 	client_close(&c);
-	for (int i = 0; i < 5000 && !access(other, F_OK); i++)
+	for (int i = 0; i < 60000 && !access(other, F_OK); i++)
 		usleep(1000);
 	assert_int_not_equal(access(other, F_OK), 0);
 	client_open(&c);
