@@ -16,7 +16,7 @@ abi=1 # raise it when this script changes what it builds
 package=linux-source-6.12
 tarball=${MSB_LINUX_TARBALL:-/usr/src/$package.tar.xz}
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-root=${MSB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/msb}/kernel
+root=${MSB_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set, nor MSB_CACHE}/.cache}/msb}/kernel
 out=${1:-}
 
 say() { printf 'kernel: %s\n' "$*" >&2; }

@@ -6,7 +6,7 @@
 # say from "e2e" on what tests/run.py shall do. Ends like tests/run.py; 77 when there cannot be a box.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cache=${MSB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/msb}
+cache=${MSB_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set, nor MSB_CACHE}/.cache}/msb}
 results=build/test-logs/kvm
 # What is the same on both engines (what the agent makes of a command, what is read from archives and
 # kept in a store, who is told what) the qemu engine's run has seen: a few of each kind are here. All

@@ -6,6 +6,14 @@ cd "$(dirname "$0")/.."
 logs=build/test-logs
 step() { printf '==> %s (%ds)\n' "$*" "$SECONDS"; }
 
+# What is made once is kept in the user's cache; where there is none to write to, in the build directory.
+export HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
+cache=${MSB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/msb}
+if ! mkdir -p "$cache" 2>/dev/null || ! [ -w "$cache" ]; then
+    export MSB_CACHE=$PWD/build/cache CCACHE_DIR=$PWD/build/cache/ccache
+    mkdir -p "$MSB_CACHE"
+fi
+
 step "packages"
 scripts/deps.sh build run test box
 mkdir -p "$logs"

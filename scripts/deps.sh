@@ -49,11 +49,17 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "deps: installing$missing" >&2
 export DEBIAN_FRONTEND=noninteractive
-# Another apt may be at work on the machine: wait for it.
-apt='apt-get -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 -qq'
+# Another apt may be at work on the machine: wait for it. A mirror may fail once.
+apt='apt-get -o DPkg::Lock::Timeout=1800 -o Acquire::Retries=5 -o Dpkg::Use-Pty=0 -qq'
 try() { $apt install -y --no-install-recommends $missing </dev/null >&2; }
 # Lists that are absent or too old make the first attempt fail.
 if ! { ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1 && try; }; then
-    $apt update </dev/null >&2
+    # For the lists there is no such option.
+    for wait in 10 30 60 120 240 0; do
+        $apt update </dev/null >&2 && break
+        [ $wait != 0 ] || exit 1
+        echo "deps: once more in $wait s" >&2
+        sleep $wait
+    done
     try
 fi

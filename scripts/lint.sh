@@ -22,7 +22,7 @@ checks='-*,bugprone-*
 ,-bugprone-not-null-terminated-result,-bugprone-reserved-identifier,-bugprone-sizeof-expression
 ,-bugprone-suspicious-string-compare'
 # A source that was clean, with the headers that it had then, is clean.
-known=${MSB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/msb}/lint
+known=${MSB_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set, nor MSB_CACHE}/.cache}/msb}/lint
 stamps() {
     python3 - "$checks" <<'PYTHON'
 import functools, glob, hashlib, os, re, sys
