@@ -69,11 +69,16 @@ static int look(struct store *store, const char *name, struct subject *s, struct
 	r = store_path(store, STORE_SANDBOXES, name, s->path, sizeof(s->path), err);
 	if (r < 0)
 		return r;
+	/* It is not synchronised, so that a power cut may have left nothing in it. */
 	r = record_machine_read(dir, &s->machine, err);
-	if (r < 0 && r != -ENOENT)
+	if (r == -ERR_CORRUPT || r == -ERR_UNSUPPORTED)
+		cli_warn("sandbox \"%s\": %s", name, err->msg);
+	else if (r < 0 && r != -ENOENT)
 		return err_wrap(err, "sandbox \"%s\"", name);
-	s->config = record_config(&s->entry->record->spec);
-	if (s->entry->running) {
+	err_clear(err);
+	if (!s->entry->unreadable)
+		s->config = record_written(s->entry->record);
+	if (s->entry->running && s->config) {
 		s->active = record_active_read(dir);
 		if (!s->active)
 			s->active = json_incref(s->config);
@@ -85,6 +90,9 @@ static int look(struct store *store, const char *name, struct subject *s, struct
 		s->upper_size = (uint64_t)st.st_size;
 		s->upper_stored = (uint64_t)st.st_blocks * 512;
 	}
+	/* A disk has none. */
+	if (!s->entry->record->image_id[0])
+		return 0;
 	r = image_find(store, s->entry->record->image_id, &s->image, err);
 	return r < 0 && r != -ERR_NOT_FOUND ? r : 0;
 }
@@ -182,18 +190,19 @@ static json_t *to_json(const struct subject *s)
 {
 	const struct sandbox_record *r = s->entry->record;
 
-	return json_pack("{s:s,s:s,s:s,s:o,s:O,s:O?,s:o,s:s,s:s,s:o,s:b,s:s,s:o,s:o,s:o,s:o,s:o}",
-			 "name", r->name, "status", status(s), "reason", s->entry->status.reason,
-			 "exit_code",
-			 s->entry->status.exit_code < 0 ? json_null()
-							: json_integer(s->entry->status.exit_code),
-			 "config", s->config, "active_config", s->active, "pending_changes",
-			 pending_json(s), "image", r->image, "image_id", r->image_id,
-			 "image_digest", text_or_null(s->image.manifest_digest), "ephemeral",
-			 r->ephemeral, "directory", s->path, "created_at",
-			 time_or_null(r->created_at), "updated_at", time_or_null(s->updated_at),
-			 "changed_at", time_or_null(s->entry->status.changed_at), "machine",
-			 machine_json(s), "disks", disks_json(s));
+	return json_pack(
+		"{s:s,s:s,s:s,s:o,s:s*,s:O?,s:O?,s:o,s:s,s:s,s:o,s:b,s:s,s:o,s:o,s:o,s:o,s:o}",
+		"name", r->name, "status", status(s), "reason", s->entry->status.reason,
+		"exit_code",
+		s->entry->status.exit_code < 0 ? json_null()
+					       : json_integer(s->entry->status.exit_code),
+		"error", s->entry->unreadable, "config", s->config, "active_config", s->active,
+		"pending_changes", pending_json(s), "image", r->image, "image_id", r->image_id,
+		"image_digest", text_or_null(s->image.manifest_digest), "ephemeral", r->ephemeral,
+		"directory", s->path, "created_at", time_or_null(r->created_at), "updated_at",
+		time_or_null(s->updated_at), "changed_at",
+		time_or_null(s->entry->status.changed_at), "machine", machine_json(s), "disks",
+		disks_json(s));
 }
 
 /* ---- for people ---- */
@@ -320,11 +329,19 @@ static void print_config(const struct subject *s)
 		line("Network", "public");
 	json_object_foreach(s->config, key, value)
 	{
-		title = title_of(key, name);
+		title = json_object_get(r->odd, key) ? NULL : title_of(key, name);
 		if (title)
 			print_value(key, title, value);
 	}
 	print_limits(c);
+	/* With which it does not start. */
+	json_object_foreach(r->odd, key, value)
+	{
+		cleanup_free char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+		cleanup_free char *pair = str_fmt("%s = %s", key, text ? text : "");
+
+		line("Not known", pair);
+	}
 }
 
 static void print_disk(const char *name, uint64_t size, uint64_t stored)
@@ -389,7 +406,9 @@ static void print_subject(const struct subject *s)
 	line("Kept", r->ephemeral ? "no" : "yes");
 	line("Directory", s->path);
 	print_time("Created", r->created_at);
-	print_config(s);
+	line("Error", s->entry->unreadable);
+	if (s->config)
+		print_config(s);
 	if (s->image.id)
 		print_disk("Image disk", image_size(s), s->image.stored);
 	if (s->upper)

@@ -30,7 +30,7 @@
 
 static const char *const field_names[FIELDS] = {
 	"cpus", "max_cpus", "memory", "max_memory", "max_duration", "idle_timeout", "workdir",
-	"env",	"labels",   "net",    "net_rules",  "net_limits",   "ports",
+	"env",	"labels",   "net",    "net_rules",  "net_limits",   "ports",	    "reset",
 };
 
 static void args_done(struct modify_args *a)
@@ -40,6 +40,7 @@ static void args_done(struct modify_args *a)
 	strv_done(&a->label_rm);
 	strv_done(&a->net_rule_rm);
 	strv_done(&a->port_rm);
+	strv_done(&a->reset);
 }
 
 /* "none" takes a limit away. */
@@ -116,6 +117,14 @@ static int remove_net(const struct opt *o, void *target, const char *value, stru
 		       : 0;
 }
 
+static int reset(const struct opt *o, void *target, const char *value, struct err *err)
+{
+	struct modify_args *a = target;
+
+	a->named[o->number] = true;
+	return strv_add(&a->reset, value) < 0 ? err_set(err, ENOMEM, "out of memory") : 0;
+}
+
 #define ARGS(f) offsetof(struct modify_args, f)
 #define LIMIT(opt, arg, help)                                                                      \
 	{                                                                                          \
@@ -163,6 +172,8 @@ static const struct opt modify_opts[] = {
 	LIMIT("net-ingress-bandwidth-burst", "SIZE", "Bytes above that, once"),
 	LIMIT("net-ingress-ops", "N[/TIME]", "Frames to the guest in a time"),
 	LIMIT("net-ingress-ops-burst", "N", "Frames above that, once"),
+	{0, "reset", "KEY", "Forget what was said of a key of its configuration (repeatable)",
+	 reset, 0, RESET},
 	{0, "dry-run", NULL, "Only show what would be done, and when", opt_set_flag, ARGS(dry_run),
 	 0},
 	{0, "next-start", NULL, "Leave the machine as it is; its next one is as asked for",
@@ -292,31 +303,18 @@ static bool carry_out(struct subject *s, const struct modify_args *a)
 /* The machine has what is written down of this field. */
 static void take_field(json_t *has, const json_t *all, enum field f)
 {
-	/* Keys of record_config(). */
-	static const char *const keys[FIELDS][3] = {
-		[CPUS] = {"cpus", "max_cpus"},
-		[MAX_CPUS] = {"max_cpus"},
-		[MEMORY] = {"memory"},
-		[MAX_MEMORY] = {"max_memory"},
-		[MAX_DURATION] = {"max_duration_ms"},
-		[IDLE_TIMEOUT] = {"idle_timeout_ms"},
-		[WORKDIR] = {"workdir"},
-		[ENV] = {"env"},
-		[LABELS] = {"labels"},
-		[NET] = {"net", "net_egress", "net_ingress"},
-		[NET_RULES] = {"net_rules"},
-		[NET_LIMITS] = {"net_limits"},
-		[PORTS] = {"ports"},
-	};
-
-	for (size_t k = 0; k < ARRAY_SIZE(keys[0]) && keys[f][k]; k++) {
-		json_t *value = json_object_get(all, keys[f][k]);
+	for (size_t k = 0; k < MODIFY_KEYS && modify_keys[f][k]; k++) {
+		const char *key = modify_keys[f][k];
+		json_t *value = json_object_get(all, key);
 
 		if (value)
-			json_object_set(has, keys[f][k], value);
+			json_object_set(has, key, value);
 		else
-			json_object_del(has, keys[f][k]);
+			json_object_del(has, key);
 	}
+	/* Fewer CPUs at once may have set that, too. */
+	if (f == CPUS)
+		take_field(has, all, MAX_CPUS);
 }
 
 /* What the machine has from now on, should that not be all that is written down: for `inspect`. */

@@ -26,13 +26,18 @@ enum field {
 	NET_RULES,
 	NET_LIMITS,
 	PORTS,
+	RESET, /* what is none of those */
 	FIELDS,
 };
+
+/* What a field is in record_config(). */
+#define MODIFY_KEYS 3
+extern const char *const modify_keys[FIELDS][MODIFY_KEYS];
 
 struct modify_args {
 	struct sandbox_spec wishes; /* those that were named: */
 	bool named[FIELDS];
-	struct strv env_rm, label_rm, net_rule_rm, port_rm;
+	struct strv env_rm, label_rm, net_rule_rm, port_rm, reset;
 	const char *workdir;
 	bool dry_run, next_start, restart, json, quiet;
 };

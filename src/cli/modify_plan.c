@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,22 @@
 #include "sandbox/control_client.h"
 #include "sandbox/sandbox_dir.h"
 #include "store/store.h"
+
+const char *const modify_keys[FIELDS][MODIFY_KEYS] = {
+	[CPUS] = {"cpus"},
+	[MAX_CPUS] = {"max_cpus"},
+	[MEMORY] = {"memory"},
+	[MAX_MEMORY] = {"max_memory"},
+	[MAX_DURATION] = {"max_duration_ms"},
+	[IDLE_TIMEOUT] = {"idle_timeout_ms"},
+	[WORKDIR] = {"workdir"},
+	[ENV] = {"env"},
+	[LABELS] = {"labels"},
+	[NET] = {"net", "net_egress", "net_ingress"},
+	[NET_RULES] = {"net_rules"},
+	[NET_LIMITS] = {"net_limits"},
+	[PORTS] = {"ports"},
+};
 
 void modify_done(struct subject *s)
 {
@@ -63,6 +80,15 @@ int modify_apply(struct subject *s, const struct modify_args *a, struct err *err
 	const struct sandbox_spec *w = &a->wishes;
 	int r = 0;
 
+	for (size_t i = 0; i < a->reset.n && r == 0; i++)
+		r = record_reset(&s->new, a->reset.v[i], err);
+	if (r < 0)
+		return r;
+	/* What was not understood of what is said anew goes. */
+	for (enum field f = 0; f < FIELDS; f++) {
+		for (size_t k = 0; a->named[f] && k < MODIFY_KEYS && modify_keys[f][k]; k++)
+			json_object_del(s->new.odd, modify_keys[f][k]);
+	}
 	if (a->named[MAX_CPUS])
 		to->max_cpus = w->max_cpus;
 	/* Fewer are not to mean that it can never have as many again. */
@@ -155,8 +181,10 @@ static void describe(const struct sandbox_spec *s, enum field f, struct buf *b)
 	case PORTS:
 		add_list(b, &s->ports);
 		break;
-	default:
+	case LABELS:
 		add_list(b, &s->labels);
+		break;
+	default:
 		break;
 	}
 	(void)buf_cstr(b);
@@ -185,6 +213,8 @@ static enum disposition when(const struct subject *s, enum field f, bool next_st
 		return MAX(s->new.spec.memory, s->new.spec.max_memory) == s->most_memory
 			       ? LIVE
 			       : NEEDS_RESTART;
+	case RESET:
+		return NEEDS_RESTART;
 	default:
 		return LIVE;
 	}
@@ -201,9 +231,60 @@ static bool is_due(const struct subject *s, const struct modify_args *a, enum fi
 	       (f == IDLE_TIMEOUT && s->idle_timeout_ms != s->new.spec.idle_timeout_ms);
 }
 
+static bool is_field(const char *key)
+{
+	for (enum field f = 0; f < FIELDS; f++) {
+		for (size_t k = 0; k < MODIFY_KEYS && modify_keys[f][k]; k++) {
+			if (str_eq(modify_keys[f][k], key))
+				return true;
+		}
+	}
+	return false;
+}
+
+static void add_json(struct buf *b, const char *key, const json_t *v)
+{
+	cleanup_free char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+
+	buf_addf(b, "%s%s=%s", buf_size(b) ? " " : "", key, text ? text : "");
+	(void)buf_cstr(b);
+}
+
+/* Of a field, or of what is none, that which was not understood and goes, or is forgotten. */
+static void describe_odd(const struct subject *s, enum field f, const struct strv *reset,
+			 struct buf *b)
+{
+	json_t *config = f == RESET ? record_written(&s->old) : NULL;
+
+	for (size_t i = 0; config && i < reset->n; i++) {
+		const char *key = reset->v[i];
+		const json_t *v = json_object_get(str_eq(key, "main") ? s->old.odd : config, key);
+
+		if (v && !is_field(key))
+			add_json(b, key, v);
+	}
+	json_decref(config);
+	for (size_t k = 0; k < MODIFY_KEYS && modify_keys[f][k]; k++) {
+		const char *key = modify_keys[f][k];
+		const json_t *v = json_object_get(s->old.odd, key);
+
+		if (v && !json_object_get(s->new.odd, key)) {
+			buf_reset(b);
+			add_json(b, key, v);
+		}
+	}
+}
+
 static bool is_same(const struct subject *s, const struct change *c)
 {
 	const struct sandbox_spec *old = &s->old.spec, *new = &s->new.spec;
+
+	for (size_t k = 0; k < MODIFY_KEYS && modify_keys[c->field][k]; k++) {
+		const char *key = modify_keys[c->field][k];
+
+		if (!json_object_get(s->old.odd, key) != !json_object_get(s->new.odd, key))
+			return false;
+	}
 
 	/* In words two sizes may be one. */
 	if (c->field == MEMORY)
@@ -229,6 +310,7 @@ void modify_plan(struct subject *s, const struct modify_args *a)
 		*c = (struct change){.field = f};
 		describe(&s->old.spec, f, &c->from);
 		describe(&s->new.spec, f, &c->to);
+		describe_odd(s, f, &a->reset, &c->from);
 		if (is_same(s, c)) {
 			buf_reset(&c->from);
 			if (is_due(s, a, f)) {

@@ -174,9 +174,15 @@ static void add_cell(struct store *store, enum column c, const struct sandbox_en
 		add_command(&r->main.argv, b);
 		break;
 	case CPUS:
-		buf_addf(b, "%u/%u", spec->cpus, MAX(spec->cpus, spec->max_cpus));
-		break;
 	case MEMORY:
+		if (e->unreadable) {
+			buf_addf(b, "?");
+			break;
+		}
+		if (c == CPUS) {
+			buf_addf(b, "%u/%u", spec->cpus, MAX(spec->cpus, spec->max_cpus));
+			break;
+		}
 		buf_addf(b, "%s/", str_size(spec->memory, text));
 		buf_addf(b, "%s", str_size(MAX(spec->memory, spec->max_memory), text));
 		break;

@@ -13,6 +13,8 @@
 #include "base/err.h"
 #include "sandbox/spec.h"
 
+struct json_t;
+
 #define RECORD_KEPT	 "config.json"
 #define RECORD_EPHEMERAL "ephemeral.json"
 #define RECORD_MACHINE	 "machine.json"
@@ -35,6 +37,13 @@ struct sandbox_record {
 	bool ephemeral;
 	struct sandbox_spec spec;
 	struct sandbox_main main;
+	/*
+	 * What of its configuration we do not understand, by key: of a newer version, or out of
+	 * bounds. It is written again as it is, and with it no machine is started
+	 * (record_check()). NULL: there is no such thing.
+	 */
+	struct json_t *odd;
+	struct json_t *beside; /* what else stands in the file */
 };
 
 void record_done(struct sandbox_record *r);
@@ -45,8 +54,17 @@ int record_encode(const struct sandbox_record *r, struct buf *b);
 int record_decode(const void *p, size_t n, struct sandbox_record *ret, struct err *err);
 
 /* The wishes in a record, as JSON; NULL when out of memory. */
-struct json_t;
 struct json_t *record_config(const struct sandbox_spec *s);
+/* The same with what is not understood. */
+struct json_t *record_written(const struct sandbox_record *r);
+
+/*
+ * Can it be started, as far as that is seen from the record? What was allowed when it was written
+ * may not be now. The hint says how to go on.
+ */
+int record_check(const struct sandbox_record *r, struct err *err);
+/* Let @key be what it is when nothing is said. -ERR_NOT_FOUND: there is no such key. */
+int record_reset(struct sandbox_record *r, const char *key, struct err *err);
 
 /* Read the record in a directory, whichever it has. -ENOENT when none. */
 int record_read(int dirfd, struct sandbox_record *ret, struct err *err);

@@ -214,6 +214,10 @@ static int open_kept(struct sandbox *sb, struct err *err)
 		err_wrap(err, "sandbox \"%s\"", sb->dir.name);
 		return err_hint(err, "remove it with `msb rm %s`", sb->dir.name);
 	}
+	/* What it is may have been written by another version of us. */
+	r = record_check(&sb->record, err);
+	if (r < 0)
+		return r;
 	sb->reused = true;
 	sb->told = true;
 	r = sb->record.ephemeral ? 0 : sandbox_heal_row(sb->store, sb->dir.fd, &sb->record, err);

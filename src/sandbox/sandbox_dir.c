@@ -316,13 +316,18 @@ int sandbox_entry_open(int at, const char *name, int *lock)
 	return fd;
 }
 
+static void entry_done(struct sandbox_entry *e)
+{
+	record_done(e->record);
+	free(e->record);
+	free(e->unreadable);
+	sandbox_status_done(&e->status);
+}
+
 void sandbox_list_done(struct sandbox_list *l)
 {
-	for (size_t i = 0; i < l->count; i++) {
-		record_done(l->items[i].record);
-		free(l->items[i].record);
-		sandbox_status_done(&l->items[i].status);
-	}
+	for (size_t i = 0; i < l->count; i++)
+		entry_done(&l->items[i]);
 	free(l->items);
 	l->items = NULL;
 	l->count = 0;
@@ -374,33 +379,49 @@ static int settle(int dirfd, const struct sandbox_entry *e, struct sandbox_statu
 	return now.reason ? 0 : -ENOMEM;
 }
 
+/* There is one, and that is all we know: from an msb that is newer, or damaged. */
+static int list_unreadable(struct sandbox_entry *e, int dirfd, const char *name,
+			   const struct sandbox_status *row, const char *why)
+{
+	struct sandbox_record *rec = e->record;
+
+	rec->name = strdup(name);
+	rec->image = strdup("?");
+	rec->image_id = strdup("");
+	rec->ephemeral = !sandbox_dir_kept(dirfd);
+	rec->created_at = row ? row->created_at : 0;
+	e->unreadable = strdup(why);
+	return rec->name && rec->image && rec->image_id && e->unreadable ? 0 : -ENOMEM;
+}
+
 /* One entry; 0 when there is nothing to list. */
 static int list_entry(struct sandbox_list *l, int names, const char *name,
 		      const struct sandbox_states *rows)
 {
 	cleanup_close int lock = -1, fd = sandbox_entry_open(names, name, &lock);
 	struct sandbox_entry e = {.record = calloc(1, sizeof(*e.record))};
-	int r = -ENOMEM;
+	struct sandbox_status *row = sandbox_states_find(rows, name);
+	struct err err = ERR_INIT;
+	int r;
 
 	if (!e.record)
-		return r;
+		return -ENOMEM;
 	/* One that has no record yet (or no longer) is only just being made (or removed). */
-	if (fd < 0 || lock < 0 || record_read(fd, e.record, NULL) < 0) {
-		free(e.record);
-		return 0;
+	r = fd < 0 || lock < 0 ? -ENOENT : record_read(fd, e.record, &err);
+	if (r < 0 && r != -ENOENT && sandbox_dir_known(fd))
+		r = list_unreadable(&e, fd, name, row, err.msg);
+	if (r < 0) {
+		entry_done(&e);
+		return r == -ENOMEM ? r : 0;
 	}
 	e.running = io_flock(lock, true, false) == -EWOULDBLOCK;
 	e.pid = e.running ? io_owner(lock) : 0;
 	/* Those that only await being healed are gone for everybody but us. */
-	if (!e.running && e.record->ephemeral)
-		r = 0;
-	else if (settle(fd, &e, sandbox_states_find(rows, name), &e.status) == 0)
-		r = list_add(l, &e);
-	if (r <= 0) {
-		record_done(e.record);
-		free(e.record);
-		sandbox_status_done(&e.status);
-	}
+	r = 0;
+	if (e.running || !e.record->ephemeral)
+		r = settle(fd, &e, row, &e.status) == 0 ? list_add(l, &e) : -ENOMEM;
+	if (r <= 0)
+		entry_done(&e);
 	return r;
 }
 

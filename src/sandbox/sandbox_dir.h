@@ -106,6 +106,8 @@ void sandbox_dir_heal(struct store *s, bool wait);
 
 struct sandbox_entry {
 	struct sandbox_record *record;
+	/* Why its record cannot be read; NULL: it can. Of @record there is the name, then. */
+	char *unreadable;
 	bool running; /* somebody holds its lock */
 	pid_t pid;    /* of msb-vm, when there is one; else 0 */
 	struct sandbox_status status;
