@@ -171,6 +171,7 @@ static int install_image(struct install_args *a, const char *word, const char *a
 	cleanup_free char *path = alias ? bin_path(alias) : NULL;
 	cleanup_free char *entry = NULL;
 	cleanup_buf struct buf lines = BUF_INIT;
+	cleanup_store struct store *store = NULL;
 	int r;
 
 	if (!alias || !image)
@@ -195,6 +196,9 @@ static int install_image(struct install_args *a, const char *word, const char *a
 	entry = tilde ? str_fmt("%s~%s", alias, tilde + 1) : strdup(alias);
 	if (r == 0 && !entry)
 		r = err_set(err, ENOMEM, "out of memory");
+	/* Nothing is written into a store of another version. */
+	if (r == 0)
+		r = store_open(&store, NULL, err);
 	if (r == 0)
 		r = open_installs(&h, &file, err);
 	if (r == 0)
@@ -301,25 +305,26 @@ static int drop_entry(const char *alias, struct err *err)
 	cleanup_store struct store *store = NULL;
 	cleanup_free char *file = NULL;
 	cleanup_free char *name = NULL;
-	int r = open_installs(&h, &file, err);
+	int r = store_open(&store, NULL, err);
 
 	if (r == 0)
-		r = project_edit_remove(file, &alias, 1, err);
-	/* A project's sandbox stays the project's. */
-	if (r == -ERR_NOT_FOUND) {
-		err_clear(err);
-		return 0;
-	}
+		r = open_installs(&h, &file, err);
+	name = r == 0 ? project_sandbox_name(&h, alias) : NULL;
+	if (r == 0 && !name)
+		r = err_set(err, ENOMEM, "out of memory");
+	/* A project's sandbox stays the project's: that has another name. */
 	if (r == 0)
-		r = store_open(&store, NULL, err);
-	name = project_sandbox_name(&h, alias);
-	if (r == 0 && name)
 		r = sandbox_remove(store, name, true, err);
+	if (r == 0 || r == -ERR_NOT_FOUND)
+		r = project_disk_remove(&h, alias, err);
+	/* Last, so that what could not be done is found again. */
+	if (r == 0)
+		r = project_edit_remove(file, &alias, 1, err);
 	if (r == -ERR_NOT_FOUND) {
 		err_clear(err);
 		r = 0;
 	}
-	return r < 0 ? r : project_disk_remove(&h, alias, err);
+	return r;
 }
 
 static int uninstall(struct cli *cli, int argc, char **argv)

@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 
-from harness import PATIENCE, Case, deadline, environment, machines_of, parent_and_name, tree, until
+from harness import ENGINE, PATIENCE, Case, deadline, environment, machines_of, parent_and_name, tree, until
 
 
 class Life(Case):
@@ -564,6 +564,9 @@ class Chaos(Life):
 class Homes(Life):
     """Every command, with a store that is not as it should be: clear words, and nothing is destroyed."""
     TAR = "the archive of busybox"
+    KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKuI0pXrwyRh4xgrRnCjqtJnYOlpfXXtIvk3f1Xyq8uB me"
+    # Nothing of that name is there.
+    PROJECT = "sandboxes:\n  web:\n    image: ./none\nbuilds:\n  b:\n    image: ./none\n    steps: {one: 'true'}\n"
     # What to say, and how that ends where the database was lost (None: as before). Some need no store
     # at all (True).
     WORDS = {
@@ -572,7 +575,7 @@ class Homes(Life):
         "wait": ("wait a", 0), "list": ("ls", 0), "status": ("ps", 0), "inspect": ("inspect a", 0),
         "exec": ("exec a -- true", 125), "shell": ("shell a -- true", 125), "attach": ("attach a", 125),
         "copy": ("cp a:/etc/passwd -", 1), "ssh": ("ssh a -- true", None), "ssh connect": ("ssh connect a", None),
-        "ssh serve": ("ssh serve a", None), "ssh authorize": ("ssh authorize --stdin", False), "logs": ("logs a", 0),
+        "ssh serve": ("ssh serve a", None), "ssh authorize": (["ssh", "authorize", "--key", KEY], 0), "logs": ("logs a", 0),
         "pause": ("pause a", 1), "resume": ("resume a", 1), "drain": ("drain a", 1), "ping": ("ping a", 1),
         "touch": ("touch a", 1), "metrics": ("metrics", 0), "modify": ("modify --label k=v a", 0), "events": ("events", None),
         "image list": ("image ls", 0), "image inspect": ("image inspect busybox", 1), "image remove": ("rmi busybox", 1),
@@ -584,15 +587,26 @@ class Homes(Life):
         "registry logout": ("registry logout localhost:1", None), "registry list": ("registry ls", 0),
         "config": ("config", True), "schema": ("schema", True), "completion": ("completion bash", True),
         "doctor": ("doctor", None), "self version": ("self version", True),
-        # These begin with something else: a project's file, an image of another name.
-        "up": ("", False), "down": ("", False), "apply": ("", False), "clean": ("", False), "exe": ("", False),
-        "install": ("", False), "build": ("", False), "uninstall": ("", False), "init": ("", False), "add": ("", False),
-        # Not about a store.
-        "self upgrade": ("self upgrade", False), "self uninstall": ("self uninstall", False)}
+        # Of the project here; what `one` is was installed before.
+        "up": ("up -d", 1), "down": ("down", 0), "apply": ("apply -d", 1), "clean": ("clean --force", 0), "build": ("build b", 1),
+        "install": ("install busybox two", 0), "uninstall": ("uninstall one", 0), "exe": ("exe --pull never busybox -- true", 125),
+        "init": ("init -f new", True), "add": ("add db --image busybox", True), "self upgrade": ("self upgrade", True),
+        # One that was installed is needed: test_self.py.
+        "self uninstall": ("", False)}
 
     def setUp(self):
         super().setUp()
+        self.dir, self.user = self.path("project"), self.path("user")
+        for path in (self.dir, self.user):
+            os.mkdir(path)
+        with open(self.dir + "/Sandboxfile", "w") as f:
+            f.write(self.PROJECT)
         self.ok(self.msb("run", "-n", "a", "busybox", "--", "true"))
+        self.ok(self.here("install", "busybox", "one"))
+
+    def here(self, *words, **how):
+        """In a project, and with a HOME of this test's."""
+        return self.msb(*words, cwd=self.dir, env={"HOME": self.user}, **how)
 
     def words(self):
         """(command, words, code) of all there are."""
@@ -619,17 +633,19 @@ class Homes(Life):
                 os.unlink(f"{self.home}/{name}")
 
     def all_refused(self, *what):
-        before = tree(self.home)
+        before, others = tree(self.home), tree(self.user)
         for name, words, code in self.words():
-            done = self.msb(*words, input=b"x\n")
+            done = self.here(*words, input=b"x\n")
             if code is True:
                 self.ok(done)
             elif name == "doctor":
                 self.assertEqual(done.code, 1, str(done))
                 self.assertIn(what[0], done.text)
             else:
-                self.refused(done, 125 if name in ("run", "exec", "shell", "attach") else 1, *what)
+                self.refused(done, 125 if name in ("run", "exe", "exec", "shell", "attach") else 1, *what)
         self.assertEqual(tree(self.home), before)
+        self.assertEqual(tree(self.user), others)
+        self.assertFalse(os.path.exists(self.dir + "/.menv"))
 
     def test_no_database(self):
         """It is made anew, and what sandboxes there are is found again."""
@@ -642,7 +658,7 @@ class Homes(Life):
             self.drop()
             if not os.path.exists(f"{self.home}/sandboxes/a"):
                 subprocess.run(["cp", "-a", kept, f"{self.home}/sandboxes/a"], check=True)
-            done = self.msb(*words)
+            done = self.here(*words)
             self.assertEqual(done.code, 0 if code is True else code, f"{words}: {done}")
             if done.code:
                 self.refused(done, code)
@@ -686,6 +702,22 @@ class Homes(Life):
             f.write(os.urandom(65536))
         self.all_refused("damaged", "move it away")
 
+    def test_uninstalled_after_all(self):
+        """What was refused half-way can be done when the store is good again."""
+        with open(self.home + "/config.json", "w") as f:
+            json.dump({"sandbox_defaults": {"engine": ENGINE}}, f)
+        self.ok(self.here("run", "-f", self.home + "/installs", "-s", "one", "--", "true"))
+        self.assertEqual(len(self.list()), 2)
+        os.rename(self.home + "/msb.db", self.home + "/aside")
+        with open(f"{self.home}/msb.db", "wb") as f:
+            f.write(os.urandom(65536))
+        self.refused(self.here("uninstall", "one"), 1, "damaged")
+        os.rename(self.home + "/aside", self.home + "/msb.db")
+        self.assertEqual(len(self.list()), 2)
+        self.ok(self.here("uninstall", "one"))
+        self.assertEqual(self.list(), {"a": "stopped"})
+        self.assertFalse(any("one" in os.path.basename(p) for p in tree(self.user) | tree(self.home + "/installs")))
+
     def test_a_torn_one(self):
         """Of which only the beginning is good."""
         with contextlib.closing(sqlite3.connect(f"{self.home}/msb.db")) as db:
@@ -697,7 +729,7 @@ class Homes(Life):
         for _, words, code in self.words():
             if code is None:
                 continue
-            done = self.msb(*words, input=b"x\n")
+            done = self.here(*words, input=b"x\n")
             self.assertIn(done.code, (0, 1, 2, 125), f"{words}: {done}")
         self.assertTrue(os.path.exists(f"{self.home}/sandboxes/a/config.json"))
         self.refused(self.msb("ls"), 1, "damaged", "move it away")

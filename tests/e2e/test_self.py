@@ -51,6 +51,13 @@ class Self(Case):
         finally:
             child.kill()
             child.communicate()
+        # A store that cannot be read may still hold sandboxes that run.
+        db = os.path.join(self.home, "msb.db")
+        os.rename(db, db + ".aside")
+        with open(db, "wb") as f:
+            f.write(os.urandom(65536))
+        self.assertIn("damaged", self.run_it(msb, "self", "uninstall", "-y", "--home", code=1))
+        os.rename(db + ".aside", db)
         self.assertIn(msb, self.files())
         self.assertIn("is kept", self.run_it(msb, "self", "uninstall", "-y"))
         self.assertEqual(self.files(), [other])
