@@ -172,7 +172,10 @@ static void heal_gone(struct store *s, const char *name)
 
 static bool is_long(const struct sandbox_status *row)
 {
-	return time(NULL) - row->changed_at >= LONG;
+	/* Before our time is after a clock was set back. */
+	int64_t age = time(NULL) - row->changed_at;
+
+	return age >= LONG || age < 0;
 }
 
 /* May its row say what is not so? */

@@ -769,6 +769,9 @@ int record_put(int dirfd, const char *name, const struct buf *b)
 		r = -errno;
 	if (r == 0 && renameat(dirfd, tmp, dirfd, name) < 0)
 		r = -errno;
+	/* It is that already; should the name not last, what it was before does. */
+	if (r == 0 && str_eq(name, RECORD_KEPT))
+		(void)fsync(dirfd);
 	if (r < 0 && fd >= 0)
 		(void)unlinkat(dirfd, tmp, 0);
 	return r;

@@ -265,6 +265,20 @@ static int put_record(const struct sandbox *sb, const struct sandbox_record *rec
 	return r < 0 ? err_set(err, r, "cannot write down the sandbox: %s", err_name(r)) : 0;
 }
 
+/* What its record stands for is there before it is, should the power go. */
+static int sync_parts(const struct sandbox *sb, struct err *err)
+{
+	static const char *const names[] = {UPPER_FILE, PATCH_FILE};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		cleanup_close int fd = openat(sb->dir.fd, names[i], O_RDONLY | O_CLOEXEC);
+
+		if (fd >= 0 && fdatasync(fd) < 0)
+			return err_errno(err, "cannot write %s/%s", sb->dir.path, names[i]);
+	}
+	return store_sync(sb->store, err);
+}
+
 static int keep_new(struct sandbox *sb, struct err *err)
 {
 	int r = sandbox_dir_hold(&sb->dir, err);
@@ -276,8 +290,12 @@ static int keep_new(struct sandbox *sb, struct err *err)
 		r = store_use_image(sb->store, sb->record.name, sb->record.image_id, err);
 	point("new:claim");
 	if (r == 0)
+		r = sync_parts(sb, err);
+	if (r == 0)
 		r = put_record(sb, &sb->record, RECORD_KEPT, err);
 	sb->dir.kept = r == 0;
+	if (r == 0)
+		(void)store_sync_dir(sb->store, STORE_SANDBOXES, NULL);
 	sandbox_dir_let(&sb->dir);
 	return r;
 }

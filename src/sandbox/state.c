@@ -398,7 +398,9 @@ int sandbox_state_labels(struct store *s, const char *name, const struct strv *l
 		r = run(s, err, "DELETE FROM labels WHERE sandbox = ?1", "t", name);
 	if (r >= 0)
 		r = insert_labels(s, name, labels, err);
-	return finish(s, r, err);
+	r = finish(s, r, err);
+	/* Its record is synced, and nobody compares the two again. */
+	return r < 0 ? r : store_sync(s, err);
 }
 
 int sandbox_state_select(struct store *s, const struct strv *labels, struct strv *ret,

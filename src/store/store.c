@@ -602,6 +602,16 @@ int store_commit(struct store *s, struct err *err)
 	return store_exec(s, "COMMIT", err);
 }
 
+int store_sync(const struct store *s, struct err *err)
+{
+	/* What is no longer in the log was synced before it was taken out. */
+	cleanup_close int wal = openat(s->root, STORE_DB "-wal", O_RDONLY | O_CLOEXEC);
+
+	if (wal < 0)
+		return errno == ENOENT ? 0 : store_write_error(s, -errno, err);
+	return fdatasync(wal) < 0 ? store_write_error(s, -errno, err) : 0;
+}
+
 void store_rollback(struct store *s)
 {
 	/* Fails only when there is no transaction left to undo. */

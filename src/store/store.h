@@ -100,6 +100,8 @@ void store_stmt_done_fn(struct sqlite3_stmt **st);
 /* BEGIN IMMEDIATE ... COMMIT; store_rollback() after a failure, keeps @err untouched. */
 int store_begin(struct store *s, struct err *err);
 int store_commit(struct store *s, struct err *err);
+/* What was committed until now is there after a power cut, too; without this, some time later. */
+int store_sync(const struct store *s, struct err *err);
 void store_rollback(struct store *s);
 
 /*

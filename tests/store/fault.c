@@ -5,6 +5,7 @@
  *	FAULT_AT=N		which change; 0: none
  *	FAULT=ENOSPC|EIO|KILL	what happens
  *	FAULT_FD=FD		one byte is written there when it has happened
+ *	FAULT_LOG=FD		a line for each change: which call, on what
  *
  * Changes are what the program and SQLite do to regular files and directories. Those of all
  * threads are counted together.
@@ -49,14 +50,41 @@ static bool fault(void)
 	return true;
 }
 
-static bool fault_fd(int fd)
+static void note(const char *call, const char *path)
+{
+	unsigned long fd = number("FAULT_LOG");
+	char line[512];
+	int n = snprintf(line, sizeof(line), "%s %s\n", call, path);
+
+	if (fd && n < (int)sizeof(line))
+		syscall(SYS_write, (int)fd, line, n);
+}
+
+static bool fault_fd(const char *call, int fd)
 {
 	int saved = errno;
+	char link[32], path[400];
 	struct stat st;
 	bool file = fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode));
+	ssize_t n;
 
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = file ? readlink(link, path, sizeof(path) - 1) : -1;
+	if (n >= 0) {
+		path[n] = '\0';
+		note(call, path);
+	}
 	errno = saved;
 	return file && fault();
+}
+
+static bool fault_path(const char *call, const char *path)
+{
+	int saved = errno;
+
+	note(call, path);
+	errno = saved;
+	return fault();
 }
 
 #define REAL(name)                                                                                 \
@@ -70,13 +98,13 @@ static bool fault_fd(int fd)
 	EXPORT type name params                                                                    \
 	{                                                                                          \
 		REAL(name);                                                                        \
-		return fault_fd(fd) ? -1 : real args;                                              \
+		return fault_fd(#name, fd) ? -1 : real args;                                       \
 	}
-#define ON_PATH(type, name, params, args)                                                          \
+#define ON_PATH(type, name, path, params, args)                                                    \
 	EXPORT type name params                                                                    \
 	{                                                                                          \
 		REAL(name);                                                                        \
-		return fault() ? -1 : real args;                                                   \
+		return fault_path(#name, path) ? -1 : real args;                                   \
 	}
 
 ON_FD(ssize_t, write, (int fd, const void *p, size_t n), (fd, p, n))
@@ -89,10 +117,10 @@ ON_FD(int, ftruncate64, (int fd, off64_t n), (fd, n))
 ON_FD(int, fallocate, (int fd, int mode, off_t at, off_t n), (fd, mode, at, n))
 ON_FD(int, fallocate64, (int fd, int mode, off64_t at, off64_t n), (fd, mode, at, n))
 ON_FD(int, fchmod, (int fd, mode_t mode), (fd, mode))
-ON_PATH(int, rename, (const char *a, const char *b), (a, b))
-ON_PATH(int, renameat, (int d, const char *a, int e, const char *b), (d, a, e, b))
-ON_PATH(int, linkat, (int d, const char *a, int e, const char *b, int f), (d, a, e, b, f))
-ON_PATH(int, unlink, (const char *a), (a))
-ON_PATH(int, unlinkat, (int d, const char *a, int f), (d, a, f))
-ON_PATH(int, mkdir, (const char *a, mode_t m), (a, m))
-ON_PATH(int, mkdirat, (int d, const char *a, mode_t m), (d, a, m))
+ON_PATH(int, rename, b, (const char *a, const char *b), (a, b))
+ON_PATH(int, renameat, b, (int d, const char *a, int e, const char *b), (d, a, e, b))
+ON_PATH(int, linkat, b, (int d, const char *a, int e, const char *b, int f), (d, a, e, b, f))
+ON_PATH(int, unlink, a, (const char *a), (a))
+ON_PATH(int, unlinkat, a, (int d, const char *a, int f), (d, a, f))
+ON_PATH(int, mkdir, a, (const char *a, mode_t m), (a, m))
+ON_PATH(int, mkdirat, a, (int d, const char *a, mode_t m), (d, a, m))
