@@ -68,11 +68,13 @@ struct exec_log {
 	struct record *first, **last;
 	size_t queued;
 	uint64_t lost; /* bytes, before the first of the queue */
+	bool urgent;   /* something queued is not to wait */
 
 	/* the writer's */
 	struct loop_timer again; /* it may go on */
 	int64_t budget;		 /* bytes that it may write now */
 	uint64_t counted;	 /* when that was said */
+	uint64_t rest;		 /* until then it writes nothing but what is urgent */
 	struct buf line;
 	int fd[EXEC_LOG_FILES];
 	unsigned at;
@@ -270,6 +272,7 @@ static void drain(struct exec_log *l, bool all)
 {
 	static const char why[] = "they came faster than it is written";
 
+	l->rest = now_ns() + l->limits.wait;
 	for (;;) {
 		struct record *rec;
 		uint64_t lost;
@@ -297,15 +300,23 @@ static void on_again(struct loop_timer *t)
 static void on_wake(struct loop_source *s, uint32_t events)
 {
 	struct exec_log *l = container_of(s, struct exec_log, wake);
+	bool urgent;
 	uint64_t n;
 
 	(void)events;
 	(void)!read(s->fd, &n, sizeof(n));
-	if (loop_timer_armed(&l->again))
+	pthread_mutex_lock(&l->lock);
+	urgent = l->urgent;
+	l->urgent = false;
+	pthread_mutex_unlock(&l->lock);
+	if (loop_timer_armed(&l->again) && !urgent)
 		return;
 	/* What follows shortly goes along, without another word from thread to thread. */
-	if (!l->limits.wait || loop_timer_in(l->worker.loop, &l->again, l->limits.wait) < 0)
+	if (urgent || now_ns() >= l->rest ||
+	    loop_timer_at(l->worker.loop, &l->again, l->rest) < 0) {
+		loop_timer_stop(&l->again);
 		drain(l, false);
+	}
 }
 
 static void begin(void *arg)
@@ -357,12 +368,12 @@ static struct record *give_way(struct exec_log *l, size_t n)
 	return gone;
 }
 
-void exec_log_put(struct exec_log *l, enum exec_log_source source, uint32_t id, const void *before,
-		  size_t nbefore, const void *p, size_t n)
+static void put_queue(struct exec_log *l, enum exec_log_source source, uint32_t id,
+		      const void *before, size_t nbefore, const void *p, size_t n, bool urgent)
 {
 	struct record *rec, *gone;
 	size_t all = nbefore + n;
-	bool first;
+	bool tell;
 
 	if (!all)
 		return;
@@ -378,12 +389,13 @@ void exec_log_put(struct exec_log *l, enum exec_log_source source, uint32_t id, 
 		memcpy(rec->bytes + nbefore, p, n);
 	pthread_mutex_lock(&l->lock);
 	gone = give_way(l, all);
-	first = !l->first;
+	tell = !l->first || (urgent && !l->urgent);
+	l->urgent |= urgent;
 	*l->last = rec;
 	l->last = &rec->next;
 	l->queued += all;
 	pthread_mutex_unlock(&l->lock);
-	if (first)
+	if (tell)
 		wake(l);
 	while (gone) {
 		struct record *next = gone->next;
@@ -391,6 +403,12 @@ void exec_log_put(struct exec_log *l, enum exec_log_source source, uint32_t id, 
 		free(gone);
 		gone = next;
 	}
+}
+
+void exec_log_put(struct exec_log *l, enum exec_log_source source, uint32_t id, const void *before,
+		  size_t nbefore, const void *p, size_t n)
+{
+	put_queue(l, source, id, before, nbefore, p, n, false);
 }
 
 uint32_t exec_log_session(struct exec_log *l)
@@ -420,9 +438,10 @@ void exec_log_event(struct exec_log *l, uint32_t id, const char *fmt, ...)
 		exec_log_put(l, EXEC_LOG_SYSTEM, id, NULL, 0, text, (size_t)n);
 }
 
-void exec_log_network(struct exec_log *l, const char *text, const char *members)
+void exec_log_network(struct exec_log *l, const char *text, const char *members, bool urgent)
 {
-	exec_log_put(l, EXEC_LOG_NETWORK, 0, text, strlen(text) + 1, members, strlen(members) + 1);
+	put_queue(l, EXEC_LOG_NETWORK, 0, text, strlen(text) + 1, members, strlen(members) + 1,
+		  urgent);
 }
 
 /* The "seq" of a file that was written before; 0: there is none. */

@@ -43,7 +43,7 @@ struct exec_log_limits {
 	size_t file;   /* bytes of one */
 	size_t burst;  /* bytes of output that are written without a pause */
 	size_t rate;   /* and in a second, of more than that */
-	uint64_t wait; /* ns, for others to go along with the first */
+	uint64_t wait; /* ns from one writing to the next, for others to go along */
 };
 extern const struct exec_log_limits exec_log_default;
 /* Of network.log, the same thing: what becomes of connections. "s" is "network", and there are more
@@ -71,9 +71,9 @@ void exec_log_event(struct exec_log *l, uint32_t id, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /*
  * A line of network.log: @text, and members of a JSON object with a comma in front of each, as
- * net/flow_log.h makes them.
+ * net/flow_log.h makes them. One that is @urgent waits for no others.
  */
-void exec_log_network(struct exec_log *l, const char *text, const char *members);
+void exec_log_network(struct exec_log *l, const char *text, const char *members, bool urgent);
 /* Write what is queued, and wait for that. NULL is fine; returns NULL. All taps must be gone. */
 struct exec_log *exec_log_free(struct exec_log *l);
 

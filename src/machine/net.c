@@ -97,9 +97,9 @@ static void resume(void *arg)
 
 /* ---- the log ---- */
 
-static void put_line(void *arg, const char *text, const char *members)
+static void put_line(void *arg, const char *text, const char *members, bool refused)
 {
-	exec_log_network(((struct machine_net *)arg)->exec_log, text, members);
+	exec_log_network(((struct machine_net *)arg)->exec_log, text, members, refused);
 }
 
 static void wait_for_log(struct machine_net *n)

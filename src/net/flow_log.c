@@ -72,7 +72,7 @@ static void say(struct flow_log *l, const struct stack_news *n, uint64_t again)
 		TEXT(", %" PRIu64 " times more", again);
 		MEMBERS(",\"again\":%" PRIu64, again);
 	}
-	l->fn(l->arg, text, members);
+	l->fn(l->arg, text, members, kinds[n->kind].refusal);
 }
 
 /* In a string of JSON, and in a line. */
@@ -103,7 +103,7 @@ static void say_name(struct flow_log *l, const struct flow_log_name *n, uint64_t
 		 ",\"event\":\"%s\",\"direction\":\"egress\",\"proto\":\"dns\",\"name\":\"%.300s\","
 		 "\"reason\":\"%s\"%s",
 		 event, name, n->why, count);
-	l->fn(l->arg, text, members);
+	l->fn(l->arg, text, members, true);
 }
 
 static void say_server(struct flow_log *l, const struct resolver_news *n)
@@ -118,7 +118,7 @@ static void say_server(struct flow_log *l, const struct resolver_news *n)
 	snprintf(members, sizeof(members),
 		 ",\"event\":\"failed\",\"proto\":\"dns\",\"server\":\"%s\",\"reason\":\"%s\"",
 		 server, why);
-	l->fn(l->arg, text, members);
+	l->fn(l->arg, text, members, true);
 }
 
 static void say_sum(struct flow_log *l, const char *event, uint64_t n, const char *what)
@@ -127,7 +127,7 @@ static void say_sum(struct flow_log *l, const char *event, uint64_t n, const cha
 
 	snprintf(text, sizeof(text), "%" PRIu64 " %s", n, what);
 	snprintf(members, sizeof(members), ",\"event\":\"%s\",\"count\":%" PRIu64, event, n);
-	l->fn(l->arg, text, members);
+	l->fn(l->arg, text, members, false);
 }
 
 /* Ports of the guest's change with every attempt of the same. */

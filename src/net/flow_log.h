@@ -21,9 +21,10 @@
 
 /*
  * A line: a sentence, and the same as members of a JSON object, each with a comma in front. Both
- * have an end, and no characters that JSON would have to escape.
+ * have an end, and no characters that JSON would have to escape. A refusal is what somebody may be
+ * about to look for: there are at most some 2 * FLOW_LOG_KINDS of those in a window.
  */
-typedef void flow_log_fn(void *arg, const char *text, const char *members);
+typedef void flow_log_fn(void *arg, const char *text, const char *members, bool refusal);
 
 struct flow_log {
 	flow_log_fn *fn; /* the first two are the owner's to set; the rest begins as zeroes */

@@ -310,6 +310,55 @@ static void test_the_ring_goes_on_after_a_restart(void **state)
 	assert_in_range(seen, 1025, 1050);
 }
 
+/* Wait until the first file has @n lines, which nothing but the writer can bring about. */
+static void wait_lines(struct world *w, const char *name, unsigned n)
+{
+	for (unsigned i = 0;; i++) {
+		cleanup_buf struct buf b = BUF_INIT;
+		unsigned have = 0;
+
+		assert_int_equal(
+			io_read_file(scratch_path((void **)&w->dir, name), 1 << 20, &b, NULL), 0);
+		for (const char *c = buf_cstr(&b); (c = strchr(c, '\n')); c++)
+			have++;
+		if (have == n)
+			return;
+		assert_true(have < n && i < 2000);
+		usleep(10000);
+	}
+}
+
+/* What is rare is written at once, and so is what is urgent, with all that was before it. */
+static void test_what_does_not_wait(void **state)
+{
+	const struct exec_log_limits limits = {
+		.name = "network.log",
+		.files = 1,
+		.file = 1 << 20,
+		.burst = 1 << 20,
+		.rate = 1 << 20,
+		.wait = UINT64_C(3600) * 1000000000,
+	};
+	struct world *w = *state;
+	json_t *all;
+
+	w->tap = exec_tap_free(w->tap);
+	exec_log_free(w->log);
+	assert_int_equal(exec_log_new(&w->log, w->dir, &limits, NULL), 0);
+	exec_log_network(w->log, "opened", "", false);
+	wait_lines(w, "logs/network.log", 2);
+	exec_log_network(w->log, "closed", "", false);
+	exec_log_network(w->log, "denied", "", true);
+	wait_lines(w, "logs/network.log", 4);
+	exec_log_network(w->log, "denied once more", "", true);
+	wait_lines(w, "logs/network.log", 5);
+	all = written(w, "logs/network.log");
+	expect(all, 0, "network", "opened", 0);
+	expect(all, 1, "network", "closed", 0);
+	expect(all, 2, "network", "denied", 0);
+	json_decref(all);
+}
+
 static void test_a_full_disk_loses_and_says_so(void **state)
 {
 	struct world *w = *state;
@@ -345,6 +394,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_flood, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_the_ring_goes_on_after_a_restart, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(test_what_does_not_wait, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_full_disk_loses_and_says_so, setup,
 						teardown),
 	};

@@ -13,9 +13,10 @@ struct lines {
 	struct strv text;
 	unsigned n;
 	char last[1200];
+	bool refusal; /* ...is one */
 };
 
-static void take(void *arg, const char *text, const char *members)
+static void take(void *arg, const char *text, const char *members, bool refusal)
 {
 	struct lines *l = arg;
 	unsigned quotes = 0;
@@ -28,6 +29,7 @@ static void take(void *arg, const char *text, const char *members)
 	assert_int_equal(quotes % 2, 0);
 	l->n++;
 	snprintf(l->last, sizeof(l->last), "%s|%s", text, members);
+	l->refusal = refusal;
 	assert_int_equal(strv_add(&l->text, text), 0);
 }
 
@@ -66,8 +68,10 @@ static void sentences(void **state)
 			    "denied tcp to 10.0.0.1:80: policy|,\"event\":\"denied\","
 			    "\"direction\":\"egress\",\"proto\":\"tcp\",\"peer\":\"10.0.0.1\","
 			    "\"port\":80,\"reason\":\"policy\"");
+	assert_true(l.refusal);
 	tell(&l, STACK_OPENED, "fd00::1", 443, 1);
 	assert_int_equal(strncmp(l.last, "opened tcp to [fd00::1]:443|", 28), 0);
+	assert_false(l.refusal);
 	assert_true(net_addr_parse("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255", &n.peer));
 	flow_log_news(&l.log, &n, 1);
 	assert_non_null(strstr(l.last, ":4000 to port 53: 10 bytes out, 18446744073709551615 in|"));
