@@ -222,6 +222,11 @@ static int wait_one(struct store *store, const char *name, struct err *err)
 
 	if (r == 0)
 		r = sandbox_dir_list(store, name, &l, err);
+	/* One that has gone meanwhile, or before us, told how it ended. */
+	if (r == -ERR_NOT_FOUND && sandbox_events_past(store, name, &code, &clean, NULL) > 0) {
+		err_clear(err);
+		return code_of(code, clean);
+	}
 	if (r < 0)
 		return r;
 	now = &l.items[0].status;
@@ -234,6 +239,9 @@ static int wait_one(struct store *store, const char *name, struct err *err)
 	/* Should its owner have had no time to say how it ended. */
 	sandbox_dir_heal(store, true);
 	r = sandbox_events_end(store, name, since, &code, &clean, err);
+	/* Its owner had said so, and was about to go, when we came. */
+	if (r == 0)
+		r = sandbox_events_past(store, name, &code, &clean, err);
 	return r < 0 ? r : code_of(code, clean);
 }
 
@@ -333,7 +341,8 @@ const struct verb verb_wait = {
 	.summary = "Wait until sandboxes have stopped, and print their exit codes",
 	.details = "The exit code is that of the last one: its command's, 0 if it had none and "
 		   "was stopped,\n"
-		   "125 if it failed.",
+		   "125 if it failed. What is gone already is remembered as long as `msb events` "
+		   "does.",
 	.examples = "msb run -d -n job alpine -- sh -c 'sleep 5; exit 7'\n"
 		    "msb wait job  # prints 7",
 	.shared = &select_opts,

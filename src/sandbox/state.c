@@ -495,21 +495,40 @@ int sandbox_events_last(struct store *s, int64_t *ret, struct err *err)
 	return 0;
 }
 
-int sandbox_events_end(struct store *s, const char *name, int64_t since, int *exit_code,
-		       bool *clean, struct err *err)
-{
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = query(s, &st, err,
-		      "SELECT new, exit_code, old FROM events WHERE sandbox = ?1 AND seq > ?2 AND"
-		      " new IN ('stopped', 'crashed', 'failed', '" REMOVED "')"
-		      " ORDER BY seq LIMIT 1",
-		      "ti", name, since);
+#define ENDS "('stopped', 'crashed', 'failed')"
 
-	if (r == 0)
-		r = store_step(s, st, err);
+static int take_end(struct store *s, sqlite3_stmt *st, int *exit_code, bool *clean, struct err *err)
+{
+	int r = store_step(s, st, err);
+
 	if (r <= 0)
 		return r;
 	*exit_code = sqlite3_column_type(st, 1) == SQLITE_NULL ? -1 : sqlite3_column_int(st, 1);
 	*clean = str_eq(text_of(st, 0), "stopped");
 	return 1;
+}
+
+int sandbox_events_end(struct store *s, const char *name, int64_t since, int *exit_code,
+		       bool *clean, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	int r = query(s, &st, err,
+		      "SELECT new, exit_code FROM events WHERE sandbox = ?1 AND seq > ?2 AND"
+		      " new IN " ENDS " ORDER BY seq LIMIT 1",
+		      "ti", name, since);
+
+	return r < 0 ? r : take_end(s, st, exit_code, clean, err);
+}
+
+int sandbox_events_past(struct store *s, const char *name, int *exit_code, bool *clean,
+			struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	int r = query(s, &st, err,
+		      "SELECT new, exit_code FROM (SELECT new, exit_code FROM events"
+		      " WHERE sandbox = ?1 AND new <> '" REMOVED "' ORDER BY seq DESC LIMIT 1)"
+		      " WHERE new IN " ENDS,
+		      "t", name);
+
+	return r < 0 ? r : take_end(s, st, exit_code, clean, err);
 }

@@ -142,5 +142,8 @@ int sandbox_events_last(struct store *s, int64_t *ret, struct err *err);
  */
 int sandbox_events_end(struct store *s, const char *name, int64_t since, int *exit_code,
 		       bool *clean, struct err *err);
+/* The same of its last life, if that is over; 0 when it is not, or too long ago to be known. */
+int sandbox_events_past(struct store *s, const char *name, int *exit_code, bool *clean,
+			struct err *err);
 
 #endif

@@ -73,6 +73,8 @@ class Background(Life):
         self.ok(self.msb("exec", name, "--", "touch", "/go"))
         self.assertEqual((waiter.wait(PATIENCE), waiter.stdout.read()), (7, b"7\n"))
         self.assertEqual(self.list(), {})
+        late = self.msb("wait", name)
+        self.assertEqual((late.code, late.out), (7, b"7\n"), str(late))
         self.nothing_left()
 
     def test_a_named_one_is_kept_and_runs_its_command_again(self):
@@ -89,6 +91,9 @@ class Background(Life):
         now = self.inspect("job")
         self.assertEqual((now["status"], now["exit_code"], now["reason"]), ("stopped", 5, "completed"))
         self.assertEqual(self.msb("wait", "job").code, 5)
+        self.ok(self.msb("rm", "job"))
+        self.assertEqual(self.msb("wait", "job").code, 5)
+        self.refused(self.msb("wait", "jobs"), 1, "no sandbox")
 
     def test_timeout(self):
         self.ok(self.msb("run", "-d", "-n", "slow", "--timeout", "1s", "busybox", "--", "sleep", "1000"))

@@ -148,6 +148,23 @@ static void ends(void **state)
 		assert_int_equal(sandbox_events_end(s, "box", since, &code, &clean, NULL), 1);
 		assert_int_equal(code, 7);
 		assert_int_equal(sandbox_state_read(s, "box", &now, NULL), -ERR_NOT_FOUND);
+		/* Who asks later hears the same. */
+		code = -2;
+		clean = cases[i].to != SANDBOX_STOPPED;
+		assert_int_equal(sandbox_events_past(s, "box", &code, &clean, NULL), 1);
+		assert_int_equal(code, 7);
+		assert_int_equal(clean, cases[i].to == SANDBOX_STOPPED);
+		assert_int_equal(sandbox_events_past(s, "other", &code, &clean, NULL), 0);
+	}
+	/* One that is there again, or was never more than made, says nothing of who had its name. */
+	{
+		bool clean;
+		int code;
+
+		assert_int_equal(sandbox_state_new(s, "box", false, 1, NULL, NULL), 0);
+		assert_int_equal(sandbox_events_past(s, "box", &code, &clean, NULL), 0);
+		assert_int_equal(sandbox_state_remove(s, "box", NULL, NULL), 0);
+		assert_int_equal(sandbox_events_past(s, "box", &code, &clean, NULL), 0);
 	}
 	/* Who asked it to stop knows why. */
 	assert_int_equal(sandbox_state_new(s, "box", false, 1, NULL, NULL), 0);
