@@ -287,6 +287,23 @@ int strv_addf(struct strv *s, const char *fmt, ...)
 	return strv_take(s, n < 0 ? NULL : text);
 }
 
+void strv_remove(struct strv *s, size_t i)
+{
+	free(s->v[i]);
+	/* With the NULL behind the last one. */
+	memmove(s->v + i, s->v + i + 1, (s->n - i) * sizeof(*s->v));
+	s->n--;
+}
+
+size_t strv_find(const struct strv *s, const char *text)
+{
+	size_t i = 0;
+
+	while (i < s->n && !str_eq(s->v[i], text))
+		i++;
+	return i;
+}
+
 int strv_env_set(struct strv *s, const char *assignment)
 {
 	size_t key = strcspn(assignment, "=") + 1;

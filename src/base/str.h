@@ -50,6 +50,14 @@ struct strv {
 void strv_done(struct strv *s);
 int strv_add(struct strv *s, const char *text);
 int strv_addf(struct strv *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Take element @i out. */
+void strv_remove(struct strv *s, size_t i);
+/* The first that is @text; @s->n: none is. */
+size_t strv_find(const struct strv *s, const char *text);
+static inline bool strv_has(const struct strv *s, const char *text)
+{
+	return strv_find(s, text) < s->n;
+}
 /* Add "KEY=VALUE", replacing an entry of that key. */
 int strv_env_set(struct strv *s, const char *assignment);
 static inline void strv_done_fn(struct strv *s)

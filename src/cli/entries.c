@@ -281,11 +281,7 @@ static int clean_one(struct store *s, const struct project_home *h, const char *
 
 static int add_once(struct strv *l, const char *name)
 {
-	for (size_t i = 0; i < l->n; i++) {
-		if (str_eq(l->v[i], name))
-			return 0;
-	}
-	return strv_add(l, name);
+	return strv_has(l, name) ? 0 : strv_add(l, name);
 }
 
 static int clean_all(struct store *s, struct project_home *h, bool force, bool quiet,

@@ -110,11 +110,8 @@ static bool has_labels(const struct events_args *a, const json_t *labels)
 static bool wanted(const struct events_args *a, const struct sandbox_event *e, const json_t *labels)
 {
 	enum sandbox_state s;
-	bool named = !a->names.n;
 
-	for (size_t i = 0; i < a->names.n && !named; i++)
-		named = str_eq(a->names.v[i], e->sandbox);
-	if (!named || !has_labels(a, labels))
+	if ((a->names.n && !strv_has(&a->names, e->sandbox)) || !has_labels(a, labels))
 		return false;
 	if (!a->states)
 		return true;

@@ -23,13 +23,6 @@ int modify_net_set(struct sandbox_spec *wishes, const char *opt, const char *val
 	return field_by_opt(opt)->spec(wishes, value, err);
 }
 
-static void drop(struct strv *v, size_t i)
-{
-	free(v->v[i]);
-	memmove(v->v + i, v->v + i + 1, (v->n - i) * sizeof(*v->v));
-	v->n--;
-}
-
 static int replace(char **at, const char *text)
 {
 	char *copy = text ? strdup(text) : NULL;
@@ -48,15 +41,13 @@ static int apply_rules(struct sandbox_spec *to, const struct strv *more, const s
 	int r = 0;
 
 	for (size_t i = 0; i < rm->n; i++) {
-		size_t k = 0;
+		size_t k = strv_find(&to->net_rules, rm->v[i]);
 
-		while (k < to->net_rules.n && !str_eq(to->net_rules.v[k], rm->v[i]))
-			k++;
 		if (k == to->net_rules.n) {
 			err_set(err, ERR_NOT_FOUND, "it has no rule \"%s\"", rm->v[i]);
 			return err_hint(err, "`msb inspect` shows those that it has");
 		}
-		drop(&to->net_rules, k);
+		strv_remove(&to->net_rules, k);
 	}
 	/* The first that matches counts, so what is new comes first. */
 	for (size_t i = 0; i < more->n; i++)
@@ -83,7 +74,7 @@ static int apply_limits(struct strv *limits, const struct strv *wishes)
 		}
 		for (size_t k = limits->n; k-- > 0;) {
 			if (strncmp(limits->v[k], wish, key) == 0)
-				drop(limits, k);
+				strv_remove(limits, k);
 		}
 	}
 	return r;

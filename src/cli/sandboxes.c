@@ -277,15 +277,6 @@ static json_t *ps_json(struct store *store, const struct sandbox_entry *e)
 			 texts_json(&machine.ports));
 }
 
-static bool has(const struct strv *list, const char *name)
-{
-	for (size_t i = 0; i < list->n; i++) {
-		if (str_eq(list->v[i], name))
-			return true;
-	}
-	return false;
-}
-
 static int list(struct cli *cli, int argc, char **argv, bool ps)
 {
 	struct list_args a = {0};
@@ -328,7 +319,7 @@ static int list(struct cli *cli, int argc, char **argv, bool ps)
 		bool alive = sandbox_state_alive(e.status.state);
 		bool keep = alive ? !a.stopped || a.running : !a.running || a.stopped;
 
-		if (!keep || (a.labels.n && !has(&chosen, e.record->name)))
+		if (!keep || (a.labels.n && !strv_has(&chosen, e.record->name)))
 			continue;
 		/* Swapped, not copied: all of them are freed later. */
 		l.items[i] = l.items[kept];

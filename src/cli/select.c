@@ -30,18 +30,9 @@ static const struct opt rows[] = {
 };
 const struct opt_set select_opts = {rows, ARRAY_SIZE(rows)};
 
-static bool has(const struct strv *list, const char *name)
-{
-	for (size_t i = 0; i < list->n; i++) {
-		if (str_eq(list->v[i], name))
-			return true;
-	}
-	return false;
-}
-
 static int add(struct strv *list, const char *name, struct err *err)
 {
-	if (has(list, name))
+	if (strv_has(list, name))
 		return 0;
 	return strv_add(list, name) < 0 ? err_set(err, ENOMEM, "out of memory") : 0;
 }
@@ -70,7 +61,7 @@ int cli_select(struct store *s, struct select_args *a, const struct opt_words *w
 
 		if (what != SELECT_ANY && e->running != (what == SELECT_RUNNING))
 			continue;
-		if (a->all || has(&chosen, e->record->name))
+		if (a->all || strv_has(&chosen, e->record->name))
 			r = add(&names, e->record->name, err);
 	}
 	if (r < 0)

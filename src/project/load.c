@@ -124,11 +124,7 @@ bool project_in_group(const struct project_sandbox *s, const char *group)
 
 bool project_has_script(const struct project_sandbox *s, const char *name)
 {
-	for (size_t i = 0; i < s->scripts.n; i++) {
-		if (str_eq(s->scripts.v[i], name))
-			return true;
-	}
-	return false;
+	return strv_has(&s->scripts, name);
 }
 
 /* ---- reading ---- */

@@ -34,13 +34,6 @@ struct ports {
 	unsigned n;
 };
 
-static void drop(struct strv *v, size_t i)
-{
-	free(v->v[i]);
-	memmove(v->v + i, v->v + i + 1, (v->n - i) * sizeof(*v->v));
-	v->n--;
-}
-
 static bool same(const struct net_port *a, const struct net_port *b)
 {
 	return a->port == b->port && a->guest_port == b->guest_port && a->proto == b->proto &&
@@ -72,20 +65,11 @@ int sandbox_net_port_rm(struct strv *list, const char *text, struct err *err)
 			k++;
 		if (k < have->n)
 			continue;
-		drop(list, i);
+		strv_remove(list, i);
 		return 0;
 	}
 	err_set(err, ERR_NOT_FOUND, "it does not publish \"%s\"", text);
 	return err_hint(err, "name it as it was said; `msb inspect` shows which there are");
-}
-
-static bool has(const struct strv *v, const char *text)
-{
-	for (size_t i = 0; i < v->n; i++) {
-		if (strcmp(v->v[i], text) == 0)
-			return true;
-	}
-	return false;
 }
 
 /* Is this what is shown of @p, whose port may be any? */
@@ -114,7 +98,7 @@ static int take_out(const char *text, struct strv *published, struct strv *gone,
 				continue;
 			if (strv_add(gone, published->v[k]) < 0)
 				return out_of_memory(err);
-			drop(published, k);
+			strv_remove(published, k);
 			break;
 		}
 	}
@@ -189,7 +173,7 @@ int sandbox_net_ports_try(int dirfd, const struct sandbox_spec *from, const stru
 	int r = p ? record_machine_read(dirfd, &m, err) : out_of_memory(err);
 
 	for (size_t i = 0; r == 0 && i < to->ports.n; i++) {
-		if (has(&from->ports, to->ports.v[i]))
+		if (strv_has(&from->ports, to->ports.v[i]))
 			continue;
 		r = parse(to->ports.v[i], p, err);
 		for (unsigned k = 0; r == 0 && k < p->n; k++) {
@@ -212,7 +196,7 @@ int sandbox_net_ports(int control, int dirfd, const struct sandbox_spec *from,
 	int r = record_machine_read(dirfd, &m, err), e;
 
 	for (size_t i = 0; r == 0 && i < from->ports.n; i++) {
-		if (!has(&to->ports, from->ports.v[i]))
+		if (!strv_has(&to->ports, from->ports.v[i]))
 			r = take_out(from->ports.v[i], &m.ports, &gone, err);
 	}
 	if (r == 0 && gone.n)
@@ -220,7 +204,7 @@ int sandbox_net_ports(int control, int dirfd, const struct sandbox_spec *from,
 	if (r < 0)
 		return r;
 	for (size_t i = 0; r == 0 && i < to->ports.n; i++) {
-		if (!has(&from->ports, to->ports.v[i]))
+		if (!strv_has(&from->ports, to->ports.v[i]))
 			r = publish(control, to->ports.v[i], &m.ports, err);
 	}
 	/* What has changed has, whatever stopped the rest. */
