@@ -365,18 +365,34 @@ static int write_data(struct unpack *u, int fd, uint64_t size, struct err *err)
 	return r;
 }
 
-/* A file of another name where there is one already. */
-static int create_beside(struct unpack *u, const char *name, char beside[NAME_BESIDE])
+/* Give what is behind @fd a name: by descriptor, so nothing can have taken its place. */
+static int link_fd(struct unpack *u, int fd, const char *name)
+{
+	char proc[40];
+
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+	return linkat(AT_FDCWD, proc, u->parent, name, AT_SYMLINK_FOLLOW);
+}
+
+/*
+ * A file where there is one already: of another name, and where the file system has files without
+ * any (*unnamed), it gets that at the end only, so that nothing of it stays if we are killed.
+ */
+static int create_beside(struct unpack *u, const char *name, char beside[NAME_BESIDE],
+			 bool *unnamed)
 {
 	struct stat st;
 	uint64_t v;
+	int fd;
 
 	if (fstatat(u->parent, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
 		return -EISDIR;
 	if (getrandom(&v, sizeof(v), 0) < 0)
 		return -errno;
 	snprintf(beside, NAME_BESIDE, ".msb-cp-%016llx", (unsigned long long)v);
-	return create_file(u, beside);
+	fd = openat(u->parent, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+	*unnamed = fd >= 0;
+	return fd >= 0 ? fd : create_file(u, beside);
 }
 
 static int fill_file(struct unpack *u, int fd, const struct tar_entry *e, struct err *err)
@@ -401,18 +417,20 @@ static int make_file(struct unpack *u, const struct tar_entry *e, struct err *er
 	const char *name = base_of(u->path), *at = name;
 	cleanup_close int fd = create_file(u, name);
 	char beside[NAME_BESIDE];
+	bool unnamed = false;
 	int r;
 
 	if (fd == -EEXIST) {
 		at = beside;
-		fd = create_beside(u, name, beside);
+		fd = create_beside(u, name, beside, &unnamed);
 	}
 	if (fd < 0) {
 		errno = -fd;
 		return cannot(u, "make the file", u->path, err);
 	}
 	r = fill_file(u, fd, e, err);
-	if (r == 0 && at != name && renameat(u->parent, at, u->parent, name) < 0)
+	if (r == 0 && at != name &&
+	    ((unnamed && link_fd(u, fd, at) < 0) || renameat(u->parent, at, u->parent, name) < 0))
 		r = cannot(u, "make the file", u->path, err);
 	/* No half of one stays. */
 	if (r < 0)
@@ -433,11 +451,7 @@ static int make_hardlink(struct unpack *u, const struct tar_entry *e, struct err
 		return 0;
 	fd = open_beneath(u, target, O_PATH | O_NOFOLLOW);
 	for (int again = 0; fd >= 0; again++) {
-		char proc[40];
-
-		/* By descriptor: nothing can take the place of what was found. */
-		snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
-		if (linkat(AT_FDCWD, proc, u->parent, base_of(u->path), AT_SYMLINK_FOLLOW) == 0)
+		if (link_fd(u, fd, base_of(u->path)) == 0)
 			return 0;
 		if (errno != EEXIST || again ||
 		    (unlinkat(u->parent, base_of(u->path), 0) < 0 && errno != ENOENT))

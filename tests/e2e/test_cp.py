@@ -221,10 +221,13 @@ class Copy(Case):
         again.size = 200 << 20
         child.stdin.write(again.tobuf() + os.urandom(4 << 20))
         child.stdin.flush()
-        until(lambda: ".msb-cp" in self.inside("ls -A /root"), "nothing has come")
+        # It has no name before it is whole.
+        opened = "ls -l /proc/[0-9]*/fd 2>/dev/null; true"
+        until(lambda: "/root/#" in self.inside(opened), "nothing has come")
         child.kill()
         child.wait()
-        until(lambda: ".msb-cp" not in self.inside("ls -A /root"), "the part that came stays")
+        until(lambda: "/root/#" not in self.inside(opened), "the part that came stays")
+        self.assertNotIn(".msb-cp", self.inside("ls -A /root"))
         self.assertEqual(self.inside("cat /root/mine"), "mine\n")
 
     def test_between_sandboxes(self):

@@ -14,7 +14,11 @@
 struct stream {
 	struct buf b;
 	size_t at, piece;
+	const char *dir; /* holds "mine" and nothing else when bytes before @until are asked for */
+	size_t until;
 };
+
+static void sh(const char *dir, const char *script);
 
 static int keep(void *arg, const void *p, size_t n, struct err *err)
 {
@@ -29,6 +33,8 @@ static int feed(void *arg, const uint8_t **ret, size_t *len, struct err *err)
 	size_t n = MIN(buf_size(&s->b) - s->at, s->piece);
 
 	(void)err;
+	if (s->dir && s->at < s->until)
+		sh(s->dir, "test $(ls -A) = mine && test $(cat mine) = mine");
 	*ret = buf_ptr(&s->b) + s->at;
 	*len = n;
 	s->at += n;
@@ -381,6 +387,30 @@ static void test_a_copy_that_breaks_off_is_taken_back(void **state)
 	buf_done(&whole.b);
 }
 
+/* Whoever is killed while a file is replaced leaves nothing of the new one. */
+static void test_a_file_to_replace_another_has_no_name(void **state)
+{
+	struct stream s = {.piece = 300};
+	char dst[200], text[3000] = "";
+	int fd = open(*state, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+
+	if (fd < 0) {
+		print_message("no files without a name in %s\n", (char *)*state);
+		skip();
+	}
+	close(fd);
+	memset(text, 'n', sizeof(text) - 1);
+	add(&s, TAR_FILE, ".", NULL, text);
+	tar_put_end(&s.b);
+	snprintf(dst, sizeof(dst), "%s/d", (char *)*state);
+	sh(*state, "mkdir d && echo mine >d/mine");
+	s.dir = dst;
+	s.until = TAR_BLOCK + strlen(text);
+	assert_int_equal(unpack(&s, dst, "mine", false, NULL), 0);
+	sh(*state, "test $(ls -A d) = mine && test $(wc -c <d/mine) = 2999");
+	buf_done(&s.b);
+}
+
 /* What fails is said of the path that a person would look at. */
 static void test_what_messages_name(void **state)
 {
@@ -465,6 +495,7 @@ int main(void)
 		T(test_rights_are_asked_for),
 		T(test_places),
 		T(test_a_copy_that_breaks_off_is_taken_back),
+		T(test_a_file_to_replace_another_has_no_name),
 		T(test_what_messages_name),
 		T(test_refusals_of_the_packer),
 	};
