@@ -130,26 +130,40 @@ int str_to_duration(const char *s, const char *what, uint64_t *ret_ns, struct er
 		{"", 1000000000},     {"ms", 1000000},	     {"s", 1000000000}, {"m", 60000000000},
 		{"h", 3600000000000}, {"d", 86400000000000}, {"us", 1000},
 	};
-	unsigned __int128 v;
-	const char *rest;
-	int r = parse_decimal(s, &v, &rest);
+	unsigned __int128 v, sum = 0;
+	const char *at = s, *rest;
+	uint64_t last = UINT64_MAX;
+	int r;
 
-	if (r == 0) {
-		r = -EINVAL;
-		for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
-			if (!str_eq(rest, units[i].suffix))
-				continue;
-			v = v * units[i].ns / 1000000000u;
-			r = v > INT64_MAX ? -ERANGE : 0;
+	/* Each part in a smaller unit than the one before; "" is no part, but all there is. */
+	do {
+		size_t i = 0, len;
+
+		r = parse_decimal(at, &v, &rest);
+		if (r < 0)
+			break;
+		len = strspn(rest, "abcdefghijklmnopqrstuvwxyz");
+		while (i < ARRAY_SIZE(units) &&
+		       (strlen(units[i].suffix) != len || strncmp(rest, units[i].suffix, len) != 0))
+			i++;
+		if (i == ARRAY_SIZE(units) || (!len && at != s) || units[i].ns >= last) {
+			r = -EINVAL;
 			break;
 		}
-	}
+		last = len ? units[i].ns : 0;
+		r = v / 1000000000u > INT64_MAX / units[i].ns ? -ERANGE : 0;
+		if (r == 0)
+			sum += v * units[i].ns / 1000000000u;
+		if (sum > INT64_MAX)
+			r = -ERANGE;
+		at = rest + len;
+	} while (r == 0 && *at);
 	if (r < 0) {
 		err_set(err, ERR_USAGE, "%s \"%s\" is %s", what, s,
 			r == -ERANGE ? "too long" : "not a duration");
-		return err_hint(err, "write it like 30s, 500ms, 5m or 2h");
+		return err_hint(err, "write it like 30s, 500ms, 5m or 2h30m");
 	}
-	*ret_ns = (uint64_t)v;
+	*ret_ns = (uint64_t)sum;
 	return 0;
 }
 

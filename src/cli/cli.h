@@ -43,6 +43,7 @@ struct verb {
 	bool hidden;	   /* another name for something else: in no list */
 	const char *group; /* heading in the list of verbs */
 	const char *args;  /* for the usage line */
+	bool entries;	   /* a NAME may be an entry's of the project here, see project.h */
 	const char *summary;
 	const char *details;  /* more for --help; NULL: nothing */
 	const char *examples; /* commands, one a line; "  #" begins what to know about one */
@@ -114,7 +115,7 @@ const char *cli_age(int64_t unix_seconds, char b[32]);
 /* "2026-11-21T06:30:00Z" into @b. */
 const char *cli_time(int64_t unix_seconds, char b[32]);
 
-/* "5m" is five minutes ago; a date and time; or Unix seconds with an @. In nanoseconds. */
+/* "5m" is five minutes ago; a date, or one and a time; or Unix seconds. In nanoseconds. */
 int cli_past_time(const char *text, int64_t *ret, struct err *err);
 
 /* Print a JSON document and drop it. */

@@ -85,8 +85,8 @@ static int add_filter(const struct opt *o, void *target, const char *value, stru
 }
 
 static const struct opt events_opts[] = {
-	{0, "since", "TIME", "From then on, as 10m (ago) or 2026-01-31T12:00:00Z", set_time, 0, 0,
-	 "now"},
+	{0, "since", "TIME", "From then on, as 2h30m (ago) or 2026-01-31T12:00 (here)", set_time, 0,
+	 0, "now"},
 	{0, "until", "TIME", "Until then, and not for ever", set_time, 0, 1},
 	{0, "filter", "name=NAME|label=KEY[=VALUE]|state=STATE",
 	 "Only those (of one kind repeated: any of them, of labels: all)", add_filter, 0, 0},

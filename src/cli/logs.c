@@ -25,6 +25,11 @@ enum {
 	/* How often a quiet sandbox is asked whether it still runs; twice no is no. */
 	ALIVE_MS = 500,
 	NETWORK = 1 << LOG_NETWORK,
+	/* The last lines are looked for in so much, and in so many times that if they are more. */
+	TAIL_BYTES = 256 << 10,
+	TAIL_FACTOR = 8,
+	/* What was left unfinished so many lines before those is too old to be one of them. */
+	STALE_LINES = 1000,
 };
 
 struct logs_args {
@@ -45,34 +50,6 @@ static int set_tail(const struct opt *o, void *target, const char *value, struct
 	if (str_to_u64(value, UINT32_MAX, &a->tail) < 0)
 		return err_set(err, ERR_USAGE, "\"%s\" is no number of lines", value);
 	a->has_tail = true;
-	return 0;
-}
-
-int cli_past_time(const char *text, int64_t *ret, struct err *err)
-{
-	struct timespec now;
-	struct err ignored = ERR_INIT;
-	char day[] = "YYYY-MM-DDT00:00:00Z";
-	uint64_t n;
-
-	/* A day is its beginning. */
-	if (strlen(text) == strlen("YYYY-MM-DD"))
-		memcpy(day, text, strlen(text));
-	if (day[0] != 'Y' && log_time_parse(day, strlen(day), ret) == 0)
-		return 0;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	if (text[0] == '@' && str_to_u64(text + 1, INT64_MAX / 1000000000, &n) == 0) {
-		*ret = (int64_t)n * 1000000000;
-	} else if (log_time_parse(text, strlen(text), ret) < 0) {
-		if (str_to_duration(text, "time", &n, &ignored) < 0) {
-			err_set(err, ERR_USAGE, "\"%s\" is no time", text);
-			return err_hint(err, "it is like 10m (ago), 2026-01-31T12:00:00Z, "
-					     "2026-01-31 or @1767225600");
-		}
-		*ret = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec -
-		       (int64_t)MIN(n, (uint64_t)INT64_MAX);
-	}
 	return 0;
 }
 
@@ -145,8 +122,8 @@ static int set_color(const struct opt *o, void *target, const char *value, struc
 static const struct opt logs_opts[] = {
 	PROJECT_FILE_OPT(0, offsetof(struct logs_args, file)),
 	{'n', "tail", "N", "Only the last N lines", set_tail, 0, 0},
-	{0, "since", "TIME", "Only what is younger, as 10m (ago) or 2026-01-31T12:00:00Z", set_time,
-	 0, 0},
+	{0, "since", "TIME", "Only what is younger, as 2h30m (ago) or 2026-01-31T12:00 (here)",
+	 set_time, 0, 0},
 	{0, "until", "TIME", "Only what is older", set_time, 0, 1},
 	{'f', "follow", NULL, "Go on with what comes, until the sandbox has ended", opt_set_flag,
 	 ARGS(follow), 0},
@@ -167,12 +144,17 @@ static const struct opt logs_opts[] = {
 	 ARGS(color_sessions), 0},
 };
 
-/* A line, or the beginning of one. */
+/*
+ * A line, or the beginning of one. It is unsure where we did not begin at the log's beginning, as
+ * long as there may be more of it, or of another that belongs before it, in front of what was read.
+ */
 struct line {
 	struct buf text;
 	int64_t ns;
 	enum log_source source;
 	uint32_t id;
+	bool unsure;
+	uint64_t at, at_unsure; /* what view's `taken` and `unsure` were with its last bytes */
 };
 
 struct view {
@@ -183,6 +165,13 @@ struct view {
 	struct line *kept; /* a ring: the last lines, while only those are wanted */
 	size_t first, nkept;
 	bool keeping;
+	uint64_t taken, unsure; /* lines, while keeping */
+	uint32_t known;		/* sessions from this number on began in what was read */
+	struct {
+		uint32_t id;
+		enum log_source source;
+	} begun[PARTIALS_MAX]; /* older ones, of which a line has ended in it */
+	size_t nbegun;
 };
 
 static bool matches(const struct logs_args *a, const void *p, size_t n)
@@ -268,6 +257,7 @@ static void take_line(struct view *v, struct line *l)
 		buf_done(&l->text);
 		return;
 	}
+	*(l->unsure ? &v->unsure : &v->taken) += 1;
 	if (v->nkept == room) {
 		if (!room) {
 			buf_done(&l->text);
@@ -300,10 +290,46 @@ static void finish_partial(struct view *v, size_t i)
 	size_t n = buf_size(&l->text);
 	const char *p = (const char *)buf_ptr(&l->text);
 
-	if (n && matches(v->args, p, n - (p[n - 1] == '\n')))
+	if (n && (l->unsure || matches(v->args, p, n - (p[n - 1] == '\n'))))
 		take_line(v, l);
 	buf_done(&l->text);
-	v->partial[i] = v->partial[--v->partials];
+	/* They stay in the order in which they were begun. */
+	memmove(l, l + 1, (--v->partials - i) * sizeof(*l));
+}
+
+static bool is_stale(const struct view *v, uint64_t at)
+{
+	return v->keeping && v->taken - at >= v->args->tail + STALE_LINES;
+}
+
+/* Not a newline ended it. */
+static void cut_partial(struct view *v, size_t i)
+{
+	struct line *l = &v->partial[i];
+
+	if (is_stale(v, l->at))
+		buf_reset(&l->text);
+	else
+		l->unsure |= v->keeping && v->unsure != l->at_unsure;
+	finish_partial(v, i);
+}
+
+/* Is there nothing in front of what was read that a line of this source could go on with? */
+static bool is_known(const struct view *v, uint32_t id, enum log_source source)
+{
+	size_t i = 0;
+
+	while (i < v->nbegun && (v->begun[i].id != id || v->begun[i].source != source))
+		i++;
+	return id >= v->known || i < v->nbegun || is_line(source);
+}
+
+static void now_known(struct view *v, uint32_t id, enum log_source source)
+{
+	if (is_known(v, id, source) || v->nbegun == PARTIALS_MAX)
+		return;
+	v->begun[v->nbegun].id = id;
+	v->begun[v->nbegun++].source = source;
 }
 
 /* The line that bytes of this entry go on with. */
@@ -319,7 +345,11 @@ static size_t find_partial(struct view *v, const struct log_entry *e)
 		finish_partial(v, 0);
 		i--;
 	}
-	v->partial[i] = (struct line){.source = e->source, .id = e->id};
+	v->partial[i] = (struct line){
+		.source = e->source,
+		.id = e->id,
+		.unsure = v->keeping && !is_known(v, e->id, e->source),
+	};
 	v->partials = i + 1;
 	return i;
 }
@@ -336,6 +366,10 @@ static void add_lines(struct view *v, const struct log_entry *e)
 		if (!buf_size(&l->text))
 			l->ns = e->ns;
 		buf_add(&l->text, p, n);
+		l->at = v->taken;
+		l->at_unsure = v->unsure;
+		if (nl)
+			now_known(v, e->id, e->source);
 		/* Events come without the end of their line. */
 		if (!nl && is_line(e->source))
 			buf_add_u8(&l->text, '\n');
@@ -348,10 +382,25 @@ static void add_lines(struct view *v, const struct log_entry *e)
 /* The end of a session, or of all: what they had begun to say is all of it. */
 static void finish_ended(struct view *v, const struct log_entry *e)
 {
-	for (size_t i = v->partials; i-- > 0;) {
+	static const char asked[] = "asked to run ";
+	bool begins = e->n >= strlen(asked) && memcmp(e->data, asked, strlen(asked)) == 0;
+
+	for (size_t i = 0; i < v->partials;) {
 		if (!e->id || v->partial[i].id == e->id)
-			finish_partial(v, i);
+			cut_partial(v, i);
+		else
+			i++;
 	}
+	if (e->id && begins)
+		v->known = MIN(v->known, e->id);
+	/* What an older one had begun to say in front of what was read. */
+	if (v->keeping && !v->args->json && e->id < v->known && !is_stale(v, 0)) {
+		struct line l = {.id = e->id, .unsure = true};
+
+		take_line(v, &l);
+	}
+	if (!e->id)
+		v->known = 0;
 }
 
 static void show_entry(struct view *v, const struct log_entry *e)
@@ -384,6 +433,28 @@ static void show_entry(struct view *v, const struct log_entry *e)
 	}
 }
 
+static void forget(struct view *v)
+{
+	for (size_t i = 0; i < v->nkept; i++)
+		buf_done(&v->kept[i].text);
+	while (v->partials)
+		buf_done(&v->partial[--v->partials].text);
+	v->nkept = v->first = v->nbegun = 0;
+	v->taken = v->unsure = 0;
+}
+
+/* Are those that were kept the last lines of the log? */
+static bool is_sure(const struct view *v)
+{
+	bool sure = v->nkept == v->args->tail && is_stale(v, 0);
+
+	for (size_t i = 0; i < v->nkept && sure; i++)
+		sure = !v->kept[i].unsure;
+	for (size_t i = 0; i < v->partials && sure; i++)
+		sure = !v->partial[i].unsure;
+	return sure;
+}
+
 /* The end of what was there. */
 static void show_kept(struct view *v)
 {
@@ -411,6 +482,29 @@ static void show_new(struct view *v, struct log_reader *r)
 	}
 	if (got < 0)
 		cli_warn("cannot read the log: %s", err_name(got));
+}
+
+/* Of the lines that there are, the last. Lines of other sessions may be anywhere in one. */
+static void keep_last(struct view *v, struct log_reader *r)
+{
+	uint64_t bytes = TAIL_BYTES;
+	bool whole;
+
+	do {
+		forget(v);
+		whole = log_reader_back(r, bytes) == 1;
+		v->known = whole ? 0 : UINT32_MAX;
+		show_new(v, r);
+		/* A line that has only begun may go on; unless that was too long ago. */
+		for (size_t i = v->partials; i-- > 0;) {
+			if (is_stale(v, v->partial[i].at))
+				cut_partial(v, i);
+		}
+		while (!v->args->follow && v->partials)
+			cut_partial(v, 0);
+		bytes *= TAIL_FACTOR;
+	} while (!whole && !is_sure(v));
+	show_kept(v);
 }
 
 static bool is_running(struct store *store, const char *name)
@@ -479,11 +573,10 @@ static int show(struct store *store, const char *name, const struct logs_args *a
 			     : str_eq(a->color, "always") ||
 				       (str_eq(a->color, "auto") && *cli_bold(stdout)));
 	v.lines = a->timestamps || a->show_id || a->color_sessions || a->has_grep || a->has_tail;
-	show_new(&v, reader);
-	/* A line that has only begun is among the last, if nothing more is to come. */
-	while (!a->follow && v.partials)
-		finish_partial(&v, 0);
-	show_kept(&v);
+	if (v.keeping)
+		keep_last(&v, reader);
+	else
+		show_new(&v, reader);
 	if (a->follow)
 		follow(&v, reader, store, name, dir);
 	while (v.partials)

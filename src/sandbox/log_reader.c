@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -244,6 +245,35 @@ int log_reader_next(struct log_reader *r, struct log_entry *e)
 		if (got <= 0)
 			return got;
 	}
+}
+
+int log_reader_back(struct log_reader *r, uint64_t bytes)
+{
+	uint64_t seqs[LOG_READER_FILES], seq = 0;
+	size_t n = 0;
+	int fd;
+
+	enter(r, -1, 0);
+	for (; n < LOG_READER_FILES && (fd = find_file(r, seq, &seqs[n])) >= 0; n++) {
+		seq = seqs[n];
+		close_fd(fd);
+	}
+	while (n > 0) {
+		cleanup_close int file = find_file(r, seqs[--n] - 1, &seq);
+		struct stat st;
+
+		if (file < 0 || fstat(file, &st) < 0)
+			break;
+		if ((uint64_t)st.st_size > bytes) {
+			enter(r, take_fd(&file), seq);
+			/* What is there is the rest of a line, if only its end. */
+			r->offset = (uint64_t)st.st_size - bytes - 1;
+			r->skipping = true;
+			return 0;
+		}
+		bytes -= (uint64_t)st.st_size;
+	}
+	return 1;
 }
 
 int log_reader_new(struct log_reader **ret, int dirfd, const char *log, struct err *err)

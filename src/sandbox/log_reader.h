@@ -9,6 +9,8 @@
  * that is emptied under the reader has another number afterwards; what was in it is lost, and
  * log_reader_next() says so.
  *
+ * Who wants the end alone begins some bytes before it, and further back if that was not enough.
+ *
  * One thread.
  */
 #ifndef SANDBOX_LOG_READER_H
@@ -47,6 +49,11 @@ int log_reader_new(struct log_reader **ret, int dirfd, const char *log, struct e
  * here, go on. Lines that are none of ours are passed over.
  */
 int log_reader_next(struct log_reader *r, struct log_entry *e);
+/*
+ * Begin anew with the first line that begins in the last @bytes of the log. 1: those are all there
+ * are.
+ */
+int log_reader_back(struct log_reader *r, uint64_t bytes);
 struct log_reader *log_reader_free(struct log_reader *r);
 
 /* "2026-11-21T12:34:56.123456Z" and the like (RFC 3339): nanoseconds of Unix time, or -EINVAL. */

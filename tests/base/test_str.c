@@ -78,9 +78,13 @@ static void durations(void **state)
 		{"0.001", 1000000},
 		{"20us", 20000},
 		{"0.000000001s", 1},
+		{"2h30m", 9000000000000},
+		{"1d1s1us", 86401000001000},
+		{"1m1.5s", 61500000000},
 	};
-	static const char *const bad[] = {"",	   "s",	 "-1s", "1 s", "1sec", "1.s", ".5",
-					  "1h30m", "1M", "1ns", "ms",  "1s ",  "1e3", "1ss"};
+	static const char *const bad[] = {"",	  "s",	  "-1s", "1 s",	 "1sec",   "1.s",  ".5",
+					  "1h30", "1M",	  "1ns", "ms",	 "1s ",	   "1e3",  "1ss",
+					  "1m1m", "1s1m", "1hm", "90 m", "1h 30m", "1h-1m"};
 	struct err e = ERR_INIT;
 	uint64_t v;
 
@@ -97,6 +101,9 @@ static void durations(void **state)
 		assert_non_null(strstr(e.msg, "not a duration"));
 	}
 	assert_int_equal(str_to_duration("9999999999999d", "timeout", &v, &e), -ERR_USAGE);
+	assert_int_equal(str_to_duration("106751d24h", "timeout", &v, &e), -ERR_USAGE);
+	/* 2^64 - 1 of a unit, which wraps around to something short. */
+	assert_int_equal(str_to_duration("18446744073709551615d", "timeout", &v, &e), -ERR_USAGE);
 	assert_non_null(strstr(e.msg, "too long"));
 }
 
@@ -198,6 +205,20 @@ static void vectors(void **state)
 	assert_string_equal(s.v[1], "N=");
 	assert_string_equal(s.v[2], "PA=1");
 	assert_null(s.v[3]);
+	assert_int_equal(strv_find(&s, "N="), 1);
+	assert_int_equal(strv_find(&s, "N"), 3);
+	assert_true(strv_has(&s, "PA=1"));
+	strv_remove(&s, 1);
+	assert_int_equal(s.n, 2);
+	assert_string_equal(s.v[1], "PA=1");
+	assert_null(s.v[2]);
+	strv_remove(&s, 1);
+	strv_remove(&s, 0);
+	assert_int_equal(s.n, 0);
+	assert_null(s.v[0]);
+	assert_false(strv_has(&s, "PA=1"));
+	assert_int_equal(strv_add(&s, "again"), 0);
+	assert_string_equal(s.v[0], "again");
 	strv_done(&s);
 	assert_int_equal(s.n, 0);
 	strv_done(&s);

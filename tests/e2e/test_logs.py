@@ -2,6 +2,7 @@
 """`msb logs`: what commands printed, exactly."""
 import json
 import os
+import random
 import re
 
 from harness import PATIENCE, Case, machines_of, until
@@ -34,6 +35,7 @@ class Logs(Case):
         self.assertEqual(self.logs("--until", "2020-01-31"), b"")
         self.assertEqual(self.logs("--since", "2020-01-31", "--grep", "^w.*g$"), b"wrong\n")
         self.refused(self.msb("logs", "--since", "2020-13-31", "box"), 2, "no time")
+        self.assertEqual(self.logs("--since", "2020-01-31 12:00", "--until", "0s", "--grep", "^w.*g$"), b"wrong\n")
         self.assertRegex(self.logs("--timestamps", "--show-id", "--source", "stderr"),
                          rb"^20\d\d-\d\d-\d\dT[\d:.]{15}Z \[\d+\] wrong\n$")
         self.assertIn(b"\033[31mwrong\n\033[0m", self.logs("--color", "always", "--source", "stderr"))
@@ -55,6 +57,59 @@ class Logs(Case):
         child.stdin.close()
         self.assertEqual(follower.communicate(timeout=PATIENCE)[0], b"")
         self.assertEqual(follower.returncode, 0)
+
+    def test_the_last_lines(self):
+        """They are those that end the whole, though not all of it is read."""
+        self.own_home()
+        self.running("box").stdin.close()
+        until(lambda: not machines_of(self.home), "the sandbox goes on", 60)
+        logs = os.path.join(self.home, "sandboxes", "box", "logs")
+        # Two files of many sessions, of which some say a line in pieces, and for long.
+        dice = random.Random(1)
+        number, seconds, sessions, files = 0, 0, [], []
+        for seq in (1001, 1002):
+            lines = []
+
+            def say(source, text, session):
+                nonlocal seconds
+                seconds += 1
+                when = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(1_700_000_000 + seconds))
+                entry = {"t": when, "s": source, "d": text}
+                lines.append(json.dumps(entry | ({"id": session} if session else {}), separators=(",", ":")))
+            say("system", "a new file of the log", 0)
+            lines[0] = lines[0][:-1] + f',"seq":{seq}}}'
+            if seq == 1001:
+                sessions.append(number := number + 1)
+                say("system", "asked to run old", number)
+                say("stderr", "begun by the old one", number)
+            while sum(map(len, lines)) < 1_500_000:
+                if len(sessions) < 5 or dice.random() < 0.02:
+                    sessions.append(number := number + 1)
+                    say("system", "asked to run something", number)
+                session = dice.choice(sessions)
+                if dice.random() < 0.02 and session != 1:
+                    sessions.remove(session)
+                    say("system", "ended with exit code 0", session)
+                    continue
+                text = "".join(dice.choice(("word ", "more\n", "x" * 50, "y" * 900)) for _ in range(dice.randrange(4)))
+                say(dice.choice(("stdout", "stdout", "output")), text, session)
+            files.append(lines)
+        for name, lines in zip(("exec.log", "exec.log.1"), files):
+            with open(os.path.join(logs, name), "w") as f:
+                f.write("\n".join(lines) + "\n")
+        for options in ((), ("--source", "output"), ("--grep", "word.*xy"), ("--source", "all"), ("--json",)):
+            shown = ("--timestamps", "--show-id") if options != ("--json",) else ()
+            whole = self.logs(*shown, *options).splitlines(True)
+            self.assertGreater(len(whole), 1200 if options in ((), ("--source", "all")) else 100, options)
+            for n in (0, 1, 2, 10, 100, 10**6):
+                # What the old one has begun was too long ago to be among the last, unless those are all.
+                late = [x for x in whole if b"begun by the old" not in x] if shown and n < 10**6 else whole
+                self.assertEqual(self.logs("--tail", str(n), *shown, *options).splitlines(True), late[-n:] if n else [],
+                                 (options, n))
+        # It is the beginning of what is shown of it later.
+        with open(os.path.join(logs, "exec.log.1"), "a") as f:
+            f.write('{"t":"2026-01-31T12:00:00Z","s":"stderr","d":" goes on\\n","id":1}\n')
+        self.assertEqual(self.logs("--tail", "1", "--source", "stderr"), b"begun by the old one goes on\n")
 
     def test_rotation(self):
         self.own_home()

@@ -86,6 +86,52 @@ static void test_follows_from_file_to_file(void **state)
 	log_reader_free(r);
 }
 
+/* How many entries there are in the last @bytes, which end with number @last. */
+static int count_back(struct log_reader *r, uint64_t bytes, int last, int *whole)
+{
+	struct log_entry e;
+	int n = 0, first = -1;
+
+	*whole = log_reader_back(r, bytes);
+	while (log_reader_next(r, &e) == 1) {
+		if (!n++)
+			first = number(&e);
+		assert_int_equal(number(&e), first + n - 1);
+	}
+	assert_true(!n || first + n - 1 == last);
+	return n;
+}
+
+static void test_begins_at_the_end(void **state)
+{
+	struct log_reader *r = reader(state);
+	struct log_entry e;
+	int all, n, whole, before = 0;
+
+	assert_int_equal(count_back(r, 1000, -1, &whole), 0);
+	assert_int_equal(whole, 1);
+	/* The files have gone round. */
+	write_events(state, 0, 500, 500);
+	all = count_back(r, UINT64_MAX, 499, &whole);
+	assert_int_equal(whole, 1);
+	assert_in_range(all, 80, 200);
+	/* Less than a line more is at most a line more, in whichever file. */
+	whole = 0;
+	for (uint64_t bytes = 0; !whole; bytes += 37) {
+		n = count_back(r, bytes, 499, &whole);
+		assert_in_range(n, before, before + 1);
+		before = n;
+	}
+	assert_int_equal(before, all);
+	/* A line that begins exactly there is one of them. */
+	log_reader_back(r, UINT64_MAX);
+	for (n = 0; n < all; n++)
+		assert_int_equal(log_reader_next(r, &e), 1);
+	assert_int_equal(count_back(r, e.line_n + 1, 499, &whole), 1);
+	assert_int_equal(count_back(r, e.line_n, 499, &whole), 0);
+	log_reader_free(r);
+}
+
 static void test_tells_of_what_it_missed(void **state)
 {
 	struct log_reader *r = reader(state);
@@ -211,6 +257,7 @@ int main(void)
 						scratch_teardown),
 		cmocka_unit_test_setup_teardown(test_tells_of_what_it_missed, setup,
 						scratch_teardown),
+		cmocka_unit_test_setup_teardown(test_begins_at_the_end, setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(test_lines_that_are_none, setup, scratch_teardown),
 		cmocka_unit_test(test_times),
 	};
