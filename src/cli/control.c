@@ -49,7 +49,7 @@ static int each(struct cli *cli, int argc, char **argv, control_verb_fn *fn, con
 	r = store_open(&store, NULL, &err);
 	if (r == 0) {
 		sandbox_dir_heal(store, true);
-		r = cli_select(store, &a.which, &words, SELECT_RUNNING, &names, &err);
+		r = cli_select(cli, store, &a.which, &words, SELECT_RUNNING, &names, &err);
 	}
 	if (r == -ERR_USAGE)
 		err_hint(&err, "usage: msb %s %s", cli->verb->name, cli->verb->args);
@@ -161,6 +161,7 @@ const struct verb verb_pause = {
 	.name = "pause",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
+	.entries = true,
 	.summary = "Hold sandboxes where they are",
 	.details = "A paused sandbox takes no CPU time and keeps its memory. Commands and clients "
 		   "wait; its\n"
@@ -175,6 +176,7 @@ const struct verb verb_resume = {
 	.name = "resume",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
+	.entries = true,
 	.summary = "Let paused sandboxes go on",
 	.examples = "msb resume box\n"
 		    "msb resume --all",
@@ -186,6 +188,7 @@ const struct verb verb_touch = {
 	.name = "touch",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
+	.entries = true,
 	.summary = "Begin the idle timeout of sandboxes anew",
 	.examples = "msb touch box  # its --idle-timeout begins anew",
 	.shared = &select_opts,
@@ -221,6 +224,7 @@ const struct verb verb_ping = {
 	.name = "ping",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
+	.entries = true,
 	.summary = "Ask the agents of sandboxes for a sign of life, and how long that takes",
 	.details = "This is no activity: it does not keep a sandbox from its idle timeout.",
 	.examples = "msb ping box\n"
@@ -270,6 +274,7 @@ const struct verb verb_drain = {
 	.name = "drain",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
+	.entries = true,
 	.summary = "Let what runs in sandboxes finish, and stop them",
 	.details = "New commands are refused from now on. Interrupted, this command only stops "
 		   "waiting:\n"

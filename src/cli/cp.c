@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "cli/project.h"
 #include "sandbox/copy.h"
 #include "sandbox/reach.h"
 #include "sandbox/spec.h"
@@ -58,10 +59,19 @@ static int parse_side(const char *word, struct copy_side *side, char **name, str
 	return 0;
 }
 
-static int connect_side(struct store *store, struct copy_side *side, struct err *err)
+static int connect_side(struct cli *cli, struct store *store, struct copy_side *side, char **name,
+			struct err *err)
 {
+	char *real;
+	int r;
+
 	if (!side->sandbox)
 		return 0;
+	r = cli_project_name(cli, store, NULL, *name, &real, err);
+	if (r < 0)
+		return r;
+	free(*name);
+	side->sandbox = *name = real;
 	side->agent = sandbox_reach(store, side->sandbox, err);
 	if (side->agent == -ENOTCONN)
 		err_hint(err, "start it first: msb start %s", side->sandbox);
@@ -116,8 +126,8 @@ static int copy(struct cli *cli, int argc, char **argv)
 	c.all = a.all;
 	r = store_open(&store, NULL, &err);
 	if (r == 0)
-		r = connect_side(store, &c.from, &err);
-	if (r == 0 && (r = connect_side(store, &c.to, &err)) < 0)
+		r = connect_side(cli, store, &c.from, &from, &err);
+	if (r == 0 && (r = connect_side(cli, store, &c.to, &to, &err)) < 0)
 		close_fd(c.from.agent);
 	if (r < 0)
 		return cli_fail(&err, EXIT_FAILURE);
@@ -143,6 +153,7 @@ const struct verb verb_copy = {
 	.alias = "cp",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] SRC DST",
+	.entries = true,
 	.summary = "Copy files into, out of and between sandboxes",
 	.details = "SRC and DST are NAME:/PATH in a sandbox that runs, a path here, or - for a tar "
 		   "archive\n"

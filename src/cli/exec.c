@@ -258,7 +258,7 @@ static int exec(struct cli *cli, int argc, char **argv)
 	if (r == 0)
 		r = store_open(&store, NULL, &err);
 	if (r == 0)
-		r = cli_project_name(store, a.file, words.words[0], &name, &err);
+		r = cli_project_name(cli, store, a.file, words.words[0], &name, &err);
 	attach_block_signals();
 	if (r == 0)
 		words.words[0] = name;
@@ -272,6 +272,7 @@ const struct verb verb_exec = {
 	.name = "exec",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME [-- COMMAND…]",
+	.entries = true,
 	.summary = "Run a command in a sandbox that is there",
 	.details =
 		"COMMAND is run as it stands, without the image's entrypoint. Without one, the "
@@ -302,6 +303,7 @@ const struct verb verb_shell = {
 	.name = "shell",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME [-- SCRIPT [ARG…]]",
+	.entries = true,
 	.summary = "Run the shell of a sandbox, or a script in it",
 	.details = "The shell is what --shell said when the sandbox was made, else /bin/sh. "
 		   "Otherwise as\n"

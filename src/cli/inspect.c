@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "cli/project.h"
 #include "image/image.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox_dir.h"
@@ -432,6 +433,7 @@ static int inspect(struct cli *cli, int argc, char **argv)
 	cleanup_words struct opt_words words = {0};
 	cleanup_store struct store *store = NULL;
 	__attribute__((cleanup(subject_done))) struct subject s = {.image = IMAGE_INFO_INIT};
+	cleanup_free char *name = NULL;
 	struct err err = ERR_INIT;
 	int code;
 
@@ -440,7 +442,8 @@ static int inspect(struct cli *cli, int argc, char **argv)
 	if (store_open(&store, NULL, &err) < 0)
 		return cli_fail(&err, EXIT_FAILURE);
 	sandbox_dir_heal(store, true);
-	if (look(store, words.words[0], &s, &err) < 0)
+	if (cli_project_name(cli, store, NULL, words.words[0], &name, &err) < 0 ||
+	    look(store, name, &s, &err) < 0)
 		return cli_fail(&err, EXIT_FAILURE);
 	if (a.json)
 		return cli_json(to_json(&s));
@@ -452,6 +455,7 @@ const struct verb verb_inspect = {
 	.name = "inspect",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME",
+	.entries = true,
 	.summary = "Show what a sandbox is, its machine and the walls around it",
 	.examples = "msb inspect box\n"
 		    "msb inspect box --format json | jq .status",

@@ -65,7 +65,7 @@ static int begin(struct cli *cli, struct life_args *a, int argc, char **argv, en
 	r = store_open(store, NULL, &err);
 	if (r == 0) {
 		sandbox_dir_heal(*store, true);
-		r = cli_select(*store, &a->which, &words, what, names, &err);
+		r = cli_select(cli, *store, &a->which, &words, what, names, &err);
 	}
 	if (r == -ERR_USAGE)
 		err_hint(&err, "usage: msb %s %s", cli->verb->name, cli->verb->args);
@@ -283,6 +283,7 @@ const struct verb verb_stop = {
 	.name = "stop",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
+	.entries = true,
 	.summary = "Stop sandboxes that run",
 	.examples = "msb stop box web\n"
 		    "msb stop -t 60 db  # it may take its time\n"
@@ -297,6 +298,7 @@ const struct verb verb_kill = {
 	.name = "kill",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
+	.entries = true,
 	.summary = "End sandboxes at once; what they have not written to disk is lost",
 	.examples = "msb kill box\n"
 		    "msb kill --label team=core",
@@ -338,6 +340,7 @@ const struct verb verb_wait = {
 	.name = "wait",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME…",
+	.entries = true,
 	.summary = "Wait until sandboxes have stopped, and print their exit codes",
 	.details = "The exit code is that of the last one: its command's, 0 if it had none and "
 		   "was stopped,\n"

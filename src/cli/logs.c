@@ -599,7 +599,7 @@ static int logs(struct cli *cli, int argc, char **argv)
 		return code;
 	r = store_open(&store, NULL, &err);
 	if (r >= 0)
-		r = cli_project_name(store, a.file, words.words[0], &name, &err);
+		r = cli_project_name(cli, store, a.file, words.words[0], &name, &err);
 	if (r >= 0)
 		r = show(store, name, &a, &err);
 	if (a.has_grep)
@@ -612,6 +612,7 @@ const struct verb verb_logs = {
 	.alias = "log",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME",
+	.entries = true,
 	.summary = "Show what commands in a sandbox printed",
 	.details = "Everything any command of a sandbox prints is kept, the last 30 to 40 MiB of "
 		   "it, byte\n"

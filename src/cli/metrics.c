@@ -12,6 +12,7 @@
 #include "base/loop.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "cli/project.h"
 #include "sandbox/control_client.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox_dir.h"
@@ -474,6 +475,7 @@ static int metrics(struct cli *cli, int argc, char **argv)
 	struct metrics_args a = {.interval_ns = 1000 * MS};
 	cleanup_words struct opt_words words = {0};
 	cleanup_store struct store *store = NULL;
+	cleanup_free char *name = NULL;
 	struct err err = ERR_INIT;
 	int code;
 
@@ -482,13 +484,16 @@ static int metrics(struct cli *cli, int argc, char **argv)
 	if (store_open(&store, NULL, &err) < 0)
 		return cli_fail(&err, EXIT_FAILURE);
 	sandbox_dir_heal(store, true);
-	return show(store, words.n ? words.words[0] : NULL, &a);
+	if (words.n && cli_project_name(cli, store, NULL, words.words[0], &name, &err) < 0)
+		return cli_fail(&err, EXIT_FAILURE);
+	return show(store, name, &a);
 }
 
 const struct verb verb_metrics = {
 	.name = "metrics",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] [NAME]",
+	.entries = true,
 	.summary = "Show what sandboxes use: CPU, memory, disk, network",
 	.details = "100 % of CPU is one CPU of the host. Memory is what the guest's kernel says is "
 		   "in use, and\n"

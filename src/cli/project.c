@@ -115,15 +115,15 @@ static bool is_there(struct store *s, const char *name)
 	       l.count;
 }
 
-int cli_project_name(struct store *s, const char *file, const char *word, char **ret,
-		     struct err *err)
+int cli_project_name(const struct cli *cli, struct store *s, const char *file, const char *word,
+		     char **ret, struct err *err)
 {
 	cleanup_project_at struct project_at a = PROJECT_AT_INIT;
 	struct project_sandbox *e;
 	int r;
 
 	*ret = NULL;
-	if (file || (!is_there(s, word) && access(PROJECT_FILE, F_OK) == 0)) {
+	if (file || (cli->verb->entries && access(PROJECT_FILE, F_OK) == 0 && !is_there(s, word))) {
 		r = cli_project_open(file, PROJECT_READ, &a, err);
 		if (r < 0)
 			return r;

@@ -3,8 +3,9 @@
  * Projects, as verbs share them.
  *
  * When does a verb mean a project? Those that are about nothing else (init, add, up, down, apply,
- * clean) always do. The others do when the user says so, by --file or --sandbox; and a NAME
- * that is no sandbox's, in a directory whose Sandboxfile has it, is that one's (exec, shell, logs).
+ * clean) always do. The others do when the user says so, by --file or --sandbox; and to those that
+ * work with a sandbox as it is (struct verb's `entries`) a NAME that is no sandbox's, in a directory
+ * whose Sandboxfile has it, is that one's.
  */
 #ifndef CLI_PROJECT_H
 #define CLI_PROJECT_H
@@ -73,8 +74,8 @@ int cli_project_down(struct project_at *a, const bool *chosen, bool force, uint6
 		     bool quiet);
 
 /* What NAME of a verb means, see above: a new string. */
-int cli_project_name(struct store *s, const char *file, const char *word, char **ret,
-		     struct err *err);
+int cli_project_name(const struct cli *cli, struct store *s, const char *file, const char *word,
+		     char **ret, struct err *err);
 
 /* The lists of a project, for `list` and `status`. An exit code. */
 int cli_project_list(const char *file, bool json);

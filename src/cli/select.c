@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "cli/cli.h"
+#include "cli/project.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox_dir.h"
 #include "sandbox/state.h"
@@ -37,8 +38,9 @@ static int add(struct strv *list, const char *name, struct err *err)
 	return strv_add(list, name) < 0 ? err_set(err, ENOMEM, "out of memory") : 0;
 }
 
-int cli_select(struct store *s, struct select_args *a, const struct opt_words *words,
-	       enum select_what what, struct strv *ret, struct err *err)
+int cli_select(const struct cli *cli, struct store *s, struct select_args *a,
+	       const struct opt_words *words, enum select_what what, struct strv *ret,
+	       struct err *err)
 {
 	cleanup_strv struct strv labels = a->labels, names = {0}, chosen = {0};
 	cleanup_sandbox_list struct sandbox_list l = {0};
@@ -50,8 +52,13 @@ int cli_select(struct store *s, struct select_args *a, const struct opt_words *w
 		return err_hint(err, "name one or several, or say --label KEY[=VALUE] or --all; "
 				     "`msb ls` shows what there is");
 	}
-	for (size_t i = 0; i < words->n && r == 0; i++)
-		r = add(&names, words->words[i], err);
+	for (size_t i = 0; i < words->n && r == 0; i++) {
+		cleanup_free char *name = NULL;
+
+		r = cli_project_name(cli, s, NULL, words->words[i], &name, err);
+		if (r == 0)
+			r = add(&names, name, err);
+	}
 	if (r == 0 && (labels.n || a->all))
 		r = sandbox_dir_list(s, NULL, &l, err);
 	if (r == 0 && labels.n)

@@ -15,6 +15,7 @@
 #include "base/str.h"
 #include "cli/opt.h"
 
+struct cli;
 struct store;
 
 struct select_args {
@@ -29,8 +30,9 @@ enum select_what { SELECT_ANY, SELECT_RUNNING, SELECT_STOPPED };
 
 /* The names, each once, those of @words first. ERR_USAGE when nothing was said. Drops the labels.
  */
-int cli_select(struct store *s, struct select_args *a, const struct opt_words *words,
-	       enum select_what what, struct strv *ret, struct err *err);
+int cli_select(const struct cli *cli, struct store *s, struct select_args *a,
+	       const struct opt_words *words, enum select_what what, struct strv *ret,
+	       struct err *err);
 
 /*
  * Stop all of @names: they are asked first, and then waited for. What each is called for the user

@@ -10,6 +10,7 @@
 #include "base/str.h"
 #include "cli/attach.h"
 #include "cli/cli.h"
+#include "cli/project.h"
 #include "sandbox/reach.h"
 #include "sandbox/sandbox_dir.h"
 #include "sandbox/session_msg.h"
@@ -227,6 +228,7 @@ static int attach(struct cli *cli, int argc, char **argv)
 	struct attach_args a = {.keys = KEYS_INIT};
 	cleanup_words struct opt_words words = {0};
 	cleanup_store struct store *store = NULL;
+	cleanup_free char *name = NULL;
 	struct attach to = {.how = ATTACH_TO};
 	struct err err = ERR_INIT;
 	int code, died = 0, r;
@@ -235,7 +237,11 @@ static int attach(struct cli *cli, int argc, char **argv)
 		return code;
 	r = store_open(&store, NULL, &err);
 	if (r >= 0)
-		r = to.fd = sandbox_reach_sessions(store, words.words[0], true, &err);
+		r = cli_project_name(cli, store, NULL, words.words[0], &name, &err);
+	if (r >= 0)
+		words.words[0] = name;
+	if (r >= 0)
+		r = to.fd = sandbox_reach_sessions(store, name, true, &err);
 	if (r == -ENOTCONN)
 		return past(store, &a, &words, &err);
 	if (r < 0)
@@ -244,7 +250,7 @@ static int attach(struct cli *cli, int argc, char **argv)
 	if (a.list || a.json)
 		return list(to.fd, &a);
 	attach_block_signals();
-	to.name = words.words[0];
+	to.name = name;
 	to.session = words.n > 1 ? words.words[1] : NULL;
 	to.keys = a.keys;
 	to.no_replay = a.no_replay;
@@ -257,6 +263,7 @@ const struct verb verb_attach = {
 	.name = "attach",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME [SESSION]",
+	.entries = true,
 	.summary = "Come back to a command that was left to itself",
 	.details =
 		"Sessions are commands run with `exec -d`, and those on a terminal that were left "

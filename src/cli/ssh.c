@@ -18,6 +18,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "cli/project.h"
 #include "sandbox/artifacts.h"
 #include "sandbox/reach.h"
 #include "sandbox/record.h"
@@ -328,6 +329,7 @@ static int serve(struct cli *cli, int argc, char **argv)
 	cleanup_words struct opt_words words = {0};
 	cleanup_store struct store *store = NULL;
 	cleanup_close int dir = -1, fd = -1;
+	cleanup_free char *name = NULL;
 	struct err err = ERR_INIT;
 	int code, r;
 
@@ -335,15 +337,17 @@ static int serve(struct cli *cli, int argc, char **argv)
 		return code;
 	r = store_open(&store, NULL, &err);
 	if (r >= 0)
-		r = check_runs(store, words.words[0], &err);
+		r = cli_project_name(cli, store, NULL, words.words[0], &name, &err);
 	if (r >= 0)
-		r = dir = sandbox_dir_open(store, words.words[0], &err);
+		r = check_runs(store, name, &err);
+	if (r >= 0)
+		r = dir = sandbox_dir_open(store, name, &err);
 	if (r >= 0 && !a.stdio)
 		r = fd = listen_at(a.host, a.port, &err);
 	if (r < 0)
 		return cli_fail(&err, r == -ERR_USAGE ? EXIT_USAGE : EXIT_FAILURE);
 	if (fd >= 0)
-		say_where(fd, words.words[0]);
+		say_where(fd, name);
 	become_server(store, &a, dir, fd, &err);
 	return cli_fail(&err, EXIT_FAILURE);
 }
@@ -390,21 +394,24 @@ static int connect_to(struct cli *cli, int argc, char **argv)
 	cleanup_words struct opt_words words = {0};
 	cleanup_store struct store *store = NULL;
 	cleanup_free char *key = NULL, *self = NULL, *proxy = NULL, *ssh = NULL, *idle = NULL;
+	cleanup_free char *name = NULL;
 	cleanup_strv struct strv args = {0};
 	struct err err = ERR_INIT;
-	const char *name;
+	const char *word;
 	int code, r = 0;
 
 	if (cli_parse(cli, &a, argc, argv, &words, &code))
 		return code;
-	name = a.name ? a.name : words.n ? words.words[0] : NULL;
-	if (!name || words.n > (a.name ? 0 : 1)) {
-		err_set(&err, ERR_USAGE, name ? "\"%s\" is too much" : "which sandbox?",
+	word = a.name ? a.name : words.n ? words.words[0] : NULL;
+	if (!word || words.n > (a.name ? 0 : 1)) {
+		err_set(&err, ERR_USAGE, word ? "\"%s\" is too much" : "which sandbox?",
 			words.n ? words.words[words.n - 1] : "");
 		err_hint(&err, "usage: msb ssh NAME [-- COMMAND…]");
 		return cli_fail(&err, EXIT_USAGE);
 	}
 	r = store_open(&store, NULL, &err);
+	if (r >= 0)
+		r = cli_project_name(cli, store, NULL, word, &name, &err);
 	if (r >= 0)
 		r = check_runs(store, name, &err);
 	if (r >= 0)
@@ -464,6 +471,7 @@ static int connect_to(struct cli *cli, int argc, char **argv)
 static const struct verb subs[] = {
 	{.name = "connect",
 	 .args = "[OPTIONS] NAME [-- COMMAND…]",
+	 .entries = true,
 	 .summary = "The same as `msb ssh NAME`",
 	 .examples = "msb ssh connect box\n"
 		     "msb ssh connect -u user box -- make test",
@@ -473,6 +481,7 @@ static const struct verb subs[] = {
 	 .operands = 1},
 	{.name = "serve",
 	 .args = "[OPTIONS] NAME",
+	 .entries = true,
 	 .summary = "Let SSH clients into a sandbox",
 	 .details = "Keys that `msb ssh authorize` was told get in, as the user they ask for, "
 		    "or --user. Shells,\n"
@@ -508,6 +517,7 @@ const struct verb verb_ssh = {
 	.name = "ssh",
 	.group = "Sandboxes",
 	.args = "[OPTIONS] NAME [-- COMMAND…] | connect | serve | authorize",
+	.entries = true,
 	.summary = "SSH into a sandbox, or let SSH clients in",
 	.details = "A shell or COMMAND in a sandbox that runs, through the system's ssh. `msb ssh "
 		   "serve` lets\n"

@@ -205,7 +205,21 @@ sandboxes:
         self.assertEqual(self.states(), {"db": "running", "api": "running", "web": "-"})
         self.refused(self.do("up", "-d", "ap"), 1, 'no sandbox "ap"', "did you mean api?")
         self.refused(self.do("up", "-d", "-g", "front"), 1, 'no group "front"')
-        self.ok(self.do("down", "api"))
+        # Here, the entries' names do for what works with a sandbox.
+        with open(os.path.join(self.dir, "file"), "w") as f:
+            f.write("from here\n")
+        self.ok(self.do("cp", "file", "db:/root/file"))
+        self.ok(self.do("exec", "-d", "db", "--", "sh", "-c", "cat /root/file; exit 7"))
+        self.assertEqual(self.do("attach", "db").code, 7)
+        self.assertEqual(self.ok(self.do("logs", "--tail", "1", "db")).text, "from here\n")
+        for verb in ("ping", "touch", "inspect", "metrics", "pause", "resume"):
+            self.ok(self.do(verb, "db"))
+            self.refused(self.do(verb, "web"), 1, "not started yet", "msb up web")
+            self.refused(self.msb(verb, "db"), 1, "no sandbox")
+        self.refused(self.do("rm", "db"), 1, "no sandbox")
+        waiter = self.start("wait", self.status()["api"]["sandbox"])
+        self.ok(self.do("stop", "api"))
+        self.assertEqual(waiter.wait(60), self.do("wait", "api").code)
         self.assertEqual(self.states(), {"db": "running", "api": "stopped", "web": "-"})
         # By their names in the store they are as others.
         name = self.status()["db"]["sandbox"]
