@@ -129,6 +129,22 @@ static void echo_reply(struct stack *s, const struct net_addr *src, uint8_t *m, 
 	icmp_send(s, src, stack_guest(s, src), m, len);
 }
 
+/* Does it go somewhere whose path is too narrow for it? The guest was told, then. */
+static bool too_big(struct stack *s, struct flow *f, const struct packet *p)
+{
+	const size_t len = p->len - ETH_HDR;
+	unsigned mtu;
+
+	/* What every path can carry need not be asked about. */
+	if (!p->whole || len <= STACK_MTU_MIN)
+		return false;
+	mtu = s->ops->mtu(s->arg, f);
+	if (!mtu || len <= mtu)
+		return false;
+	icmp_too_big(s, &p->dst, p->proto, p->head + p->l4, p->head_len - p->l4, mtu);
+	return true;
+}
+
 static void echo_request(struct stack *s, const struct packet *p)
 {
 	const size_t len = p->len - p->l4;
@@ -172,7 +188,8 @@ static void echo_request(struct stack *s, const struct packet *p)
 	}
 	flow_opened(s, f);
 	flow_used(s, f, ECHO_IDLE_S);
-	if (packet_too_big(s, f, p))
+	/* Paths are measured with echoes, so theirs are told. */
+	if (too_big(s, f, p))
 		return;
 	f->sent += len - ICMP_HDR;
 	v = (struct iovec){s->message, len};

@@ -302,8 +302,6 @@ void udp_send(struct stack *s, const struct net_addr *from, uint16_t from_port,
 	      const struct net_addr *to, uint16_t to_port, const void *p, size_t n);
 /* The host heard that what @f sent did not arrive; @l4 is how that began. Of echoes as well. */
 void flow_bad_news(struct stack *s, struct flow *f, int error, const uint8_t *l4, size_t n);
-/* Does it go somewhere whose path is too narrow for it? The guest was told, then. */
-bool packet_too_big(struct stack *s, struct flow *f, const struct packet *p);
 
 /* ---- tcp.c, tcp_out.c ---- */
 

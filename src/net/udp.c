@@ -3,6 +3,10 @@
  * UDP: a flow is a pair of addresses and ports with a socket of the host that is connected to the
  * other end, so that its errors come back; a flow through a published port uses that port's socket.
  *
+ * What is longer than the path is cut on the host, "do not fragment" or not: on a link that takes
+ * 64 KiB Linux sets that for all programs, and one that did not ask would take the news that it is
+ * too long for an error of its own. What a router of the path did not let through is told.
+ *
  * A question to port 53 is the name service's, which is behind the same operations: its flow ends
  * with the last answer, as most programs ask each question from another port.
  */
@@ -65,21 +69,6 @@ static void send_datagram(struct stack *s, const struct net_addr *from, uint16_t
 			  uint16_t guest_port, const void *p, size_t n)
 {
 	udp_send(s, from, from_port, stack_guest(s, from), guest_port, p, n);
-}
-
-bool packet_too_big(struct stack *s, struct flow *f, const struct packet *p)
-{
-	const size_t len = p->len - ETH_HDR;
-	unsigned mtu;
-
-	/* What every path can carry need not be asked about. */
-	if (!p->whole || len <= STACK_MTU_MIN)
-		return false;
-	mtu = s->ops->mtu(s->arg, f);
-	if (!mtu || len <= mtu)
-		return false;
-	icmp_too_big(s, &p->dst, p->proto, p->head + p->l4, p->head_len - p->l4, mtu);
-	return true;
 }
 
 static int begin(struct stack *s, const struct flow_key *key, struct flow **ret)
@@ -157,8 +146,6 @@ void udp_input(struct stack *s, const struct packet *p)
 		icmp_unreachable(s, -r, &p->dst, NET_UDP, udp, UDP_HDR);
 		return;
 	}
-	/* It is told, for those that want to know; the host cuts what is not for them. */
-	(void)packet_too_big(s, f, p);
 	n = iov_slice(p->iov, p->n, p->l4 + UDP_HDR, len - UDP_HDR, v, PIECES_MAX);
 	if (iov_size(v, n) != len - UDP_HDR)
 		goto malformed;

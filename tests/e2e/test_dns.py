@@ -485,6 +485,16 @@ def serve():
         s.sendall(b"six")
         s.close()
 threading.Thread(target=serve, daemon=True).start()
+def echo(family, to):
+    u = socket.socket(family, socket.SOCK_DGRAM)
+    if family == socket.AF_INET6:
+        u.setsockopt(socket.IPPROTO_IPV6, 78, 1)  # IPV6_FREEBIND
+    u.bind((to, 4000))
+    while True:
+        m, peer = u.recvfrom(1 << 16)
+        u.sendto(m, peer)
+for where in ((socket.AF_INET, "9.9.1.1"), (socket.AF_INET6, "2600:99::1")):
+    threading.Thread(target=echo, args=where, daemon=True).start()
 print("ready", flush=True)
 sys.stdin.read()
 """], "ready")
@@ -503,15 +513,25 @@ def tcp(host):
             return s.recv(100).decode()
     except OSError as e:
         return errno.errorcode.get(e.errno, str(e))
+def long(host, family):
+    # Six times the length of the link to there, which a connected socket need not hear of.
+    with socket.socket(family, socket.SOCK_DGRAM) as s:
+        s.settimeout(60)
+        s.connect((host, 4000))
+        for i in range(3):
+            s.send(bytes([i]) * 9000)
+            assert s.recv(10000) == bytes([i]) * 9000
+    return 9000
+print(long("9.9.1.1", socket.AF_INET), long("2600:99::1", socket.AF_INET6))
 print(ping("9.9.1.1", socket.AF_INET, socket.IPPROTO_ICMP, 8), ping("2600:99::1", socket.AF_INET6, socket.IPPROTO_ICMPV6, 128))
 print(tcp("9.9.1.1"), tcp("2600:99::1"), tcp("fd77::2"))
 '"""))
-        *addresses, glibc, musl, pings, said = done.text.splitlines()
+        *addresses, glibc, musl, long, pings, said = done.text.splitlines()
         # Global, and with no flag of those that would keep it from use (IFA_F_TENTATIVE is 0x40).
         own, = (a.split() for a in addresses if a.startswith("fd42"))
         self.assertEqual((own[0], own[3], int(own[4], 16) & 0x40), ("fd426d73006200000000000000000002", "00", 0))
         self.assertEqual((glibc, musl), ("www.example.test 0 0",) * 2)
-        self.assertEqual((pings, said), ("0 129", "9.9.1.1 six ECONNREFUSED"))
+        self.assertEqual((long, pings, said), ("9000 9000", "0 129", "9.9.1.1 six ECONNREFUSED"))
 
     def test_options(self):
         out = self.ok(self.msb("run", "--add-host", "db.internal:9.9.1.7", "--dns-nameserver", "tcp://127.0.0.1",

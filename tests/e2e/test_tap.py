@@ -33,6 +33,23 @@ def drain(s):
         h.update(b)
 """
 
+# Of both families, at port 4000.
+ECHO = """
+import select, socket
+sockets = []
+for family, to in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    if family == socket.AF_INET6:
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    s.bind((to, 4000))
+    sockets.append(s)
+print("ready", flush=True)
+while True:
+    for s in select.select(sockets, [], [])[0]:
+        m, peer = s.recvfrom(1 << 16)
+        s.sendto(m, peer)
+"""
+
 
 def missing():
     if os.geteuid() or not os.path.exists("/dev/net/tun") or not shutil.which("ip"):
@@ -386,29 +403,51 @@ print("all")
         self.assertEqual(self.stats()["malformed"], 0)
 
     def test_path_mtu(self):
-        """Who asks for it hears how narrow the host's path is."""
-        host = self.space()
-        ip("-n", host, "tuntap", "add", "dev", "out0", "mode", "tap")
-        ip("-n", host, "link", "set", "out0", "mtu", "1400", "up")
-        ip("-n", host, "addr", "add", "5.6.7.1/24", "dev", "out0")
-        ip("-n", host, "-6", "addr", "add", "2606:1::1/64", "dev", "out0", "nodad")
+        """Long datagrams go whatever the host's path is, and no program hears of it; echoes measure it."""
+        host, world = self.space(), self.space()
+        ip("-n", host, "link", "add", "out", "type", "veth", "peer", "name", "in", "netns", world)
+        for ns, link, n in ((host, "out", 1), (world, "in", 77)):
+            ip("-n", ns, "addr", "add", f"5.6.7.{n}/24", "dev", link)
+            ip("-n", ns, "-6", "addr", "add", f"2606:1::{n}/64", "dev", link, "nodad")
+            ip("-n", ns, "link", "set", link, "mtu", "1400", "up")
+        ip("netns", "exec", host, "sh", "-c", "echo 0 2147483647 >/proc/sys/net/ipv4/ping_group_range")
+        servers = []
+        for ns in (host, world):
+            servers.append(subprocess.Popen(["ip", "netns", "exec", ns, sys.executable, "-c", ECHO], stdout=subprocess.PIPE, text=True))
+            self.addCleanup(servers[-1].wait, DEADLINE)
+            self.addCleanup(servers[-1].stdout.close)
+            self.addCleanup(servers[-1].kill)
+        for s in servers:
+            self.assertEqual(s.stdout.readline(), "ready\n")
         self.net(host=host, mtu=65520)
-        self.assertEqual(self.inside("""
+        self.assertEqual(self.inside(f"""
+open("/proc/sys/net/ipv4/ping_group_range", "w").write("0 2147483647")
+# To this host's loopback and beyond, by sockets that would hear of errors.
+for to in ("{GATEWAY}", "5.6.7.77", "{GATEWAY6}", "2606:1::77"):
+    u = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_DGRAM)
+    u.settimeout(60)
+    u.connect((to, 4000))
+    for n in (9000, 1401, 9000, 60000, 100):
+        m = bytes(i * 7 % 251 for i in range(n))
+        u.send(m)
+        assert u.recv(1 << 16) == m, (to, n)
 IP_MTU, IP_MTU_DISCOVER, DO = 14, 10, 2
 IPV6_MTU, IPV6_MTU_DISCOVER = 24, 23
-def measure(family, to, level, discover, mtu):
-    u = socket.socket(family, socket.SOCK_DGRAM)
+def measure(family, proto, kind, to, level, discover, mtu):
+    u = socket.socket(family, socket.SOCK_DGRAM, proto)
     u.setsockopt(level, discover, DO)
     u.connect((to, 9))
     for i in range(1000):
         try:
-            u.send(bytes(3000))
+            u.send(bytes([kind]) + bytes(3000))
         except OSError as e:
             if e.errno == errno.EMSGSIZE:
+                u = socket.socket(family, socket.SOCK_DGRAM)
+                u.connect((to, 9))
                 return u.getsockopt(level, mtu)
         time.sleep(0.1)
-print(measure(socket.AF_INET, "5.6.7.77", socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_MTU))
-print(measure(socket.AF_INET6, "2606:1::77", socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_MTU))
+print(measure(socket.AF_INET, socket.IPPROTO_ICMP, 8, "5.6.7.77", socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_MTU))
+print(measure(socket.AF_INET6, socket.IPPROTO_ICMPV6, 128, "2606:1::77", socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_MTU))
 """), "1400\n1400")
 
     def test_bad_news(self):
