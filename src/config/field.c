@@ -364,8 +364,8 @@ const struct field fields[] = {
 	{"network.ingress_ops_burst", NULL, FIELD_TEXT, 0, "net-ingress-ops-burst", "N",
 	 "Frames above that, once", NULL, .spec = limit_ingress_ops_burst, .scope = FIELD_NET},
 	{"network.dns.nameservers", NULL, FIELD_LIST, 0, "dns-nameserver", "SERVER",
-	 "Name server in place of the host's: IP[:PORT], tcp://... or tls://...[#NAME] "
-	 "(repeatable)",
+	 "Name server in place of the host's: IP[:PORT], tcp://IP..., tls://IP[:PORT][#NAME] "
+	 "or tls://NAME (repeatable)",
 	 NULL, .spec = sandbox_spec_dns_server, .scope = FIELD_NET, .clear = clear_dns_servers},
 	{"network.dns.query_timeout", NULL, FIELD_DURATION, 0, NULL, "TIME",
 	 "How long name servers have for an answer, all together", "5s", .spec = set_dns_timeout,

@@ -402,8 +402,34 @@ bool resolver_ask(struct resolver *r, void *who, uint8_t proto, const void *p, s
 static int bad_server(struct err *err, const char *text)
 {
 	err_set(err, ERR_USAGE, "no name server: \"%s\"", text);
-	return err_hint(err, "it looks like 9.9.9.9, tcp://10.0.0.1:5353, [2620:fe::fe]:53 or "
-			     "tls://9.9.9.9#dns.quad9.net");
+	return err_hint(err, "it looks like 9.9.9.9, tcp://10.0.0.1:5353, [2620:fe::fe]:53, "
+			     "tls://9.9.9.9#dns.quad9.net or tls://dns.quad9.net");
+}
+
+/* A host's name as a certificate has it: without the dot at the end. */
+static bool take_name(const char *text, char ret[DNS_NAME_MAX])
+{
+	struct dns_name parsed;
+	size_t n = strlen(text);
+
+	if (dns_name_parse(text, &parsed) < 0 || parsed.n == 1 || n >= DNS_NAME_MAX)
+		return false;
+	memcpy(ret, text, n + 1);
+	if (ret[n - 1] == '.')
+		ret[n - 1] = '\0';
+	return true;
+}
+
+/* A name with a dot, and no address that went wrong. */
+static bool take_host(const char *text, struct resolver_server *s)
+{
+	const char *top = strrchr(text, '.');
+
+	if (!top || (top[1] >= '0' && top[1] <= '9') || !take_name(text, s->host))
+		return false;
+	if (!s->name[0])
+		memcpy(s->name, s->host, sizeof(s->name));
+	return true;
 }
 
 int resolver_add_server(struct resolver_config *c, const char *text, struct err *err)
@@ -420,8 +446,8 @@ int resolver_add_server(struct resolver_config *c, const char *text, struct err 
 	struct resolver_server s = {.transport = RESOLVER_UDP, .port = DNS_PORT};
 	cleanup_free char *copy = NULL;
 	char *host, *port = NULL, *name;
-	struct dns_name parsed;
 	uint64_t number;
+	bool tls;
 
 	host = copy = strdup(text);
 	if (!copy)
@@ -433,17 +459,11 @@ int resolver_add_server(struct resolver_config *c, const char *text, struct err 
 		s.transport = schemes[i].transport;
 		s.port = schemes[i].port;
 	}
+	tls = s.transport == RESOLVER_TLS;
 	name = host;
 	strsep(&name, "#");
-	if (name && (s.transport != RESOLVER_TLS || dns_name_parse(name, &parsed) < 0 ||
-		     parsed.n == 1 || strlen(name) >= sizeof(s.name)))
+	if (name && !(tls && take_name(name, s.name)))
 		return bad_server(err, text);
-	if (name) {
-		memcpy(s.name, name, strlen(name) + 1);
-		/* No certificate has the dot. */
-		if (str_ends(s.name, "."))
-			s.name[strlen(s.name) - 1] = '\0';
-	}
 	if (*host == '[') {
 		port = strchr(++host, ']');
 		if (!port || (port[1] && port[1] != ':'))
@@ -455,7 +475,7 @@ int resolver_add_server(struct resolver_config *c, const char *text, struct err 
 		port = host;
 		strsep(&port, ":");
 	}
-	if (!net_addr_parse(host, &s.addr))
+	if (!net_addr_parse(host, &s.addr) && !(c->hosts_may && tls && take_host(host, &s)))
 		return bad_server(err, text);
 	if (port && (str_to_u64(port, 65535, &number) < 0 || !number))
 		return bad_server(err, text);

@@ -64,6 +64,7 @@ struct resolver_server {
 	struct net_addr addr;
 	uint16_t port;
 	char name[DNS_NAME_MAX]; /* TLS: whom the certificate has to be of; empty: of the address */
+	char host[DNS_NAME_MAX]; /* what has the address, which is then yet to be found; or empty */
 };
 
 struct resolver_host {
@@ -74,6 +75,7 @@ struct resolver_host {
 struct resolver_config {
 	struct resolver_server server[RESOLVER_SERVERS_MAX];
 	unsigned nservers;
+	bool hosts_may;	      /* say a server by its name: see resolver_server.host */
 	uint64_t timeout;     /* of a query; 0: RESOLVER_TIMEOUT_MS */
 	bool private_answers; /* names of the world may have addresses that are not public */
 	bool strict; /* names are looked for in what is sent: nothing may help to hide them */
@@ -140,7 +142,10 @@ void resolver_tick(struct resolver *r, uint64_t now);
 const struct resolver_stats *resolver_stats(const struct resolver *r);
 
 #define RESOLVER_TLS_SCHEME "tls://"
-/* "IP", "IP:PORT", "[IP6]:PORT", with udp://, tcp:// or tls:// in front; of tls #NAME behind. */
+/*
+ * "IP", "IP:PORT", "[IP6]:PORT", with udp://, tcp:// or tls:// in front; of tls #NAME behind. With
+ * @c->hosts_may "tls://HOST", "tls://HOST:PORT", too, whose certificate has to be of the host.
+ */
 int resolver_add_server(struct resolver_config *c, const char *text, struct err *err);
 /* "NAME:IP". */
 int resolver_add_host(struct resolver_config *c, const char *text, struct err *err);

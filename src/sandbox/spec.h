@@ -124,6 +124,9 @@ int sandbox_spec_net_limit(struct sandbox_spec *s, const char *key, const char *
 int sandbox_spec_dns_server(struct sandbox_spec *s, const char *text, struct err *err);
 /* Is any of them asked over TLS? */
 bool sandbox_spec_dns_over_tls(const struct sandbox_spec *s);
+/* Name servers as the machine asks them: those that have a name by addresses, of this host's
+ * resolver, which may take its time. */
+int sandbox_spec_dns_find(const struct sandbox_spec *s, struct strv *ret, struct err *err);
 int sandbox_spec_dns_host(struct sandbox_spec *s, const char *text, struct err *err);
 /* What else there is to say about names, see net_plan_names(). */
 int sandbox_spec_net_name(struct sandbox_spec *s, const char *key, const char *text,

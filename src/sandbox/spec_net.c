@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a sandbox may reach, and from where it is reached. */
 #include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -122,6 +124,8 @@ static int add_text(struct strv *to, const char *text,
 	cleanup_free struct resolver_config *c = calloc(1, sizeof(*c));
 	int r = c ? 0 : out_of_memory(err);
 
+	if (c)
+		c->hosts_may = true;
 	for (size_t i = 0; i < to->n && r == 0; i++)
 		r = add(c, to->v[i], err);
 	if (r == 0)
@@ -143,6 +147,57 @@ bool sandbox_spec_dns_over_tls(const struct sandbox_spec *s)
 			return true;
 	}
 	return false;
+}
+
+/* Add the server with each address that this host knows its name by, as far as there is room. */
+static int find_server(const struct resolver_server *s, size_t most, struct strv *ret,
+		       struct err *err)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
+	const size_t before = ret->n;
+	struct addrinfo *list = NULL;
+	char text[INET6_ADDRSTRLEN];
+	int e = getaddrinfo(s->host, NULL, &hints, &list), r = 0;
+
+	for (struct addrinfo *i = e ? NULL : list; i && ret->n < most && r == 0; i = i->ai_next) {
+		/* Those of a link, which have its name behind them, are nobody's but the link's. */
+		if (getnameinfo(i->ai_addr, i->ai_addrlen, text, sizeof(text), NULL, 0,
+				NI_NUMERICHOST) != 0 ||
+		    strchr(text, '%'))
+			continue;
+		r = strv_addf(ret, RESOLVER_TLS_SCHEME "[%s]:%u#%s", text, s->port, s->name);
+	}
+	if (!e)
+		freeaddrinfo(list);
+	if (r < 0)
+		return out_of_memory(err);
+	if (ret->n > before)
+		return 0;
+	err_set(err, ENOENT, "this host finds no address of the name server %s: %s", s->host,
+		gai_strerror(e ? e : EAI_NONAME));
+	return err_hint(err, "say the address, too: --dns-nameserver tls://IP:%u#%s", s->port,
+			s->name);
+}
+
+int sandbox_spec_dns_find(const struct sandbox_spec *s, struct strv *ret, struct err *err)
+{
+	cleanup_free struct resolver_config *c = calloc(1, sizeof(*c));
+	int r = c ? 0 : out_of_memory(err);
+
+	if (c)
+		c->hosts_may = true;
+	for (size_t i = 0; i < s->dns_servers.n && r == 0; i++) {
+		const size_t behind = s->dns_servers.n - i - 1;
+		const struct resolver_server *last;
+
+		r = resolver_add_server(c, s->dns_servers.v[i], err);
+		last = &c->server[i];
+		if (r == 0 && last->host[0])
+			r = find_server(last, RESOLVER_SERVERS_MAX - behind, ret, err);
+		else if (r == 0 && strv_add(ret, s->dns_servers.v[i]) < 0)
+			r = out_of_memory(err);
+	}
+	return r;
 }
 
 int sandbox_spec_dns_host(struct sandbox_spec *s, const char *text, struct err *err)

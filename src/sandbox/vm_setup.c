@@ -176,6 +176,7 @@ int sandbox_vm_config(const struct sandbox *sb, struct err *err)
 	cleanup_buf struct buf boot = BUF_INIT, b = BUF_INIT;
 	cleanup_disks struct disks disks = {0};
 	cleanup_free char *dot = NULL;
+	cleanup_strv struct strv servers = {0};
 	struct vm_config c = {
 		.name = sb->record.name,
 		.dir = sb->dir.path,
@@ -207,7 +208,10 @@ int sandbox_vm_config(const struct sandbox *sb, struct err *err)
 		r = sandbox_spec_proxy_check(spec, err);
 	if (r == 0 && sandbox_spec_dns_over_tls(spec))
 		r = install_find("msb-dot", X_OK, INSTALL_HINT, &dot, err);
+	if (r == 0)
+		r = sandbox_spec_dns_find(spec, &servers, err);
 	c.net.dot = dot;
+	c.net.servers = (struct wire_texts){servers.v, servers.n};
 	if (r == 0 && c.huge_pages)
 		r = check_huge_pages(spec->memory, err);
 	if (r == 0)

@@ -436,9 +436,14 @@ class Guest(Case):
         super().setUp()
         self.world = DotWorld(self)
         self.world.secure("127.0.0.2", "DNS:dns.test")
+        self.hosts = self.path("hosts")
+        with open(self.hosts, "w") as f:
+            f.write("127.0.0.1 localhost\n127.0.0.9 dns.test\n127.0.0.2 dns.test\n127.0.0.2 elsewhere.test\n")
 
     def argv(self, *args):
-        return ["ip", "netns", "exec", self.world.host, *super().argv(*args)]
+        # What this host's own resolver knows is a file here, in a mount namespace of its own.
+        return ["ip", "netns", "exec", self.world.host, "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', self.hosts,
+                *super().argv(*args)]
 
     def look(self, *words, env=()):
         done = self.ok(self.msb("run", *words, "python", "--", "python3", "-c", LOOKUP, "www.example.test", "nothing.test", timeout=DEADLINE,
@@ -466,6 +471,14 @@ class Guest(Case):
         with open(os.path.join(self.home, "sandboxes/dotbox/logs/vm.log")) as f:
             self.assertIn("dns: tls://127.0.0.2:853#other.test: its certificate is refused: hostname mismatch", f.read())
 
+    def test_by_name(self):
+        """A server that is said by its name: at whichever of its addresses it is, and nobody else there."""
+        sniffer = self.world.sniff()
+        self.assertEqual(self.look("--dns-nameserver", "tls://dns.test"), ["9.9.1.1", "gaierror"])
+        self.assertEqual(self.look("--dns-nameserver", "tls://elsewhere.test:853#dns.test"), ["9.9.1.1", "gaierror"])
+        self.assertEqual(self.look("--dns-nameserver", "tls://elsewhere.test"), ["gaierror", "gaierror"])
+        self.assertEqual(self.world.sniffed(sniffer)[0], 0)
+
     def test_refusals(self):
         """What cannot work is said before anything runs."""
         server = "--dns-nameserver", "tls://127.0.0.2#dns.test"
@@ -476,7 +489,10 @@ class Guest(Case):
         for name in ("msb-vm", "msb-convert", "guest", "vmlinux"):
             os.symlink(os.path.realpath(os.path.join(BUILD, name)), os.path.join(top, name))
         self.refused(self.msb("run", *server, "busybox", "--", "true", env={"MSB_LIBDIR": top}), 125, "msb-dot", "MSB_LIBDIR")
-        for bad in ("tls://dns.test", "tls://127.0.0.2#", "tls://127.0.0.2#.", "127.0.0.2#dns.test", "tls://127.0.0.2:0", "tls://"):
+        # The name is looked up by this host, and by nobody if it knows none.
+        self.refused(self.msb("run", "--dns-nameserver", "tls://nobody.invalid:8853", "busybox", "--", "true"), 125,
+                     "finds no address of the name server nobody.invalid", "tls://IP:8853#nobody.invalid")
+        for bad in ("tls://dns", "tls://127.0.0", "dns.test", "tls://127.0.0.2#", "tls://127.0.0.2#.", "127.0.0.2#dns.test", "tls://127.0.0.2:0", "tls://"):
             self.refused(self.msb("run", "--dns-nameserver", bad, "busybox", "--", "true"), 125, "tls://9.9.9.9#dns.quad9.net")
 
     @unittest.skipIf(not shutil.which("microsocks"), "needs microsocks")

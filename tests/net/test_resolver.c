@@ -725,7 +725,19 @@ static void server_words(void **state)
 					  "[::1]x",
 					  "tls://9.9.9.9#",
 					  "tls://9.9.9.9#.",
+					  "tls://dns.quad9.net",
 					  "http://9.9.9.9"};
+	static const struct {
+		const char *text, *host, *name;
+		uint16_t port;
+	} named[] = {
+		{"tls://dns.quad9.net", "dns.quad9.net", "dns.quad9.net", 853},
+		{"tls://dns.quad9.net.:8853", "dns.quad9.net", "dns.quad9.net", 8853},
+		{"tls://a.example#b.example.", "a.example", "b.example", 853},
+	};
+	static const char *const unnamed[] = {"dns.quad9.net", "tcp://dns.quad9.net", "tls://quad9",
+					      "tls://9.9.9",   "tls://a.b.999",	      "tls://a..b",
+					      "tls://.",       "tls://a.b:0",	      "tls://a.b#"};
 	struct resolver_config c = {0};
 
 	(void)state;
@@ -741,6 +753,17 @@ static void server_words(void **state)
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		assert_int_equal(resolver_add_server(&c, bad[i], NULL), -ERR_USAGE);
+	/* By name, where that can be looked up; over TLS, which tells whether it is who was meant. */
+	c.hosts_may = true;
+	for (size_t i = 0; i < ARRAY_SIZE(named); i++) {
+		c.nservers = 0;
+		assert_int_equal(resolver_add_server(&c, named[i].text, NULL), 0);
+		assert_string_equal(c.server[0].host, named[i].host);
+		assert_string_equal(c.server[0].name, named[i].name);
+		assert_int_equal(c.server[0].port, named[i].port);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(unnamed); i++)
+		assert_int_equal(resolver_add_server(&c, unnamed[i], NULL), -ERR_USAGE);
 	for (c.nservers = 0; c.nservers < RESOLVER_SERVERS_MAX;)
 		assert_int_equal(resolver_add_server(&c, "9.9.9.9", NULL), 0);
 	assert_int_equal(resolver_add_server(&c, "9.9.9.9", NULL), -ERR_USAGE);
