@@ -147,20 +147,13 @@ int names_pin(struct names *n, const struct net_addr *a, const struct dns_name *
 	return 0;
 }
 
-/* The next pin of an address, beginning behind @p or anew; those that are over go. */
+/* The next pin of an address, beginning behind @p or anew. */
 static struct pin *next(struct names *n, const struct net_addr *a, uint64_t now, struct pin *p)
 {
-	p = p ? LIST_NEXT(p, bucket) : LIST_FIRST(bucket_of(n, a));
-	while (p) {
-		struct pin *other = LIST_NEXT(p, bucket);
-
-		if (p->until < now)
-			unpin(n, p);
-		else if (net_addr_equal(&p->addr, a))
-			return p;
-		p = other;
-	}
-	return NULL;
+	do
+		p = p ? LIST_NEXT(p, bucket) : LIST_FIRST(bucket_of(n, a));
+	while (p && (p->until < now || !net_addr_equal(&p->addr, a)));
+	return p;
 }
 
 void names_rules(struct names *n, const struct net_addr *a, uint64_t now, struct net_rules *ret)

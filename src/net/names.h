@@ -5,7 +5,8 @@
  *
  * A pin is made before the answer that it comes from is handed out, so no connection can be faster
  * than it. Each rule for names has a share of the pins of its own: whoever floods one rule with
- * names pushes out that rule's oldest, and nobody else's.
+ * names pushes out that rule's oldest, and nobody else's. One that is over stays until then, for
+ * those that ask about the past.
  *
  * Owned by one thread.
  */
@@ -32,7 +33,7 @@ void names_policy(struct names *n, const struct net_policy *p);
 /* Times are nanoseconds. -ENOMEM. */
 int names_pin(struct names *n, const struct net_addr *a, const struct dns_name *name,
 	      uint64_t until);
-/* The rules for all the names that an address has. */
+/* The rules for all the names that an address has at @now; at 0 all that it is known to have had. */
 void names_rules(struct names *n, const struct net_addr *a, uint64_t now, struct net_rules *ret);
 /* The rules for @name, if that is one of them. */
 bool names_has(struct names *n, const struct net_addr *a, const struct dns_name *name, uint64_t now,

@@ -153,10 +153,11 @@ static bool is_host(struct stack *s, const struct net_addr *a)
 
 /*
  * Is the flow allowed? @name is what it says itself, of @strict; else whatever the guest knows the
- * address as.
+ * address as at @then.
  */
 static enum net_verdict ask_policy(struct stack *s, uint8_t proto, const struct net_addr *dst,
-				   uint16_t port, bool by_name, const struct dns_name *name)
+				   uint16_t port, bool by_name, const struct dns_name *name,
+				   uint64_t then)
 {
 	const bool gateway = is_gateway(s, dst);
 	struct net_question q = {
@@ -174,8 +175,8 @@ static enum net_verdict ask_policy(struct stack *s, uint8_t proto, const struct 
 	if (s->config.names &&
 	    (gateway || (!q.host && (kind == NET_PUBLIC || kind == NET_PRIVATE)))) {
 		if (!by_name)
-			names_rules(s->config.names, dst, s->now, &named);
-		if (!by_name || (name && names_has(s->config.names, dst, name, s->now, &named)))
+			names_rules(s->config.names, dst, then, &named);
+		if (!by_name || (name && names_has(s->config.names, dst, name, then, &named)))
 			q.named = &named;
 	}
 	return net_policy_decide(&s->config.policy, &q);
@@ -192,8 +193,9 @@ int stack_route(struct stack *s, uint8_t proto, const struct net_addr *dst, uint
 	ret->dns = port == DNS_PORT && (proto == NET_UDP || proto == NET_TCP);
 	if (ret->dns)
 		return 0;
-	verdict = ask_policy(s, proto, dst, port, false, NULL);
-	ret->inspect = verdict == NET_ALLOWED_BY_NAME && s->config.strict;
+	verdict = ask_policy(s, proto, dst, port, false, NULL, s->now);
+	ret->named = verdict == NET_ALLOWED_BY_NAME;
+	ret->inspect = ret->named && s->config.strict;
 	if (verdict == NET_DENIED || (ret->inspect && proto != NET_TCP)) {
 		s->stats.denied++;
 		stack_tell(s, STACK_DENIED, NET_EGRESS, proto, dst, port, 0, "policy");
@@ -215,8 +217,8 @@ bool flow_inspect(const struct flow *f)
 bool stack_agrees(struct stack *s, struct flow *f, const struct dns_name *name, uint64_t now)
 {
 	s->now = now;
-	if (ask_policy(s, f->key.proto & 0xff, &f->key.remote, f->key.remote_port, true, name) !=
-	    NET_DENIED)
+	if (ask_policy(s, f->key.proto & 0xff, &f->key.remote, f->key.remote_port, true, name,
+		       s->now) != NET_DENIED)
 		return true;
 	s->stats.denied++;
 	stack_tell(s, STACK_DENIED, NET_EGRESS, NET_TCP, &f->key.remote, f->key.remote_port, 0,
@@ -250,8 +252,9 @@ static bool may_stay(struct stack *s, const struct flow *f)
 		return true;
 	if (f->inbound)
 		return allows_in(s, (uint8_t)f->key.proto, &f->to, f->key.guest_port);
-	return ask_policy(s, (uint8_t)f->key.proto, &f->key.remote, f->key.remote_port, false,
-			  NULL) != NET_DENIED;
+	/* A name that was good for it is good for as long as it is open. */
+	return ask_policy(s, (uint8_t)f->key.proto, &f->key.remote, f->key.remote_port, false, NULL,
+			  f->named ? 0 : s->now) != NET_DENIED;
 }
 
 static void cut(struct stack *s, struct flow *f)

@@ -91,6 +91,7 @@ struct flow {
 	bool inbound;
 	bool told;	   /* that it is open */
 	bool dns, inspect; /* see flow_is_dns(), flow_inspect() */
+	bool named;	   /* it was a name that allowed it */
 	void *host;
 	uint64_t since;	    /* when it began, then when it opened */
 	uint64_t sent, got; /* payload from the guest, to it */
@@ -214,7 +215,7 @@ const struct net_addr *stack_gateway(const struct stack *s, const struct net_add
 /* Where a flow goes, and how. */
 struct stack_way {
 	struct net_addr to;
-	bool dns, inspect;
+	bool dns, inspect, named;
 };
 /* ...one to @dst, if it may: 0, -EACCES. */
 int stack_route(struct stack *s, uint8_t proto, const struct net_addr *dst, uint16_t port,
@@ -225,6 +226,7 @@ static inline void flow_send_on(struct flow *f, const struct stack_way *way)
 	f->to_port = f->key.remote_port;
 	f->dns = way->dns;
 	f->inspect = way->inspect;
+	f->named = way->named;
 }
 
 static inline void put16(uint8_t *p, uint32_t v)

@@ -733,6 +733,52 @@ static void turns(void **state)
 	w.last = NULL;
 }
 
+/* So do datagrams without end: each round what the other one said is among the first frames. */
+static void turns_of_datagrams(void **state)
+{
+	uint32_t ours = open_tcp("1.1.1.1");
+	struct world_socket *word = w.last, *flood[3];
+	unsigned most = 0;
+
+	(void)state;
+	for (uint16_t i = 0; i < ARRAY_SIZE(flood); i++) {
+		send_udp(PEER, (uint16_t)(5000 + i), 4000, "x", 1);
+		flood[i] = w.last;
+		flood[i]->floods = true;
+		stack_event(w.s, flood[i]->flow, STACK_READABLE, 0, w.now);
+	}
+	w.nframes = 0;
+	w.max_frames = 8;
+	for (int turn = 0; turn < 50; turn++) {
+		unsigned before = 0;
+		bool mine = false;
+
+		w.last = word;
+		say("word");
+		while (!mine && before < 1000) {
+			for (unsigned k = 0; k < w.nframes && !mine; k++) {
+				mine = w.frame[k][ETH_HDR + 9] == NET_TCP;
+				before += !mine;
+			}
+			w.nframes = 0;
+			if (!mine)
+				stack_run(w.s, w.now);
+		}
+		assert_true(mine);
+		most = MAX(most, before);
+		ours += 4;
+		SEG(.to = "1.1.1.1", .flags = TCP_ACK, .seq = ISS + 1, .ack = ours);
+		w.nframes = 0;
+		stack_run(w.s, w.now);
+	}
+	/* What the guest had already, and has room for at once, for each of the others. */
+	assert_in_range(most, 1, 8 + 8 * ARRAY_SIZE(flood));
+	assert_true(w.s->stats.frames_out > 50 * 8);
+	for (unsigned i = 0; i < ARRAY_SIZE(flood); i++)
+		flood[i]->floods = false;
+	w.last = NULL;
+}
+
 /* Urgent data is data; what the flag says is for nobody here. */
 static void urgent(void **state)
 {
@@ -798,6 +844,7 @@ int main(void)
 		TEST(half_open_and_full),
 		TEST(no_socket_above_the_rate),
 		TEST(turns),
+		TEST(turns_of_datagrams),
 		TEST(urgent),
 		TEST(keep_alive),
 	};

@@ -613,6 +613,57 @@ static void named(void **state)
 	w.s->config.names = names_free(names);
 }
 
+/* A change judges what is open by its rules, not by whether a name could be used for another one. */
+static void a_change_and_names(void **state)
+{
+	static struct net_policy policy;
+	const struct net_limits none = {0};
+	struct net_addr peer = world_addr(PEER);
+	struct dns_name name;
+	struct names *names;
+
+	(void)state;
+	assert_int_equal(names_new(w.s->config.seed, &names), 0);
+	assert_int_equal(dns_name_parse("www.example.com", &name), 0);
+	net_policy_init(&policy);
+	assert_int_equal(
+		net_policy_rules(&policy, "allow@1.2.3.4:udp:9,allow@www.example.com", NULL), 0);
+	w.s->config.names = names;
+	stack_change(w.s, &policy, &none, 32, w.now);
+	names_pin(names, &peer, &name, w.now + SECOND);
+	open_tcp(PEER);
+	send_udp(PEER, 3000, 4000, "x", 1);
+	send_udp(PEER, 3000, 9, "x", 1);
+	assert_int_equal(w.open, 3);
+	w.now += 2 * SECOND;
+	send_udp(PEER, 3001, 4000, "x", 1);
+	assert_int_equal(w.open, 3);
+	/* Another rule, another limit. */
+	w.nframes = 0;
+	net_policy_init(&policy);
+	assert_int_equal(net_policy_rules(&policy,
+					  "allow@8.8.8.8,deny@domain=www.example.com:udp:9,"
+					  "allow@1.2.3.4:udp:9,allow@*.example.com",
+					  NULL),
+			 0);
+	stack_change(w.s, &policy, &none, 16, w.now);
+	assert_int_equal(w.open, 3);
+	assert_int_equal(w.nframes, 0);
+	/* One that speaks of the name, then none that does: those that it opened are cut. */
+	net_policy_init(&policy);
+	assert_int_equal(net_policy_rules(&policy, "allow@www.example.com:tcp,allow@1.2.3.4:udp:9",
+					  NULL),
+			 0);
+	stack_change(w.s, &policy, &none, 32, w.now);
+	assert_int_equal(w.open, 2);
+	net_policy_init(&policy);
+	assert_int_equal(net_policy_rules(&policy, "allow@1.2.3.4:udp:9", NULL), 0);
+	stack_change(w.s, &policy, &none, 32, w.now);
+	assert_int_equal(w.open, 1);
+	assert_int_equal(reply(w.nframes - 1).flags, TCP_RST | TCP_ACK);
+	w.s->config.names = names_free(names);
+}
+
 /* With strict, a flow that only a name allows has to say it. */
 static void strict(void **state)
 {
@@ -715,6 +766,7 @@ int main(void)
 		TEST(accepted),
 		TEST(names),
 		TEST(named),
+		TEST(a_change_and_names),
 		TEST(strict),
 		TEST(datagrams),
 		TEST(nonsense),
