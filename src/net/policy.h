@@ -129,6 +129,8 @@ static inline bool net_policy_allows(const struct net_policy *p, const struct ne
 }
 /* May the guest ask for what there is under a name, over UDP or TCP? */
 bool net_policy_may_ask(const struct net_policy *p, const struct dns_name *name, uint8_t proto);
+/* Does a rule for names say that there is nothing under this one, for any port? */
+bool net_policy_denies_name(const struct net_policy *p, const struct dns_name *name);
 /* The rules that are for this name. */
 void net_policy_named(const struct net_policy *p, const struct dns_name *name,
 		      struct net_rules *ret);

@@ -73,6 +73,22 @@ void net_policy_named(const struct net_policy *p, const struct dns_name *name,
 	}
 }
 
+static bool is_for_all_ports(const struct net_rule *r)
+{
+	return !r->proto && !r->low && r->high == 65535;
+}
+
+bool net_policy_denies_name(const struct net_policy *p, const struct dns_name *name)
+{
+	for (unsigned i = 0; i < p->nrules; i++) {
+		const struct net_rule *r = &p->rule[i];
+
+		if (is_for(r, name) && (r->allow || is_for_all_ports(r)))
+			return !r->allow;
+	}
+	return false;
+}
+
 bool net_policy_may_ask(const struct net_policy *p, const struct dns_name *name, uint8_t proto)
 {
 	for (unsigned i = 0; i < p->nrules; i++) {
@@ -85,7 +101,7 @@ bool net_policy_may_ask(const struct net_policy *p, const struct dns_name *name,
 		if (r->names && !lookup) {
 			if (r->allow)
 				return true;
-			if (!r->proto && !r->low && r->high == 65535)
+			if (is_for_all_ports(r))
 				return false;
 			continue;
 		}

@@ -143,7 +143,7 @@ static bool pin(void *arg, const struct net_addr *a)
 	return names_pin(p->r->names, a, p->name, p->until) == 0;
 }
 
-void answer_with(struct resolver *r, const struct asker *a, const struct dns_entry *e)
+static void answer_with(struct resolver *r, const struct asker *a, const struct dns_entry *e)
 {
 	/* The smallest OPT record there is. */
 	const size_t opt = a->edns ? 11 : 0;
@@ -182,6 +182,33 @@ void answer_with(struct resolver *r, const struct asker *a, const struct dns_ent
 	if (a->edns)
 		dns_write_edns(&w, &edns, -1, NULL);
 	r->ops->answer(r->arg, a->who, r->out, dns_write_end(&w, flags));
+}
+
+/* Who denies a name means it under others, too. */
+static bool leads_to_denied(const struct resolver *r, const struct dns_entry *e)
+{
+	struct dns_name to;
+	struct dns_piece p;
+
+	for (size_t at = 0; entry_next(e, &at, &p);) {
+		if (p.section != DNS_ANSWER || p.type != DNS_CNAME)
+			continue;
+		to.n = (uint8_t)p.len;
+		memcpy(to.b, p.data, p.len);
+		dns_name_fold(&to);
+		if (net_policy_denies_name(r->policy, &to))
+			return true;
+	}
+	return false;
+}
+
+void answer_from(struct resolver *r, const struct asker *a, const struct dns_entry *e)
+{
+	/* The rules may be others than when it was asked. */
+	if (net_policy_may_ask(r->policy, &a->key.name, a->proto) && !leads_to_denied(r, e))
+		answer_with(r, a, e);
+	else
+		deny(r, a, &by_policy);
 }
 
 /* ---- what is known here ---- */
@@ -351,7 +378,7 @@ static bool serve(struct resolver *r, struct asker *a)
 	e = cache_find(&r->cache, r->config.seed, &a->key, r->now);
 	if (e) {
 		r->stats.cached++;
-		answer_with(r, a, e);
+		answer_from(r, a, e);
 		return false;
 	}
 	if (!within_limits(r, &a->key.name)) {

@@ -136,7 +136,8 @@ bool query_add(struct resolver *r, struct asker *a);
 
 /* ---- resolver.c ---- */
 
-void answer_with(struct resolver *r, const struct asker *a, const struct dns_entry *e);
+/* What a server said, to one who may have it by now. */
+void answer_from(struct resolver *r, const struct asker *a, const struct dns_entry *e);
 /* No answer; @ede and @why as in dns_write_edns(). */
 void answer_nothing(struct resolver *r, const struct asker *a, uint8_t rcode, int ede,
 		    const char *why);

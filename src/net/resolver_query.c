@@ -232,7 +232,7 @@ static void answered(struct resolver *r, struct query *q, struct dns_entry *e)
 	finish(r, q);
 	while ((a = TAILQ_FIRST(&q->askers))) {
 		TAILQ_REMOVE(&q->askers, a, list);
-		answer_with(r, a, e);
+		answer_from(r, a, e);
 		asker_free(r, a);
 	}
 	cache_put(&r->cache, r->config.seed, e);

@@ -469,6 +469,79 @@ static void denied(void **state)
 	assert_int_equal(resolver_stats(w.r)->denied, 5);
 }
 
+/* A denied name is not to be had under another one, if the rules allow that or not. */
+static void denied_alias(void **state)
+{
+	struct dns_name bad = name("x.BAD.example.net"), fine = name("cdn.example.net");
+
+	(void)state;
+	assert_int_equal(net_policy_rules(&w.policy,
+					  "allow@www.bad.example.net,deny@suffix=bad.example.net,"
+					  "deny@domain=part.example.net:tcp:80",
+					  NULL),
+			 0);
+	for (int i = 0; i < 2; i++) {
+		ASK("www.example.com", .edns = 1232);
+		if (i == 0) {
+			reply(w.last);
+			add(NULL, DNS_CNAME, 300, bad.b, bad.n);
+			add_a("x.bad.example.net", 300, "1.2.3.4");
+			send_reply(w.last, 0);
+		}
+		/* The second time from the cache. */
+		assert_int_equal(got(NULL), DNS_REFUSED);
+		assert_false(pinned("1.2.3.4", "www.example.com"));
+	}
+	assert_int_equal(w.asked, 1);
+	/* Others are not, nor what is allowed in there, nor what is denied in part only. */
+	ASK("cdn.example.com");
+	reply(w.last);
+	add(NULL, DNS_CNAME, 300, fine.b, fine.n);
+	add_a("cdn.example.net", 300, "1.2.3.5");
+	send_reply(w.last, 0);
+	assert_int_equal(got(NULL), DNS_NOERROR);
+	bad = name("www.bad.example.net");
+	fine = name("part.example.net");
+	ASK("two.example.com");
+	reply(w.last);
+	add(NULL, DNS_CNAME, 300, bad.b, bad.n);
+	add("www.bad.example.net", DNS_CNAME, 300, fine.b, fine.n);
+	add_a("part.example.net", 300, "1.2.3.6");
+	send_reply(w.last, 0);
+	assert_int_equal(got(NULL), DNS_NOERROR);
+}
+
+/* What changes while it runs counts from the next question, whatever is in the cache by then. */
+static void changed(void **state)
+{
+	(void)state;
+	ASK("www.example.com");
+	reply(w.last);
+	add_a(NULL, 600, "1.2.3.4");
+	send_reply(w.last, 0);
+	assert_int_equal(got(NULL), DNS_NOERROR);
+	assert_true(pinned("1.2.3.4", "www.example.com"));
+	assert_int_equal(net_policy_rules(&w.policy, "deny@suffix=example.com", NULL), 0);
+	names_policy(w.names, &w.policy);
+	ASK("www.example.com");
+	assert_int_equal(got(NULL), DNS_NXDOMAIN);
+	/* A question that was under way when it came: its answer is told to nobody. */
+	net_policy_init(&w.policy);
+	assert_int_equal(net_policy_profile(&w.policy, "public", NULL), 0);
+	ASK("mail.example.com");
+	assert_int_equal(net_policy_rules(&w.policy, "deny@suffix=example.com", NULL), 0);
+	reply(w.last);
+	add_a(NULL, 600, "1.2.3.5");
+	send_reply(w.last, 0);
+	assert_int_not_equal(got(NULL), DNS_NOERROR);
+	assert_false(pinned("1.2.3.5", "mail.example.com"));
+	/* And back: from the cache. */
+	w.policy.nrules = 0;
+	ASK("www.example.com");
+	assert_int_equal(got(NULL), DNS_NOERROR);
+	assert_int_equal(w.asked, 2);
+}
+
 static void own_names(void **state)
 {
 	unsigned n;
@@ -807,11 +880,11 @@ int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, begin, end)
 	const struct CMUnitTest tests[] = {
-		TEST(asked_once), TEST(failover),     TEST(nobody_answers), TEST(other_ways),
-		TEST(forged),	  TEST(chain),	      TEST(rebinding),	    TEST(denied),
-		TEST(own_names),  TEST(long_answers), TEST(not_there),	    TEST(bad_questions),
-		TEST(flood),	  TEST(exfiltration), TEST(gone),	    TEST(shares),
-		TEST(no_race),	  TEST(server_words),
+		TEST(asked_once),   TEST(failover),	 TEST(nobody_answers), TEST(other_ways),
+		TEST(forged),	    TEST(chain),	 TEST(rebinding),      TEST(denied),
+		TEST(denied_alias), TEST(changed),	 TEST(own_names),      TEST(long_answers),
+		TEST(not_there),    TEST(bad_questions), TEST(flood),	       TEST(exfiltration),
+		TEST(gone),	    TEST(shares),	 TEST(no_race),	       TEST(server_words),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
