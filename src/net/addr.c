@@ -189,6 +189,20 @@ static bool is_isatap(const uint8_t *b)
 	return !(b[8] & ~2) && !b[9] && b[10] == 0x5e && b[11] == 0xfe;
 }
 
+/* A client behind a server (RFC 4380, 4), its address turned over. */
+static unsigned teredo(const uint8_t *b, struct net_addr *ret)
+{
+	static const uint8_t prefix[] = {0x20, 0x01, 0, 0};
+	const uint8_t client[] = {(uint8_t)~b[12], (uint8_t)~b[13], (uint8_t)~b[14],
+				  (uint8_t)~b[15]};
+
+	if (memcmp(b, prefix, sizeof(prefix)) != 0)
+		return 0;
+	ret[0] = net_addr_v4(b + 4);
+	ret[1] = net_addr_v4(client);
+	return 2;
+}
+
 /* :: and ::1 are themselves. */
 static bool is_itself(const struct net_addr *a)
 {
@@ -201,6 +215,7 @@ unsigned net_addr_inner(const struct net_addr *a, struct net_addr ret[NET_ADDR_I
 {
 	unsigned n = local_nat64(a->b, ret);
 
+	n += teredo(a->b, ret + n);
 	if (is_isatap(a->b))
 		ret[n++] = net_addr_v4(a->b + 12);
 	for (size_t c = 0; c < ARRAY_SIZE(carriers) && !is_itself(a); c++) {

@@ -275,6 +275,40 @@ static int more_ports(const struct net_rule *of, const char *text, struct net_ru
 	return parse_ports(text, ret, err);
 }
 
+/* What follows the @, if that is the word for many targets. */
+static const char *doh(const char *rule)
+{
+	const char *at = strchr(rule, '@');
+
+	return at && str_starts(at, "@doh") && (!at[4] || at[4] == ':') ? at + 4 : NULL;
+}
+
+/* A rule for each of them. */
+static int parse_doh(struct net_policy *p, unsigned *n, const char *rule, const char *end,
+		     struct err *err)
+{
+	const int action = (int)(end - rule - strlen("doh"));
+
+	if (*end) {
+		err_set(err, ERR_USAGE, "doh is whole servers, so there is no \"%s\"", end + 1);
+		return err_hint(err, "it looks like deny@doh");
+	}
+	for (size_t i = 0; net_policy_doh[i]; i++) {
+		cleanup_free char *one = str_fmt("%.*s%s", action, rule, net_policy_doh[i]);
+		int r;
+
+		if (!one)
+			return err_set(err, ENOMEM, "out of memory");
+		if (*n == NET_RULES_MAX)
+			return err_set(err, ERR_LIMIT, "more than %d network rules", NET_RULES_MAX);
+		r = parse_rule(one, &p->rule[*n], err);
+		if (r < 0)
+			return r;
+		++*n;
+	}
+	return 0;
+}
+
 int net_policy_rules(struct net_policy *p, const char *text, struct err *err)
 {
 	cleanup_free char *copy = strdup(text);
@@ -284,18 +318,21 @@ int net_policy_rules(struct net_policy *p, const char *text, struct err *err)
 	if (!copy)
 		return err_set(err, ENOMEM, "out of memory");
 	while ((one = strsep(&rest, ","))) {
+		const char *end = doh(one);
 		int r;
 
 		if (n == NET_RULES_MAX)
 			return err_set(err, ERR_LIMIT, "more than %d network rules", NET_RULES_MAX);
-		if (*one >= '0' && *one <= '9')
+		if (end)
+			r = parse_doh(p, &n, one, end, err);
+		else if (*one >= '0' && *one <= '9')
 			r = more_ports(n > p->nrules ? &p->rule[n - 1] : NULL, one, &p->rule[n],
 				       err);
 		else
 			r = parse_rule(one, &p->rule[n], err);
 		if (r < 0)
 			return err_wrap(err, "network rule \"%s\"", text);
-		n++;
+		n += !end;
 	}
 	p->nrules = n;
 	return 0;
@@ -316,6 +353,18 @@ static bool is_within(const struct net_rule *r, const struct net_addr *a)
 	return net_addr_within(a, &r->net, r->bits);
 }
 
+/* The kinds that an address may be of, to whom translates it. */
+static uint16_t inner_kinds(const struct net_addr *a)
+{
+	struct net_addr inner[NET_ADDR_INNER];
+	unsigned n = net_addr_inner(a, inner);
+	uint16_t kinds = 0;
+
+	while (n--)
+		kinds |= BIT(net_addr_kind(&inner[n]));
+	return kinds;
+}
+
 static bool matches(const struct net_policy *p, unsigned i, const struct net_question *q,
 		    uint16_t target)
 {
@@ -330,7 +379,7 @@ static bool matches(const struct net_policy *p, unsigned i, const struct net_que
 	if (r->names)
 		return !r->targets && q->named && q->named->bits[i / 64] >> (i % 64) & 1;
 	if (r->targets)
-		return r->targets & target;
+		return r->targets & (r->allow ? target : target | inner_kinds(&q->peer));
 	return is_within(r, &q->peer);
 }
 

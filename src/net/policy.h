@@ -11,7 +11,8 @@
  *	TARGET     any; host, meta, loopback, private, link-local, multicast, public; an IPv4
  *	           address or network; an IPv6 address or network in brackets;
  *	           dns[:udp|tcp|any]; domain=NAME or a name with a dot, suffix=NAME (what is
- *	           below it, too), *.NAME (only what is below it); dns=NAME, dns=*.NAME
+ *	           below it, too), *.NAME (only what is below it); dns=NAME, dns=*.NAME;
+ *	           doh: the servers of DNS over HTTPS that are known, without a protocol
  *	PROTOCOL   any, tcp, udp, icmpv4, icmpv6
  *	PORTS      any, or N and A-B with commas between: what begins with a digit after a
  *	           comma belongs to the rule before it
@@ -135,6 +136,8 @@ bool net_policy_denies_name(const struct net_policy *p, const struct dns_name *n
 void net_policy_named(const struct net_policy *p, const struct dns_name *name,
 		      struct net_rules *ret);
 
+/* Of policy_doh.c: targets, up to a NULL. */
+extern const char *const net_policy_doh[];
 /* Of policy_name.c: the target of a rule, "domain=..." and so on. False when it is no name. */
 bool net_policy_name_target(const char *text, struct net_rule *r);
 /* The ways to ask for names that have to be named themselves. */

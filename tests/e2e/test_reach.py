@@ -66,7 +66,7 @@ for a in sys.argv[2:]:
     print(said[a])
 """
 
-GATEWAY = "172.16.0.1"
+GATEWAY, GATEWAY6 = "172.16.0.1", "fd42:6d73:62::1"
 # What means this host, one's own network or link, the cloud's secrets or nobody, in every spelling that there is.
 # The guest's own loopback answers to some; a server of the host's must not.
 LOOPBACK = ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "017700000001", "0x7f.1", "127.255.255.254", "0.0.0.0", "0",
@@ -82,9 +82,14 @@ PRIVATE = ["10.0.0.1", "10.1", "0xa000001", "192.168.1.1", "172.16.0.5", "172.31
            "64:ff9b:1:a00:0:100:808:808", "2a00::5efe:10.0.0.1", "2a00::200:5efe:10.0.0.1"]
 NOBODY = ["169.254.1.1", "198.18.0.1", "198.19.255.254", "192.0.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.1", "192.88.99.1",
           "240.0.0.1", "255.255.255.254", "2001:db8::1", "3fff::1", "100::1", "2001::1", "2001:2::1", "5f00::1", "4000::1",
-          "64:ff9b::198.18.0.1", "2001:0:4136:e378:8000:63bf:f5ff:fffe", "::8.8.8.8", "::ffff:0:8.8.8.8", "fe80::5efe:8.8.8.8"]
+          "64:ff9b::198.18.0.1", "2001:0:4136:e378:8000:63bf:f5ff:fffe", "2001:0:4136:e378:8000:63bf:80ff:fffe", "2001:0:7f00:1::1",
+          "::8.8.8.8", "::ffff:0:8.8.8.8", "fe80::5efe:8.8.8.8"]
 # Nobody is on the link besides the gateway; the guest's own kernel or our silence may be what says so.
-CROWDS = ["224.0.0.1", "239.255.255.250", "255.255.255.255", "172.16.0.3", "ff02::1", "ff0e::1"]
+CROWDS = ["224.0.0.1", "224.0.0.251", "239.255.255.250", "255.255.255.255", "172.16.0.3", "172.16.0.0", "ff02::1", "ff02::fb%eth0",
+          "ff05::1:3", "ff0e::1", "fe80::1%eth0", "fe80::6d:73ff:fe00:1%eth0", "fe80::a9fe:a9fe%eth0"]
+# The guest's own host, by all the names that it has or that somebody might think of.
+NAMES = ["localhost", "LOCALHOST.", "a.localhost", "ip6-localhost", "host.microsandbox.internal", "HOST.MicroSandbox.INTERNAL",
+         "host.microsandbox.internal.", "172.16.1", "0254.020.0.1", "host", "gateway", "_gateway"]
 
 
 class Reach(Case):
@@ -133,8 +138,11 @@ class Reach(Case):
     def test_no_spelling_gets_through(self):
         port = self.serve()
         own = self.own_addresses()
-        hosts = LOOPBACK + METADATA + PRIVATE + NOBODY + CROWDS + own + [GATEWAY]
+        hosts = LOOPBACK + METADATA + PRIVATE + NOBODY + CROWDS + own + [GATEWAY, GATEWAY6]
         tries = [f"{h} {port} {p}" for h in hosts for p in ("tcp", "udp", "icmp")]
+        tries += [f"{h} {port} {p}" for h in NAMES for p in ("tcp", "udp")]
+        # The gateway's own services are those alone, and not this host's at the same ports.
+        tries += [f"{h} {p} {kind}" for h in (GATEWAY, GATEWAY6) for p in (53, 67, 68, 546, 547, 853, 5353) for kind in ("tcp", "udp")]
         tries += [f"{h} {port} raw6" for h in hosts if ":" in h]
         for options in (("--net", "public"), ("--net-default", "allow", "--net-rule", "deny@private,deny@link-local")):
             said = self.attempts(options, tries)
@@ -142,7 +150,8 @@ class Reach(Case):
             # The guest answers for its own loopback, the gateway for itself, and nobody for anybody else.
             answered = {t for t, s in said.items() if s == "answered"}
             self.assertIn(f"{GATEWAY} {port} icmp", answered)
-            self.assertFalse({t for t in answered if t.split()[0] not in [*LOOPBACK, GATEWAY]}, "answered")
+            gateways = GATEWAY, GATEWAY6, "fe80::6d:73ff:fe00:1%eth0"
+            self.assertFalse({t for t in answered if t.split()[0] not in (*LOOPBACK, *gateways)}, "answered")
             # What the guest's kernel lets out is refused at once; what is allowed is the world's to answer.
             silent = {t for t, s in said.items() if s == "late" and t.split()[0] not in CROWDS}
             # This one comes from the guest's loopback in the same guise: nobody that could be answered.
@@ -154,7 +163,7 @@ class Reach(Case):
 
     def test_sandboxes_do_not_meet(self):
         """One publishes a port; another finds neither it nor the sandbox, but where it may reach the host by name."""
-        child = self.start("run", "-p", "0:8080", "-n", "server", "python", "--", "python3", "-c", """
+        child = self.start("run", "-p", "0:8080", "-p", "0.0.0.0:0:8080", "-n", "server", "python", "--", "python3", "-c", """
 import socket
 l = socket.create_server(("", 8080))
 print("ready", flush=True)
@@ -165,10 +174,16 @@ while True:
 """)
         self.addCleanup(lambda: self.msb("rm", "-f", "-q", "server"))
         self.assertEqual(child.stdout.readline(), b"ready\n")
-        shown = json.loads(self.ok(self.msb("inspect", "--format", "json", "server")).text)["machine"]["ports"][0]
-        port = shown.split("->")[0].rsplit(":", 1)[1]
-        hosts = ["172.16.0.1", "172.16.0.2", "172.16.0.3", "fd42:6d73:62::2", "127.0.0.1"] + self.own_addresses()
-        tries = [f"{h} {p} tcp" for h in hosts for p in (port, 8080)]
+        shown = json.loads(self.ok(self.msb("inspect", "--format", "json", "server")).text)["machine"]["ports"]
+        port, everywhere = (s.split("->")[0].rsplit(":", 1)[1] for s in shown)
+        own = self.own_addresses()
+        for a in own:
+            # From this host it is there, by those addresses of its.
+            if ":" not in a:
+                with socket.create_connection((a, int(everywhere)), timeout=60) as s:
+                    self.assertEqual(s.recv(100), b"GOT IN")
+        hosts = ["172.16.0.1", "172.16.0.2", "172.16.0.3", "fd42:6d73:62::2", "127.0.0.1"] + own
+        tries = [f"{h} {p} tcp" for h in hosts for p in (port, everywhere, 8080)]
         said = self.attempts(("--net", "public,private"), tries)
         self.assertNotIn("GOT IN", said.values(), said)
         self.assertEqual(self.attempts(("--net", "host"), [f"{GATEWAY} {port} tcp"], 100), {f"{GATEWAY} {port} tcp": "GOT IN"})

@@ -75,7 +75,7 @@ static void kinds(void **state)
 		{"fd00:100::100:200", NET_METADATA},
 		{"fd20:ce::254", NET_METADATA},
 		{"2001:db8::1", NET_RESERVED},
-		{"2001::1", NET_RESERVED},
+		{"2001::1", NET_LOOPBACK}, /* Teredo, with a server at 0.0.0.0 */
 		{"2001:2::1", NET_RESERVED},
 		{"2001:10::1", NET_RESERVED},
 		{"2001:20::1", NET_PUBLIC},
@@ -110,8 +110,10 @@ static void kinds(void **state)
 		{"2a00::200:5efe:127.0.0.1", NET_LOOPBACK},
 		{"fd00::5efe:169.254.169.254", NET_METADATA},
 		{"fe80::5efe:8.8.8.8", NET_LINK_LOCAL},
-		/* Teredo, with a client in it */
+		/* Teredo, with a server and a client in it */
 		{"2001:0:4136:e378:8000:63bf:f5ff:fffe", NET_RESERVED},
+		{"2001:0:4136:e378:8000:63bf:80ff:fffe", NET_LOOPBACK},
+		{"2001:0:a9fe:a9fe:8000:63bf:f7f7:f7f7", NET_METADATA},
 	};
 
 	(void)state;
@@ -166,8 +168,8 @@ static void registries(void **state)
 		{"64:ff9b:1::", 48, NET_LOOPBACK, NET_MULTICAST},
 		{"100::", 64, ALL(NET_RESERVED)},
 		{"100:0:0:1::", 64, ALL(NET_RESERVED)},
-		{"2001::", 23, ALL(NET_RESERVED)},
-		{"2001::", 32, ALL(NET_RESERVED)},
+		{"2001::", 23, NET_LOOPBACK, NET_RESERVED},
+		{"2001::", 32, ALL(NET_LOOPBACK)},
 		{"2001:1::1", 128, ALL(NET_PUBLIC)},
 		{"2001:1::2", 128, ALL(NET_PUBLIC)},
 		{"2001:1::3", 128, ALL(NET_PUBLIC)},
@@ -298,6 +300,15 @@ static void questions(void **state)
 		{"all", "deny@8.8.8.8", OUT, "64:ff9b::8.8.8.9", 80, true},
 		{"all", "deny@[64:ff9b::/96]", OUT, "8.8.8.8", 80, true},
 		{"none", "allow@8.8.8.8", OUT, "64:ff9b::8.8.8.8", 80, false},
+		{"none", "deny@8.8.8.8,allow@any", OUT, "2001:0:808:808::1", 80, false},
+		{"none", "deny@8.8.8.8,allow@any", OUT, "2001:0:4136:e378:8000:63bf:f7f7:f7f7", 80,
+		 false},
+		{"none", "deny@private,allow@any", OUT, "::10.0.0.1", 80, false},
+		{"none", "deny@private,allow@any", OUT, "2001:0:4136:e378:8000:63bf:f5ff:fffe", 80,
+		 false},
+		{"none", "deny@multicast,allow@any", OUT, "::ffff:0:224.0.0.1", 80, false},
+		{"none", "allow@private,deny@any", OUT, "2001:0:4136:e378:8000:63bf:f5ff:fffe", 80,
+		 false},
 	};
 #undef OUT
 
@@ -377,6 +388,13 @@ static void refused_words(void **state)
 		"allow:ingress@any:icmpv4",
 		"allow@any,deny",
 		"allow@any:tcp:80:90",
+		"deny@doh:tcp:443",
+		"deny@doh:",
+		"deny:ingress@doh",
+		"deny:any@doh",
+		"deny@doh,443",
+		"refuse@doh",
+		"deny@dohs",
 	};
 	struct net_policy p;
 
@@ -516,13 +534,56 @@ static void named_flows(void **state)
 			 NET_DENIED);
 }
 
+/* DNS over HTTPS, which looks like any other, by those that serve it. */
+static void doh(void **state)
+{
+	static const char *const shut[] = {"1.1.1.1", "8.8.4.4", "64:ff9b::8.8.8.8", "9.9.9.11",
+					   "2606:4700:4700::1111"};
+	static const char *const unknown[] = {"mozilla.cloudflare-dns.com", "dns.google",
+					      "use-application-dns.net", "_dns.resolver.arpa"};
+	static const uint8_t protos[] = {NET_TCP, NET_UDP};
+	static struct net_policy p;
+	struct net_question q = {.direction = NET_EGRESS, .port = 443};
+	struct dns_name n;
+
+	(void)state;
+	net_policy_init(&p);
+	assert_int_equal(net_policy_profile(&p, "public", NULL), 0);
+	for (int said = 0; said < 2; said++) {
+		for (size_t i = 0; i < ARRAY_SIZE(shut) * 2; i++) {
+			q.peer = addr(shut[i / 2]);
+			q.proto = protos[i % 2];
+			assert_int_equal(net_policy_allows(&p, &q), !said);
+		}
+		for (size_t i = 0; i < ARRAY_SIZE(unknown); i++) {
+			n = name(unknown[i]);
+			assert_int_equal(net_policy_may_ask(&p, &n, NET_UDP), !said);
+		}
+		if (said)
+			break;
+		assert_int_equal(net_policy_rules(&p, "deny@10.0.0.1,deny@doh,deny@10.0.0.2", NULL),
+				 0);
+		assert_in_range(p.nrules, 60, NET_RULES_MAX / 2);
+	}
+	q.peer = addr("1.1.2.1");
+	assert_true(net_policy_allows(&p, &q));
+	n = name("www.google.com");
+	assert_true(net_policy_may_ask(&p, &n, NET_UDP));
+	/* Not half of them. */
+	net_policy_init(&p);
+	for (unsigned i = 0; i < NET_RULES_MAX - 10; i++)
+		assert_int_equal(net_policy_rules(&p, "allow@any", NULL), 0);
+	assert_int_equal(net_policy_rules(&p, "deny@doh", NULL), -ERR_LIMIT);
+	assert_int_equal(p.nrules, NET_RULES_MAX - 10);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names),	 cmocka_unit_test(named_flows),
 		cmocka_unit_test(kinds),	 cmocka_unit_test(registries),
 		cmocka_unit_test(questions),	 cmocka_unit_test(defaults),
-		cmocka_unit_test(refused_words),
+		cmocka_unit_test(refused_words), cmocka_unit_test(doh),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Public servers of DNS over HTTPS, by name and by address, as the targets of rules; and the names
+ * under which programs look for such a server on their own (Firefox's canary; RFC 9462, 4). There
+ * are others: this list is of those that browsers, systems and their manuals come with.
+ */
+#include <stddef.h>
+
+#include "net/policy.h"
+
+const char *const net_policy_doh[] = {
+	"domain=use-application-dns.net",
+	"suffix=resolver.arpa",
+	/* Cloudflare */
+	"suffix=cloudflare-dns.com",
+	"domain=one.one.one.one",
+	"1.1.1.0/24",
+	"1.0.0.0/24",
+	"104.16.248.249",
+	"104.16.249.249",
+	"162.159.61.3",
+	"162.159.61.4",
+	"172.64.41.3",
+	"172.64.41.4",
+	"[2606:4700:4700::/48]",
+	"[2606:4700::6810:f8f9]",
+	"[2606:4700::6810:f9f9]",
+	/* Google */
+	"suffix=dns.google",
+	"domain=dns.google.com",
+	"8.8.8.8",
+	"8.8.4.4",
+	"[2001:4860:4860::/48]",
+	/* Quad9 */
+	"domain=dns.quad9.net",
+	"domain=dns9.quad9.net",
+	"domain=dns10.quad9.net",
+	"domain=dns11.quad9.net",
+	"domain=dns12.quad9.net",
+	"9.9.9.0/24",
+	"149.112.112.0/24",
+	"[2620:fe::/48]",
+	/* Cisco */
+	"domain=dns.opendns.com",
+	"suffix=doh.opendns.com",
+	"domain=doh.familyshield.opendns.com",
+	"domain=doh.sandbox.opendns.com",
+	"domain=doh.umbrella.com",
+	"domain=dns.umbrella.com",
+	"208.67.220.0/24",
+	"208.67.222.0/24",
+	"146.112.41.0/24",
+	"[2620:119:35::/48]",
+	"[2620:119:53::/48]",
+	"[2620:119:fc::/48]",
+	/* AdGuard */
+	"suffix=adguard-dns.com",
+	"suffix=dns.adguard.com",
+	"domain=dns-family.adguard.com",
+	"domain=dns-unfiltered.adguard.com",
+	"94.140.14.0/24",
+	"94.140.15.0/24",
+	"[2a10:50c0::/32]",
+	/* NextDNS */
+	"suffix=nextdns.io",
+	"45.90.28.0/24",
+	"45.90.30.0/24",
+	"[2a07:a8c0::/32]",
+	"[2a07:a8c1::/32]",
+	/* CleanBrowsing, Control D, Mullvad, DNS.SB */
+	"domain=doh.cleanbrowsing.org",
+	"185.228.168.0/24",
+	"185.228.169.0/24",
+	"suffix=dns.controld.com",
+	"domain=freedns.controld.com",
+	"76.76.2.0/24",
+	"76.76.10.0/24",
+	"[2606:1a40::/32]",
+	"suffix=dns.mullvad.net",
+	"194.242.2.0/24",
+	"domain=doh.sb",
+	"domain=doh.dns.sb",
+	"185.222.222.222",
+	"45.11.45.11",
+	/* AliDNS, DNSPod, 360, Yandex, DNS4EU */
+	"suffix=alidns.com",
+	"223.5.5.5",
+	"223.6.6.6",
+	"[2400:3200::/32]",
+	"domain=doh.pub",
+	"domain=dns.pub",
+	"1.12.12.12",
+	"120.53.53.53",
+	"119.29.29.29",
+	"domain=doh.360.cn",
+	"suffix=dot.dns.yandex.net",
+	"77.88.8.0/24",
+	"suffix=joindns4.eu",
+	"86.54.11.0/24",
+	/* others, by name alone */
+	"domain=doh.dns.apple.com",
+	"domain=doh.xfinity.com",
+	"domain=dns.switch.ch",
+	"domain=doh.libredns.gr",
+	"domain=doh.applied-privacy.net",
+	"domain=dns.digitale-gesellschaft.ch",
+	"domain=odvr.nic.cz",
+	"domain=wikimedia-dns.org",
+	"domain=public.dns.iij.jp",
+	NULL,
+};
