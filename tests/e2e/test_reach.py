@@ -156,6 +156,8 @@ class Reach(Case):
             silent = {t for t, s in said.items() if s == "late" and t.split()[0] not in CROWDS}
             # This one comes from the guest's loopback in the same guise: nobody that could be answered.
             silent -= {f"::ffff:127.0.0.1 {port} icmp"}
+            # These wait for what they are there for.
+            silent -= {f"{h} 53 {p}" for h in (GATEWAY, GATEWAY6) for p in ("tcp", "udp")} | {f"{GATEWAY} 67 udp"}
             if options[1] == "public" and silent:
                 # So many at once are much for a slow machine.
                 said = self.attempts(options, sorted(silent), 100)

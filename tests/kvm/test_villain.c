@@ -211,11 +211,17 @@ static void add_vsock(struct world *w)
 static void add_net(struct world *w)
 {
 	static char profiles[] = "host";
+	/* Where its rows are about the network, more is sent than may be. */
+	static char connections[] = "max-connections=64", rate[] = "max-connection-rate=100/1s",
+		    frames[] = "egress-ops=64/100ms";
+	static char *limits[] = {connections, rate, frames};
 	struct strv published = {0};
 	struct machine_net *net;
 	struct virtio_device *dev;
 
 	w->config.net.profiles = profiles;
+	if (w->i->target == NET)
+		w->config.net.limits = (struct wire_texts){limits, ARRAY_SIZE(limits)};
 	assert_int_equal(machine_net_new(&w->config, &dev, &net, &published, NULL), 0);
 	strv_done(&published);
 	add(w, dev);

@@ -224,6 +224,8 @@ enum villain_fate {
 	CASE(net_connection_flood, NET, 1, WORKS, "")                                              \
 	CASE(net_datagram_flood, NET, 1, WORKS, "")                                                \
 	CASE(net_names_in_circles, NET, 1, WORKS, "")                                              \
+	CASE(net_question_flood, NET, 1, WORKS, "")                                                \
+	CASE(net_above_its_limits, NET, 1, WORKS, "")                                              \
 	CASE(net_neighbour_flood, NET, 1, WORKS, "")                                               \
 	CASE(net_random_frames, NET, 1, WORKS, "")                                                 \
 	CASE(net_toctou_frame, NET, 2, WORKS, "")                                                  \

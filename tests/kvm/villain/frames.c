@@ -204,6 +204,57 @@ void case_net_names_in_circles(void)
 	}
 }
 
+/* As many names as can be, and so much in them: what is let through is for nobody to answer. */
+void case_net_question_flood(void)
+{
+	uint8_t *dns = buffer + PAYLOAD + 8;
+
+	net_fill(dev);
+	for (unsigned i = 0; i < 800; i++) {
+		uint32_t at = 12;
+
+		for (unsigned k = 0; k < 1 + i % 4; k++) {
+			uint32_t n = 1 + random32() % 60;
+
+			dns[at++] = (uint8_t)n;
+			while (n--)
+				dns[at++] = (uint8_t)('a' + random32() % 26);
+		}
+		dns[at++] = 0;
+		put16(dns + at, i % 3 ? 1 : 28);
+		put16(dns + at + 2, 1);
+		at += 4;
+		__builtin_memset(dns, 0, 12);
+		put16(dns, i);
+		put16(dns + 2, 0x0100);
+		put16(dns + 4, 1);
+		packet(17, 8 + at, i, 0);
+		put16(buffer + PAYLOAD, 1024 + i % 100);
+		put16(buffer + PAYLOAD + 2, 53);
+		put16(buffer + PAYLOAD + 4, 8 + at);
+		send(PAYLOAD + 8 + at);
+	}
+}
+
+/* More than is let through at once, the queue full of it, and the card reset while it waits. */
+void case_net_above_its_limits(void)
+{
+	struct ring *r = &dev->ring[TX];
+
+	for (unsigned i = 0; i < 20; i++) {
+		bring_up(dev, F_INDIRECT);
+		net_fill(dev);
+		for (unsigned k = 0; k < RING; k++) {
+			r->desc[k] = (struct desc){AT(buffer), net_question(buffer), 0, 0};
+			publish(r, (uint16_t)k);
+		}
+		notify(dev, TX);
+		if (i % 2)
+			check(!settle(dev, r), "the device broke");
+		reset(dev);
+	}
+}
+
 /* Questions of neighbours, with nobody who takes the answers, and with. */
 void case_net_neighbour_flood(void)
 {
