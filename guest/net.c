@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
+#include <linux/neighbour.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -31,6 +32,7 @@ struct request {
 		struct ifinfomsg link;
 		struct ifaddrmsg addr;
 		struct rtmsg route;
+		struct ndmsg neighbour;
 	} u;
 	char attrs[128];
 };
@@ -108,6 +110,21 @@ static int add_default_route(int fd, int index, uint8_t family, const uint8_t *g
 	return talk(fd, &q);
 }
 
+/* The only neighbour there is: nobody has to ask who it is. */
+static int add_gateway(int fd, int index, uint8_t family, const uint8_t *gateway, size_t n,
+		       const uint8_t mac[6])
+{
+	struct request q;
+
+	start(&q, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, sizeof(q.u.neighbour));
+	q.u.neighbour.ndm_family = family;
+	q.u.neighbour.ndm_ifindex = index;
+	q.u.neighbour.ndm_state = NUD_PERMANENT;
+	attr(&q, NDA_DST, gateway, n);
+	attr(&q, NDA_LLADDR, mac, 6);
+	return talk(fd, &q);
+}
+
 static int bring_up(int fd, int index, const struct boot_network *n)
 {
 	uint32_t mtu = n->mtu;
@@ -124,6 +141,17 @@ static int bring_up(int fd, int index, const struct boot_network *n)
 	return talk(fd, &q);
 }
 
+/* An address, the gateway and the way to it, of @n bytes each. */
+static int set_up_family(int fd, int index, uint8_t family, const uint8_t *address, uint8_t prefix,
+			 const uint8_t *gateway, size_t n, const uint8_t mac[6])
+{
+	int r = add_address(fd, index, family, address, n, prefix);
+
+	if (!r)
+		r = add_default_route(fd, index, family, gateway, n);
+	return r ? r : add_gateway(fd, index, family, gateway, n, mac);
+}
+
 int net_configure(const struct boot_network *n, struct err *err)
 {
 	cleanup_close int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
@@ -137,16 +165,12 @@ int net_configure(const struct boot_network *n, struct err *err)
 	r = bring_up(fd, index, n);
 	if (r < 0)
 		return err_set(err, r, "cannot bring %s up: %s", n->interface, err_name(r));
-	if (n->has_ipv4) {
-		r = add_address(fd, index, AF_INET, n->ipv4.address, 4, n->ipv4.prefix_len);
-		if (!r)
-			r = add_default_route(fd, index, AF_INET, n->ipv4.gateway, 4);
-	}
-	if (!r && n->has_ipv6) {
-		r = add_address(fd, index, AF_INET6, n->ipv6.address, 16, n->ipv6.prefix_len);
-		if (!r)
-			r = add_default_route(fd, index, AF_INET6, n->ipv6.gateway, 16);
-	}
+	if (n->has_ipv4)
+		r = set_up_family(fd, index, AF_INET, n->ipv4.address, n->ipv4.prefix_len,
+				  n->ipv4.gateway, 4, n->gateway_mac);
+	if (!r && n->has_ipv6)
+		r = set_up_family(fd, index, AF_INET6, n->ipv6.address, n->ipv6.prefix_len,
+				  n->ipv6.gateway, 16, n->gateway_mac);
 	if (r < 0)
 		return err_set(err, r, "cannot set addresses and routes of %s: %s", n->interface,
 			       err_name(r));

@@ -122,6 +122,7 @@ static int fill_network(const struct sandbox_spec *s, struct msg_bootstrap *m, b
 	n->interface = strdup(NET_INTERFACE);
 	m->host_alias = strdup(NET_HOST_NAME);
 	memcpy(n->mac, c.guest_mac, sizeof(n->mac));
+	memcpy(n->gateway_mac, c.gateway_mac, sizeof(n->gateway_mac));
 	n->mtu = c.mtu;
 	memcpy(n->ipv4.address, net_addr_four(&c.guest4), 4);
 	memcpy(n->ipv4.gateway, net_addr_four(&c.gateway4), 4);

@@ -515,9 +515,13 @@ static const struct wire_field ipv6_fields[] = {
 TABLE(ipv6, struct boot_ipv6, "ipv6");
 
 static const struct wire_field network_fields[] = {
-	F(struct boot_network, interface, WIRE_TEXT), OCT(struct boot_network, mac),
-	F(struct boot_network, mtu, WIRE_U16),	      ON(struct boot_network, ipv4, ipv4),
-	ON(struct boot_network, ipv6, ipv6),	      TS(struct boot_network, search),
+	F(struct boot_network, interface, WIRE_TEXT),
+	OCT(struct boot_network, mac),
+	OCT(struct boot_network, gateway_mac),
+	F(struct boot_network, mtu, WIRE_U16),
+	ON(struct boot_network, ipv4, ipv4),
+	ON(struct boot_network, ipv6, ipv6),
+	TS(struct boot_network, search),
 };
 TABLE(network, struct boot_network, "network");
 

@@ -373,7 +373,7 @@ struct boot_ipv6 {
 };
 struct boot_network {
 	char *interface;
-	uint8_t mac[6];
+	uint8_t mac[6], gateway_mac[6];
 	uint16_t mtu;
 	bool has_ipv4, has_ipv6;
 	struct boot_ipv4 ipv4;

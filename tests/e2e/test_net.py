@@ -82,11 +82,13 @@ class Net(Case):
         return done.text.split("\n")[:-1]
 
     def test_configured(self):
-        out = self.sh("cat /etc/resolv.conf /etc/hosts; ip addr show eth0; ip route; cat /sys/class/net/eth0/address")
+        out = self.sh("cat /etc/resolv.conf /etc/hosts; ip addr show eth0; ip route; cat /sys/class/net/eth0/address /proc/net/arp")
         for part in (f"nameserver {GATEWAY}", f"{GATEWAY}\thost.microsandbox.internal", "inet 172.16.0.2/30", f"default via {GATEWAY}",
                      "02:6d:73:00:00:02"):
             self.assertIn(part, out)
         self.assertNotIn("tentative", out.split("inet6 fe80")[0])
+        # Nobody has asked who the gateway is, nor will anybody have to.
+        self.assertRegex(out, rf"(?m)^{GATEWAY} +0x1 +0x6 +02:6d:73:00:00:01 ")
 
     def test_fetch_from_the_host(self):
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
