@@ -2,16 +2,16 @@
 /*
  * The `kvm` engine: our own virtual machine monitor on /dev/kvm.
  *
- * Theory of operation. The machine is a PC without firmware, PCI or ACPI: memory, interrupt
- * controllers inside the kernel, one serial port, the reset line of a keyboard controller, and a
- * page of virtio-mmio registers for each device, which the kernel's command line names. The kernel
- * is entered directly (x86/boot.h).
+ * Theory of operation. The machine is a PC without firmware, PCI or ACPI: memory, local interrupt
+ * controllers inside the kernel and the one for devices here (kvm/ioapic.h), one serial port, the
+ * reset line of a keyboard controller, and a page of virtio-mmio registers for each device, which
+ * the kernel's command line names. The kernel is entered directly (x86/boot.h).
  *
  *	guest ── KVM_RUN ── vCPU threads ──► ports: serial, reset     ──► registers of
- *	  │                                 mmio: virtio-mmio             the device
+ *	  │                                 mmio: virtio-mmio, I/O APIC   the device
  *	  ├── write to QueueNotify ── ioeventfd ──► the device's worker
  *	  ├── read of a register ──── a page of memory, which the transport writes
- *	  ◄── interrupt ───────────── irqfd ─────── the device's worker
+ *	  ◄── interrupt ───────────── message ───── the device's worker
  *
  * So nothing of a machine that runs passes the main loop; it only hears of the end, through an
  * eventfd, and reports it.
@@ -34,6 +34,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "machine/kvm/bus.h"
+#include "machine/kvm/ioapic.h"
 #include "machine/kvm/ram.h"
 #include "machine/kvm/uart.h"
 #include "machine/kvm/vcpu.h"
@@ -51,7 +52,9 @@ _Static_assert(MEMORY_HOLE == X86_HOLE, "memory is planned around the hole of th
 
 /* A device's page of registers. */
 struct window {
+	struct engine *e;
 	struct virtio_mmio *t;
+	unsigned line;
 	const char *name;
 	atomic_uint refused; /* queues, for the log */
 };
@@ -61,8 +64,8 @@ struct engine {
 	struct kvm_vm vm;
 	struct ram ram;
 	struct bus ports, mmio;
+	struct ioapic *ioapic;
 	struct uart *uart;
-	int uart_irq;
 	int acks; /* takes the acknowledgements that mean nothing; never read */
 	struct window windows[MACHINE_DEVICES_MAX];
 	uint8_t *shown; /* what they read as, as the guest sees it: a page each */
@@ -71,16 +74,15 @@ struct engine {
 	struct loop_source ended;
 };
 
-/*
- * Interrupt lines for devices, the ones nobody else knows first. With more devices than lines some
- * share one, which drivers of virtio-mmio put up with: edges are latched, and each looks at its
- * rings.
- */
-static const uint8_t lines[] = {16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 9, 10, 11, 12, 14, 15, 3};
-
+/* A device has an interrupt line of its own, as few as there are: from 1 on, around the console's. */
 static unsigned device_line(unsigned index)
 {
-	return lines[index % ARRAY_SIZE(lines)];
+	return index + 1 + (index + 1 >= X86_COM1_IRQ);
+}
+
+static unsigned lines(const struct engine *e)
+{
+	return MAX(device_line(e->m->ndevices), X86_COM1_IRQ + 1u);
 }
 
 static uint64_t device_window(unsigned index)
@@ -112,23 +114,39 @@ static void i8042_write(void *arg, uint64_t off, const void *p, uint32_t len)
 		vcpus_end(e->vcpus, VCPUS_RESET, "the guest switched itself off");
 }
 
+static void uart_interrupt(void *arg)
+{
+	const struct engine *e = arg;
+
+	ioapic_raise(e->ioapic, X86_COM1_IRQ);
+}
+
+static void send_message(void *arg, uint32_t address, uint32_t data)
+{
+	const struct engine *e = arg;
+
+	kvm_vm_signal(&e->vm, address, data);
+}
+
 static int add_platform(struct engine *e, struct err *err)
 {
 	const struct bus_range i8042 = {X86_I8042, 5, i8042_read, i8042_write, e};
 	struct bus_range com1 = {X86_COM1, UART_PORTS, uart_read, uart_write, NULL};
+	struct bus_range ioapic = {X86_IOAPIC, IOAPIC_SIZE, ioapic_read, ioapic_write, NULL};
 	int r;
 
-	e->uart_irq = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	e->acks = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (e->uart_irq < 0 || e->acks < 0)
+	if (e->acks < 0)
 		return err_errno(err, "cannot create the platform");
-	r = uart_new(&e->uart, e->m->console, e->uart_irq, err);
+	r = ioapic_new(&e->ioapic, lines(e), send_message, e, err);
 	if (r == 0)
-		r = kvm_vm_irqfd(&e->vm, e->uart_irq, X86_COM1_IRQ, err);
+		r = uart_new(&e->uart, e->m->console, uart_interrupt, e, err);
 	if (r < 0)
 		return r;
 	com1.arg = e->uart;
-	if (bus_add(&e->ports, &com1) < 0 || bus_add(&e->ports, &i8042) < 0)
+	ioapic.arg = e->ioapic;
+	if (bus_add(&e->ports, &com1) < 0 || bus_add(&e->ports, &i8042) < 0 ||
+	    bus_add(&e->mmio, &ioapic) < 0)
 		return err_set(err, ENOSPC, "too many ports");
 	return 0;
 }
@@ -154,6 +172,13 @@ static void window_write(void *arg, uint64_t off, const void *p, uint32_t len)
 					: err_name(r));
 }
 
+static void window_interrupt(void *arg)
+{
+	const struct window *w = arg;
+
+	ioapic_raise(w->e->ioapic, w->line);
+}
+
 static int add_device(struct engine *e, unsigned index, struct err *err)
 {
 	const uint32_t ack_used = MMIO_ACK_USED;
@@ -161,13 +186,15 @@ static int add_device(struct engine *e, unsigned index, struct err *err)
 	struct window *w = &e->windows[index];
 	struct bus_range range = {at, MMIO_SIZE, window_read, window_write, w};
 	struct virtio_mmio *t;
-	int r = virtio_mmio_new(e->m->devices[index], &e->ram.map, &w->t, err);
+	int r;
 
+	w->e = e;
+	w->line = device_line(index);
+	w->name = e->m->devices[index]->ops->name;
+	r = virtio_mmio_new(e->m->devices[index], &e->ram.map, window_interrupt, w, &w->t, err);
 	if (r < 0)
 		return r;
 	t = w->t;
-	w->name = e->m->devices[index]->ops->name;
-	r = kvm_vm_irqfd(&e->vm, virtio_mmio_irq_fd(t), device_line(index), err);
 	for (uint32_t q = 0; r == 0 && q < virtio_mmio_queues(t); q++)
 		r = kvm_vm_ioeventfd(&e->vm, at + MMIO_QUEUE_NOTIFY, 4, &q,
 				     virtio_mmio_kick_fd(t, q), err);
@@ -210,6 +237,7 @@ static int load_kernel(struct engine *e, struct err *err)
 		.initramfs_fd = e->m->initramfs,
 		.cmdline = line,
 		.cpus = c->cpus,
+		.lines = lines(e),
 	};
 
 	if (kernel < 0)
@@ -332,9 +360,9 @@ static int create_memory(struct engine *e, struct err *err)
 	 * round).
 	 */
 	machine_mark(e->m, "memory");
-	r = kvm_call(e->vm.fd, KVM_CREATE_IRQCHIP, NULL);
+	r = kvm_vm_local_apics(&e->vm, err);
 	machine_mark(e->m, "interrupt controllers");
-	return r < 0 ? err_set(err, r, "KVM refuses interrupt controllers: %s", err_name(r)) : 0;
+	return r;
 }
 
 static int set_up_vcpu(void *arg, unsigned index, int fd, struct err *err)
@@ -446,6 +474,7 @@ static void engine_kvm_stop(struct engine *e)
 	for (unsigned i = 0; i < e->m->ndevices; i++)
 		e->windows[i].t = virtio_mmio_free(e->windows[i].t);
 	e->uart = uart_free(e->uart);
+	e->ioapic = ioapic_free(e->ioapic);
 }
 
 static struct engine *engine_kvm_free(struct engine *e)
@@ -459,7 +488,6 @@ static struct engine *engine_kvm_free(struct engine *e)
 	ram_done(&e->ram);
 	if (e->shown)
 		munmap(e->shown, windows_size(e));
-	close_fd(e->uart_irq);
 	close_fd(e->acks);
 	free(e);
 	return NULL;
@@ -477,7 +505,6 @@ static int engine_kvm_start(struct engine **ret, struct machine *m, struct err *
 		.m = m,
 		.vm = KVM_VM_INIT,
 		.ram = RAM_INIT,
-		.uart_irq = -1,
 		.acks = -1,
 		.ended = {.fn = on_end, .fd = -1},
 	};

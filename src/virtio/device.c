@@ -32,13 +32,21 @@ static void tell_transport(struct virtio_device *dev, bool news)
 
 /* ---- on the queue's worker ---- */
 
+static void interrupt(const struct virtio_queue *q)
+{
+	if (q->dev->interrupt)
+		q->dev->interrupt(q->dev->interrupt_arg);
+	else
+		signal_fd(q->callfd);
+}
+
 void virtio_queue_notify(struct virtio_queue *q)
 {
 	struct virtio_device *dev = q->dev;
 
 	if (!dev->ops->late) {
 		if (virtqueue_should_notify(&q->vq))
-			signal_fd(q->callfd);
+			interrupt(q);
 		return;
 	}
 	q->owes = true;
@@ -48,7 +56,7 @@ void virtio_queue_notify(struct virtio_queue *q)
 
 void virtio_device_notify(struct virtio_device *dev)
 {
-	int said = -1;
+	const struct virtio_queue *said = NULL;
 
 	/* With virtio-mmio the queues share an interrupt, and each is looked at then. */
 	for (unsigned i = 0; i < dev->nqueues; i++) {
@@ -57,10 +65,10 @@ void virtio_device_notify(struct virtio_device *dev)
 		if (!q->owes)
 			continue;
 		q->owes = false;
-		if (!virtqueue_should_notify(&q->vq) || q->callfd == said)
+		if (!virtqueue_should_notify(&q->vq) || (said && said->callfd == q->callfd))
 			continue;
-		said = q->callfd;
-		signal_fd(said);
+		said = q;
+		interrupt(q);
 	}
 }
 
@@ -191,6 +199,12 @@ void virtio_device_on_broken(struct virtio_device *dev, virtio_broken_fn *fn, vo
 {
 	dev->on_broken = fn;
 	dev->broken_arg = arg;
+}
+
+void virtio_device_on_interrupt(struct virtio_device *dev, virtio_interrupt_fn *fn, void *arg)
+{
+	dev->interrupt = fn;
+	dev->interrupt_arg = arg;
 }
 
 void virtio_device_on_config(struct virtio_device *dev, virtio_config_fn *fn, void *arg)

@@ -14,8 +14,8 @@
  *	virtio_queue_stop()        returns the indices; afterwards the queue touches nothing
  *	virtio_device_reset()      stops what runs and forgets everything the driver set
  *
- * Kicks arrive on an eventfd in the worker's loop, interrupts leave through another; neither passes
- * the transport's thread. A queue is served in slices, so that a stop is never kept waiting by a
+ * Kicks arrive on an eventfd in the worker's loop; interrupts leave through another, or through a
+ * function of a transport that has one for all queues. Neither passes the transport's thread. A queue is served in slices, so that a stop is never kept waiting by a
  * driver that refills the ring.
  *
  * When the driver breaks the rules the device is "broken" (virtio 1.2, 2.1.2: DEVICE_NEEDS_RESET):
@@ -111,6 +111,9 @@ typedef void virtio_broken_fn(struct virtio_device *dev, const char *why, void *
  */
 typedef void virtio_config_fn(struct virtio_device *dev, bool news, void *arg);
 
+/* Interrupt the driver; on any worker. It must not call back into the device. */
+typedef void virtio_interrupt_fn(void *arg);
+
 struct virtio_device {
 	const struct virtio_device_ops *ops;
 	uint64_t offered; /* feature bits, VIRTIO_F_VERSION_1 and ring features included */
@@ -129,6 +132,8 @@ struct virtio_device {
 	uint32_t config_generation;
 	virtio_config_fn *on_config;
 	void *config_arg;
+	virtio_interrupt_fn *interrupt;
+	void *interrupt_arg;
 	struct virtio_queue *queues;
 	struct loop_timer late;
 	struct worker *workers;
@@ -145,6 +150,9 @@ void virtio_device_on_broken(struct virtio_device *dev, virtio_broken_fn *fn, vo
  * With NULL no such call is made, or still running, once this has returned. Any thread.
  */
 void virtio_device_on_config(struct virtio_device *dev, virtio_config_fn *fn, void *arg);
+
+/* From here on interrupts are calls of @fn, not the queues' eventfds; NULL. While no queue runs. */
+void virtio_device_on_interrupt(struct virtio_device *dev, virtio_interrupt_fn *fn, void *arg);
 
 /* Any thread. */
 bool virtio_device_broken(const struct virtio_device *dev);

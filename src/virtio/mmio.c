@@ -54,18 +54,12 @@ struct virtio_mmio {
 	bool activated;
 	struct virtqueue_state setup[VIRTIO_QUEUES_MAX];
 	uint8_t *page; /* NULL: nobody looks */
-	int irqfd;
+	virtio_interrupt_fn *interrupt;
+	void *arg;
 	int kickfd[VIRTIO_QUEUES_MAX];
 };
 
 static uint32_t read_register(struct virtio_mmio *t, uint64_t off);
-
-static void interrupt(const struct virtio_mmio *t)
-{
-	uint64_t one = 1;
-
-	(void)!write(t->irqfd, &one, sizeof(one));
-}
 
 /* ---- the page ---- */
 
@@ -128,7 +122,7 @@ static void on_config(struct virtio_device *dev, bool news, void *arg)
 	if (t->page)
 		show_news(t);
 	if (atomic_load(&t->driver_ok))
-		interrupt(t);
+		t->interrupt(t->arg);
 }
 
 static void reset(struct virtio_mmio *t)
@@ -161,7 +155,7 @@ static void set_status(struct virtio_mmio *t, uint32_t v)
 	t->status = v;
 	if ((v & VIRTIO_CONFIG_S_DRIVER_OK) && !atomic_exchange(&t->driver_ok, true) &&
 	    atomic_load(&t->changed))
-		interrupt(t);
+		t->interrupt(t->arg);
 }
 
 static uint32_t get_status(const struct virtio_mmio *t)
@@ -185,7 +179,7 @@ static int set_ready(struct virtio_mmio *t, uint32_t v)
 	if (!v)
 		(void)virtio_queue_stop(t->dev, t->queue_sel, NULL);
 	else if (t->activated)
-		r = virtio_queue_start(t->dev, t->queue_sel, s, t->kickfd[t->queue_sel], t->irqfd);
+		r = virtio_queue_start(t->dev, t->queue_sel, s, t->kickfd[t->queue_sel], -1);
 	return r == -EALREADY || r == -EPIPE ? 0 : r;
 }
 
@@ -340,11 +334,6 @@ void virtio_mmio_show(struct virtio_mmio *t, void *page)
 	pthread_mutex_unlock(&t->lock);
 }
 
-int virtio_mmio_irq_fd(const struct virtio_mmio *t)
-{
-	return t->irqfd;
-}
-
 unsigned virtio_mmio_queues(const struct virtio_mmio *t)
 {
 	return t->dev->nqueues;
@@ -356,10 +345,11 @@ int virtio_mmio_kick_fd(const struct virtio_mmio *t, unsigned queue)
 }
 
 int virtio_mmio_new(struct virtio_device *dev, const struct guest_memory *mem,
-		    struct virtio_mmio **ret, struct err *err)
+		    virtio_interrupt_fn *interrupt, void *arg, struct virtio_mmio **ret,
+		    struct err *err)
 {
 	struct virtio_mmio *t = calloc(1, sizeof(*t));
-	bool ok;
+	bool ok = true;
 
 	if (!t)
 		return err_set(err, ENOMEM, "cannot attach a %s device: out of memory",
@@ -367,8 +357,8 @@ int virtio_mmio_new(struct virtio_device *dev, const struct guest_memory *mem,
 	t->dev = dev;
 	t->mem = mem;
 	pthread_mutex_init(&t->lock, NULL);
-	t->irqfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	ok = t->irqfd >= 0;
+	t->interrupt = interrupt;
+	t->arg = arg;
 	for (unsigned i = 0; i < dev->nqueues; i++) {
 		t->kickfd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		ok &= t->kickfd[i] >= 0;
@@ -379,6 +369,7 @@ int virtio_mmio_new(struct virtio_device *dev, const struct guest_memory *mem,
 		virtio_mmio_free(t);
 		return r;
 	}
+	virtio_device_on_interrupt(dev, interrupt, arg);
 	virtio_device_on_config(dev, on_config, t);
 	*ret = t;
 	return 0;
@@ -390,7 +381,7 @@ struct virtio_mmio *virtio_mmio_free(struct virtio_mmio *t)
 		return NULL;
 	virtio_device_on_config(t->dev, NULL, NULL);
 	reset(t);
-	close_fd(t->irqfd);
+	virtio_device_on_interrupt(t->dev, NULL, NULL);
 	for (unsigned i = 0; i < t->dev->nqueues; i++)
 		close_fd(t->kickfd[i]);
 	pthread_mutex_destroy(&t->lock);

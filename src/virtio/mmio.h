@@ -6,10 +6,9 @@
  * The engine claims MMIO_SIZE bytes of guest-physical space, sends accesses there to virtio_mmio_
  * read() and _write() (any vCPU thread; a lock of the transport makes them one at a time), lets a
  * write of queue number N to MMIO_QUEUE_NOTIFY signal virtio_mmio_kick_fd(N) without leaving the
- * kernel (KVM_IOEVENTFD), and makes virtio_mmio_irq_fd() an interrupt (KVM_IRQFD, edge).
+ * kernel (KVM_IOEVENTFD). The function it is made with makes an interrupt, an edge.
  *
- * InterruptStatus always shows "used buffer": that interrupt is the eventfd's alone, and a driver
- * that looks at a ring in vain loses nothing. Acknowledging it (MMIO_INTERRUPT_ACK with
+ * InterruptStatus always shows "used buffer": that interrupt is the worker's alone, and a driver that looks at a ring in vain loses nothing. Acknowledging it (MMIO_INTERRUPT_ACK with
  * MMIO_ACK_USED) is therefore a no-op that need not arrive here. "Configuration changed" is shown
  * until it is acknowledged.
  *
@@ -30,9 +29,13 @@ enum {
 
 struct virtio_mmio;
 
-/* @dev and @mem are borrowed and must outlive the transport. */
+/*
+ * @dev and @mem are borrowed and must outlive the transport. Any thread calls @interrupt, which must
+ * not call back.
+ */
 int virtio_mmio_new(struct virtio_device *dev, const struct guest_memory *mem,
-		    struct virtio_mmio **ret, struct err *err);
+		    virtio_interrupt_fn *interrupt, void *arg, struct virtio_mmio **ret,
+		    struct err *err);
 
 /* An access of the guest. Widths and offsets that the device has not are ignored and read as 0. */
 void virtio_mmio_read(struct virtio_mmio *t, uint64_t off, void *p, uint32_t len);
@@ -46,7 +49,6 @@ int virtio_mmio_write(struct virtio_mmio *t, uint64_t off, const void *p, uint32
  */
 void virtio_mmio_show(struct virtio_mmio *t, void *page);
 
-int virtio_mmio_irq_fd(const struct virtio_mmio *t);
 unsigned virtio_mmio_queues(const struct virtio_mmio *t);
 int virtio_mmio_kick_fd(const struct virtio_mmio *t, unsigned queue);
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine itself: each CPU runs, and memory is where it should be, on both sides of its hole."""
+"""The machine itself: each CPU runs and is interrupted, and memory is where it should be, on both sides of its hole."""
 import ast
 
 from harness import Case
@@ -28,6 +28,43 @@ ram = [[int(x, 16) for x in l.split()[0].split("-")] for l in open("/proc/iomem"
 print({"cpus": cpus, "good": good, "size": size, "total": total, "ram": ram, "above": before - after})
 """
 GIB = 1 << 30
+
+# Sends the interrupts of all devices to one CPU after the other, then takes that CPU away; tells each
+# time how many arrived where while a disk and the random numbers had something to do.
+MOVES = """
+import os
+def interrupts():
+    rows = open("/proc/interrupts").read().splitlines()
+    cpus = [int(name[3:]) for name in rows[0].split()]
+    rows = [l.split() for l in rows if " virtio" in l]
+    return {cpu: sum(int(r[1 + i]) for r in rows) for i, cpu in enumerate(cpus)}, [r[0][:-1] for r in rows]
+def work(what, target):
+    before = interrupts()[0]
+    for n in range(30):
+        with open("/probe", "w") as f:
+            f.write(str(n))
+            f.flush()
+            os.fsync(f.fileno())
+        with open("/dev/hwrng", "rb", 0) as f:
+            assert f.read(1)
+    after = interrupts()[0]
+    moved = {cpu: n - before[cpu] for cpu, n in after.items() if cpu in before}
+    print((what, target, moved.pop(target, 0), sum(moved.values())))
+def put(path, what):
+    with open(path, "w") as f:
+        f.write(what)
+cpus = sorted(os.sched_getaffinity(0))
+for cpu in cpus[1:] + cpus[:2]:
+    for line in interrupts()[1]:
+        put(f"/proc/irq/{line}/smp_affinity", f"{1 << cpu:x}")
+    work("to", cpu)
+put("/sys/devices/system/cpu/cpu1/online", "0")
+work("off", 1)
+put("/sys/devices/system/cpu/cpu1/online", "1")
+for line in interrupts()[1]:
+    put(f"/proc/irq/{line}/smp_affinity", "2")
+work("to", 1)
+"""
 
 
 class Sizes(Case):
@@ -61,3 +98,18 @@ class Sizes(Case):
 
     def test_four_cpus_and_5_gib(self):
         self.above(self.check(4, "5G", 5120))
+
+
+class Interrupts(Case):
+    def test_they_go_where_they_are_sent(self):
+        """Each line to each CPU, and on when that CPU goes."""
+        done = self.ok(self.run_in("python", "python3", "-c", MOVES, options=["-c", "3"]))
+        seen = [ast.literal_eval(l) for l in done.text.splitlines()]
+        self.assertEqual([s[:2] for s in seen], [("to", 1), ("to", 2), ("to", 0), ("to", 1), ("off", 1), ("to", 1)])
+        for what, cpu, there, elsewhere in seen:
+            if what == "off":
+                self.assertGreaterEqual(elsewhere, 30, seen)
+                continue
+            # A line moves with the next interrupt, which may still come to the old place.
+            self.assertGreaterEqual(there, 30, seen)
+            self.assertLessEqual(elsewhere, 16, seen)

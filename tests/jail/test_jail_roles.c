@@ -326,6 +326,7 @@ static void device_work(void *arg)
 	REFUSED(sendmsg(-1, &m, 0), EBADF);
 	REFUSED(recvmsg(-1, &m, 0), EBADF);
 	REFUSED(shutdown(-1, SHUT_WR), EBADF);
+	REFUSED(ioctl(-1, KVM_SIGNAL_MSI, 0), EBADF);
 	/* Guest memory given back, be it private or in a file, and random numbers. */
 	for (int i = 0; i < 2; i++) {
 		mem = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
@@ -350,6 +351,7 @@ static void *vcpu_work(void *arg)
 
 	CHECK(jail_thread(JAIL_VCPU) == 0);
 	REFUSED(ioctl(-1, KVM_RUN, 0), EBADF);
+	REFUSED(ioctl(-1, KVM_SIGNAL_MSI, 0), EBADF);
 	CHECK(write(in->diskfd, &one, sizeof(one)) == sizeof(one));
 	/* The first line of this process: nothing may be left to find out for it. */
 	log_warn("of a vCPU");

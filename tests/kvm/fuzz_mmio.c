@@ -169,6 +169,11 @@ static void bring_up(struct virtio_mmio *t, uint32_t queue, uint32_t features)
 	set(t, VIRTIO_MMIO_STATUS, 15);
 }
 
+static void interrupt(void *arg)
+{
+	(void)arg;
+}
+
 static void step(struct virtio_mmio *t, uint64_t offered, const uint8_t *p)
 {
 	static const uint32_t widths[] = {4, 4, 4, 1, 2, 8};
@@ -218,7 +223,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	dev = devices[*data++ % ARRAY_SIZE(devices)];
 	size--;
 	memset(memory, 0, MEMORY);
-	if (virtio_mmio_new(dev, &map, &t, NULL) < 0)
+	if (virtio_mmio_new(dev, &map, interrupt, NULL, &t, NULL) < 0)
 		abort();
 	virtio_mmio_show(t, page);
 	for (unsigned i = 0; i < STEPS_MAX && size >= 8; i++, data += 8, size -= 8)

@@ -218,20 +218,37 @@ static void test_ioeventfd(void **state)
 	tiny_done(&t);
 }
 
-static void test_irqfd_registers(void **state)
+/* What the local APIC of vCPU 0 has pending. */
+static bool pending(struct tiny *t, unsigned vector)
 {
-	cleanup_close int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	struct err err = ERR_INIT;
+	struct kvm_lapic_state s;
+
+	assert_int_equal(kvm_call(vcpus_fd(t->vcpus, 0), KVM_GET_LAPIC, &s), 0);
+	return s.regs[0x200 + vector / 32 * 16 + vector % 32 / 8] & 1 << vector % 8;
+}
+
+static void test_messages_are_interrupts(void **state)
+{
+	struct kvm_lapic_state s;
 	struct tiny t;
 
 	(void)state;
 	tiny_init_code(&t, HLT);
-	/* No interrupt controller yet. */
-	assert_true(kvm_vm_irqfd(&t.vm, fd, 5, &err) < 0);
-	assert_true(err.msg[0] != '\0');
-	assert_int_equal(kvm_call(t.vm.fd, KVM_CREATE_IRQCHIP, NULL), 0);
-	assert_int_equal(kvm_vm_irqfd(&t.vm, fd, 5, NULL), 0);
-	assert_int_equal(kvm_vm_irqfd(&t.vm, fd, 5, NULL), -EBUSY);
+	/* To nobody. */
+	kvm_vm_signal(&t.vm, 0xfee00000, 0x41);
+	assert_int_equal(kvm_vm_local_apics(&t.vm, NULL), 0);
+	assert_int_equal(kvm_vm_local_apics(&t.vm, NULL), -EEXIST);
+	kvm_vm_signal(&t.vm, 0xfee00000, 0x41);
+	tiny_create(&t, 1);
+	assert_int_equal(kvm_call(vcpus_fd(t.vcpus, 0), KVM_GET_LAPIC, &s), 0);
+	s.regs[0xf1] |= 1; /* the bit that turns it on */
+	assert_int_equal(kvm_call(vcpus_fd(t.vcpus, 0), KVM_SET_LAPIC, &s), 0);
+	assert_false(pending(&t, 0x41));
+	kvm_vm_signal(&t.vm, 0xfee01000, 0x41);
+	assert_false(pending(&t, 0x41));
+	kvm_vm_signal(&t.vm, 0xfee00000, 0x41);
+	assert_true(pending(&t, 0x41));
+	assert_false(pending(&t, 0x42));
 	tiny_done(&t);
 }
 
@@ -592,7 +609,7 @@ int main(void)
 		cmocka_unit_test(test_string_output),
 		cmocka_unit_test(test_mmio),
 		cmocka_unit_test(test_ioeventfd),
-		cmocka_unit_test(test_irqfd_registers),
+		cmocka_unit_test(test_messages_are_interrupts),
 		cmocka_unit_test(test_triple_fault),
 		cmocka_unit_test(test_code_that_is_no_memory),
 		cmocka_unit_test(test_impossible_state),

@@ -146,6 +146,8 @@ static const struct jail_call device_calls[] = {
 	CALL(fdatasync),
 	CALL(fallocate),
 	/* balloon, rng: madvise and getrandom, which are of all */
+	/* interrupts of the guest, where the engine is kvm */
+	CALL_IF(ioctl, EQUAL, 1, KVM_SIGNAL_MSI),
 	/* vsock: connections are socketpairs handed in */
 	CALL(sendmsg),
 	CALL(recvmsg),
@@ -168,6 +170,8 @@ static const struct jail_call net_calls[] = {
 	EPOLL,
 	CALL_IF(socket, EQUAL, 0, AF_INET),
 	CALL_IF(socket, EQUAL, 0, AF_INET6),
+	/* interrupts of the guest, where the engine is kvm */
+	CALL_IF(ioctl, EQUAL, 1, KVM_SIGNAL_MSI),
 	/* the guest's connections to the name service */
 	CALL_IF(socketpair, EQUAL, 0, AF_UNIX),
 	CALL(connect),
@@ -191,10 +195,11 @@ static const struct jail_call net_calls[] = {
 #endif
 };
 
-/* The guest's CPU: KVM_RUN, and what its exits lead to: eventfds, the console, calls to workers. */
+/* The guest's CPU: KVM_RUN, and what its exits lead to: interrupts, the console, calls to workers. */
 static const struct jail_call vcpu_calls[] = {
 	CALLS_OF_ALL,
 	CALL_IF(ioctl, EQUAL, 1, KVM_RUN),
+	CALL_IF(ioctl, EQUAL, 1, KVM_SIGNAL_MSI),
 	/* where the guest was, for the message when it crashes */
 	CALL_IF(ioctl, EQUAL, 1, KVM_GET_REGS),
 	CALL_IF(ioctl, EQUAL, 1, KVM_GET_SREGS),

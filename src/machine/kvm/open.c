@@ -26,13 +26,13 @@ static int check_version(int dev, struct err *err)
 		const char *name;
 	} needed[] = {
 		{KVM_CAP_USER_MEMORY, "user memory"},
-		{KVM_CAP_IRQCHIP, "interrupt controllers"},
-		{KVM_CAP_IRQFD, "irqfd"},
 		{KVM_CAP_IOEVENTFD, "ioeventfd"},
 		{KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
 		{KVM_CAP_MP_STATE, "multiprocessor state"},
 		{KVM_CAP_READONLY_MEM, "read-only memory"},
 #ifdef __x86_64__
+		{KVM_CAP_SPLIT_IRQCHIP, "local interrupt controllers"},
+		{KVM_CAP_SIGNAL_MSI, "interrupts by message"},
 		{KVM_CAP_EXT_CPUID, "CPUID"},
 		{KVM_CAP_SET_TSS_ADDR, "TSS address"},
 		{KVM_CAP_SET_IDENTITY_MAP_ADDR, "identity map address"},

@@ -17,8 +17,10 @@
 enum { LINE = 256 };
 
 struct uart {
-	int out, irqfd;
-	pthread_mutex_t lock; /* guards all below; innermost */
+	int out;
+	uart_interrupt_fn *interrupt;
+	void *arg;
+	pthread_mutex_t lock; /* guards all below; innermost but for the interrupt */
 	uint8_t ier, lcr, mcr, scr, dll, dlm;
 	bool fifo, thr_interrupt;
 	char line[LINE];
@@ -64,12 +66,10 @@ static void put(struct uart *u, uint8_t c)
 /* The transmitter just became empty, or its interrupt was just allowed. */
 static void thr_empty(struct uart *u)
 {
-	const uint64_t one = 1;
-
 	if (!(u->ier & UART_IER_THRI))
 		return;
 	u->thr_interrupt = true;
-	(void)!write(u->irqfd, &one, sizeof(one));
+	u->interrupt(u->arg);
 }
 
 static uint8_t interrupt_id(struct uart *u)
@@ -181,7 +181,7 @@ void uart_write(void *uart, uint64_t off, const void *p, uint32_t len)
 	pthread_mutex_unlock(&u->lock);
 }
 
-int uart_new(struct uart **ret, int out, int irqfd, struct err *err)
+int uart_new(struct uart **ret, int out, uart_interrupt_fn *interrupt, void *arg, struct err *err)
 {
 	struct uart *u = calloc(1, sizeof(*u));
 	int r;
@@ -194,7 +194,8 @@ int uart_new(struct uart **ret, int out, int irqfd, struct err *err)
 		return err_set(err, r, "cannot write to the console: %s", err_name(r));
 	}
 	u->out = out;
-	u->irqfd = irqfd;
+	u->interrupt = interrupt;
+	u->arg = arg;
 	pthread_mutex_init(&u->lock, NULL);
 	*ret = u;
 	return 0;

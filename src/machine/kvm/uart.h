@@ -19,9 +19,11 @@
 
 struct uart;
 
-/* Both descriptors are borrowed. @out becomes non-blocking; @irqfd is signalled for an interrupt.
- */
-int uart_new(struct uart **ret, int out, int irqfd, struct err *err);
+/* Make an interrupt, an edge. On a vCPU's thread, with a lock held: it must not call back. */
+typedef void uart_interrupt_fn(void *arg);
+
+/* @out is borrowed, and becomes non-blocking. */
+int uart_new(struct uart **ret, int out, uart_interrupt_fn *interrupt, void *arg, struct err *err);
 
 /* bus_read_fn and bus_write_fn of its registers. */
 void uart_read(void *uart, uint64_t off, void *p, uint32_t len);

@@ -103,13 +103,21 @@ int kvm_vm_ioeventfd(struct kvm_vm *vm, uint64_t gpa, uint32_t len, const uint32
 		     : 0;
 }
 
-int kvm_vm_irqfd(struct kvm_vm *vm, int eventfd, unsigned gsi, struct err *err)
+int kvm_vm_local_apics(struct kvm_vm *vm, struct err *err)
 {
-	struct kvm_irqfd e = {.fd = (uint32_t)eventfd, .gsi = gsi};
-	int r = kvm_call(vm->fd, KVM_IRQFD, &e);
+	/* No lines of KVM's, and so no ends of interrupts that it would have to tell. */
+	struct kvm_enable_cap cap = {.cap = KVM_CAP_SPLIT_IRQCHIP, .args = {0}};
+	int r = kvm_call(vm->fd, KVM_ENABLE_CAP, &cap);
 
-	return r < 0 ? err_set(err, r, "KVM refuses an irqfd for line %u: %s", gsi, err_name(r))
+	return r < 0 ? err_set(err, r, "KVM refuses local interrupt controllers: %s", err_name(r))
 		     : 0;
+}
+
+void kvm_vm_signal(const struct kvm_vm *vm, uint32_t address, uint32_t data)
+{
+	struct kvm_msi msi = {.address_lo = address, .data = data};
+
+	(void)kvm_call(vm->fd, KVM_SIGNAL_MSI, &msi);
 }
 
 int kvm_vm_create_vcpu(struct kvm_vm *vm, unsigned index, struct err *err)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The kernel's side of a virtual machine: /dev/kvm, the VM's descriptor, memory slots, and eventfds
- * tied to guest accesses and interrupts. Linux, Documentation/virt/kvm/api.rst.
+ * The kernel's side of a virtual machine: /dev/kvm, the VM's descriptor, memory slots, eventfds tied
+ * to guest accesses, and interrupts. Linux, Documentation/virt/kvm/api.rst.
  *
- * Belongs to one thread, except that kvm_call() may be used by any.
+ * Belongs to one thread, except that kvm_call() and kvm_vm_signal() may be used by any.
  */
 #ifndef MACHINE_KVM_VM_H
 #define MACHINE_KVM_VM_H
@@ -58,8 +58,10 @@ int kvm_vm_add_memory(struct kvm_vm *vm, uint64_t gpa, uint64_t size, void *host
 int kvm_vm_ioeventfd(struct kvm_vm *vm, uint64_t gpa, uint32_t len, const uint32_t *match,
 		     int eventfd, struct err *err);
 
-/* A signal of @eventfd is an edge on interrupt line @gsi. */
-int kvm_vm_irqfd(struct kvm_vm *vm, int eventfd, unsigned gsi, struct err *err);
+/* Local APICs for the vCPUs to come; what sends them interrupts is ours. */
+int kvm_vm_local_apics(struct kvm_vm *vm, struct err *err);
+/* A message to them (MSI). One for nobody is lost. */
+void kvm_vm_signal(const struct kvm_vm *vm, uint32_t address, uint32_t data);
 
 /* A vCPU's descriptor, or a negative error. */
 int kvm_vm_create_vcpu(struct kvm_vm *vm, unsigned index, struct err *err);

@@ -165,7 +165,7 @@ int x86_boot_load(struct ram *ram, const struct x86_boot *b, struct err *err)
 		return r;
 	memcpy(base + X86_CMDLINE, b->cmdline, length + 1);
 	x86_write_tables(base);
-	x86_mptable_write(base, b->cpus);
+	x86_mptable_write(base, b->cpus, b->lines);
 	write_zero_page(ram, initramfs, size);
 	return 0;
 }

@@ -14,7 +14,7 @@ struct x86_boot {
 	const struct kernel_image *kernel;
 	int kernel_fd, initramfs_fd; /* borrowed; regular files */
 	const char *cmdline;
-	unsigned cpus;
+	unsigned cpus, lines;
 };
 
 /*

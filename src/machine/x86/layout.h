@@ -45,9 +45,6 @@ enum {
 #define X86_IDENTITY_MAP 0xfffbc000ull
 #define X86_TSS		 0xfffbd000ull
 
-/* Lines of KVM's IOAPIC. */
-#define X86_GSIS 24
-
 enum {
 	X86_COM1 = 0x3f8,
 	X86_COM1_IRQ = 4,

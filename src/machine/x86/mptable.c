@@ -60,7 +60,7 @@ _Static_assert(sizeof(struct pointer) == 16 && sizeof(struct header) == 44 &&
 	       "MP specification 1.4, chapter 4");
 _Static_assert(X86_MPTABLE + sizeof(struct header) + MPTABLE_CPUS_MAX * sizeof(struct processor) +
 			       sizeof(struct bus_entry) + sizeof(struct ioapic) +
-			       (X86_GSIS + 2) * sizeof(struct interrupt) <=
+			       (MPTABLE_LINES_MAX + 2) * sizeof(struct interrupt) <=
 		       X86_MPTABLE_POINTER,
 	       "the MP table overlaps its pointer");
 
@@ -85,16 +85,16 @@ static uint8_t checksum(const void *p, size_t n)
 	return (uint8_t)-sum;
 }
 
-static void add_interrupts(struct writer *w, uint8_t ioapic)
+static void add_interrupts(struct writer *w, uint8_t ioapic, unsigned lines)
 {
 	const struct interrupt extint = {ENTRY_LOCAL_INTERRUPT, INT_EXTINT, 0, 0, 0, ALL_APICS, 0};
 	const struct interrupt nmi = {ENTRY_LOCAL_INTERRUPT, INT_NMI, 0, 0, 0, ALL_APICS, 1};
 
 	/*
 	 * All lines are called ISA ones, those above 15 as well: that is what makes them edges and
-	 * gives each the number that virtio_mmio.device= states.
+	 * gives each the number that virtio_mmio.device= states. Number 0 would be the PC's timer.
 	 */
-	for (uint8_t i = 0; i < X86_GSIS; i++) {
+	for (uint8_t i = 1; i < lines; i++) {
 		const struct interrupt e = {ENTRY_INTERRUPT, INT_VECTORED, 0, 0, i, ioapic, i};
 
 		add(w, &e, sizeof(e));
@@ -103,7 +103,7 @@ static void add_interrupts(struct writer *w, uint8_t ioapic)
 	add(w, &nmi, sizeof(nmi));
 }
 
-void x86_mptable_write(uint8_t *base, unsigned cpus)
+void x86_mptable_write(uint8_t *base, unsigned cpus, unsigned lines)
 {
 	struct header h = {
 		.signature = {'P', 'C', 'M', 'P'},
@@ -142,7 +142,7 @@ void x86_mptable_write(uint8_t *base, unsigned cpus)
 	}
 	add(&w, &isa, sizeof(isa));
 	add(&w, &ioapic, sizeof(ioapic));
-	add_interrupts(&w, ioapic.id);
+	add_interrupts(&w, ioapic.id, lines);
 	h.entries = w.entries;
 	h.length = (uint16_t)(w.p - (base + X86_MPTABLE));
 	memcpy(base + X86_MPTABLE, &h, sizeof(h));

@@ -238,6 +238,7 @@ enum villain_fate {
 	CASE(console_flood, MACHINE, 1, WORKS, "")                                                 \
 	CASE(serial_port_registers, MACHINE, 1, WORKS, "")                                         \
 	CASE(interrupt_controllers, MACHINE, 1, WORKS, "")                                         \
+	CASE(interrupt_routes, MACHINE, 2, WORKS, "")                                              \
 	CASE(keyboard_controller, MACHINE, 1, WORKS, "")                                           \
 	CASE(cpu_never_started, MACHINE, 4, WORKS, "")                                             \
 	CASE(panic_flag, MACHINE, 1, WORKS, "")                                                    \

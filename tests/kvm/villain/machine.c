@@ -161,6 +161,50 @@ void case_interrupt_controllers(void)
 	}
 }
 
+static void route(uint32_t line, uint32_t high, uint32_t low)
+{
+	write32(IOAPIC, 0x11 + 2 * line);
+	write32(IOAPIC + 0x10, high);
+	write32(IOAPIC, 0x10 + 2 * line);
+	write32(IOAPIC + 0x10, low);
+}
+
+static void raise(struct dev *d)
+{
+	outb(COM1 + 1, 2);
+	outb(COM1, '.');
+	outb(COM1 + 1, 0);
+	(void)blk_request(d, BLK_IN, 0, (uintptr_t)buffer, 512);
+}
+
+static void route_at_random(unsigned cpu)
+{
+	(void)cpu;
+	while (!others_stop)
+		route(random32() % 64, random32(), random32() & 0xfffff8ff);
+}
+
+/* Lines to every kind of event there is, and to other ones all the time while they are raised. */
+void case_interrupt_routes(void)
+{
+	struct dev *d = find_dev(2, 0);
+
+	bring_up(d, F_INDIRECT);
+	/* An NMI, an INIT or a shutdown would be the end of this. */
+	for (uint32_t mode = 0; mode < 8; mode++) {
+		for (uint32_t line = 0; line < 64; line++)
+			route(line, 0, mode << 8 | (mode > 1 ? 0x41 : 3));
+		raise(d);
+	}
+	start_on_others(1, route_at_random);
+	for (unsigned i = 0; i < 200; i++)
+		raise(d);
+	stop_others();
+	for (uint32_t line = 0; line < 64; line++)
+		route(line, 0, 1 << 16);
+	calm_uart();
+}
+
 void case_keyboard_controller(void)
 {
 	for (unsigned v = 0; v < 256; v++) {
