@@ -442,12 +442,49 @@ static int copy_out(const struct copy *c, const char *name, struct tree_notes *n
 	return r;
 }
 
+/* The next component of *path, its length in *n; 0: there is none. */
+static const char *component(const char **path, size_t *n)
+{
+	const char *s;
+
+	do {
+		s = *path + strspn(*path, "/");
+		*n = strcspn(s, "/");
+		*path = s + *n;
+	} while (*n == 1 && *s == '.');
+	return s;
+}
+
+/* As far as the words tell, and so never because of a "..". */
+static bool is_within(const char *path, const char *tree)
+{
+	if (strstr(path, "..") || strstr(tree, ".."))
+		return false;
+	for (;;) {
+		size_t n, m;
+		const char *p = component(&path, &n), *t = component(&tree, &m);
+
+		if (!m)
+			return true;
+		if (n != m || memcmp(p, t, n) != 0)
+			return false;
+	}
+}
+
 static int copy_across(const struct copy *c, const char *name, char *text, size_t size,
 		       struct err *err)
 {
 	cleanup_port struct port from = {0}, to = {0};
-	int r = port_open(&from, c, &c->from, err);
+	int r;
 
+	/* There would be no end: what is copied is found again, to be copied. */
+	if (strcmp(c->from.sandbox, c->to.sandbox) == 0 && is_within(c->to.path, c->from.path)) {
+		close_fd(c->from.agent);
+		close_fd(c->to.agent);
+		return err_set(err, EINVAL, "cannot copy %s of sandbox \"%s\" into itself, %s",
+			       c->from.path, c->from.sandbox, c->to.path);
+	}
+	r = port_open(&from, c, &c->from, err);
 	if (r < 0) {
 		close_fd(c->to.agent);
 		return r;

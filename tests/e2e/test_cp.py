@@ -117,6 +117,8 @@ class Copy(Case):
         self.assertEqual(self.inside("cd /root && find new contents | sort").split(), [
             "contents", "contents/one", "contents/three", "new", "new/dir", "new/dir/one", "new/dir/three",
             "new/one", "new/three"])
+        self.ok(self.cp("box:/root/new", "box:/root/newer"))
+        self.assertEqual(self.inside("ls /root/newer; rm -r /root/newer"), self.inside("ls /root/new"))
         # A link is a link, unless it is followed.
         self.inside("ln -s one /root/link")
         self.ok(self.cp("box:/root/link", self.path("link")))
@@ -148,6 +150,8 @@ class Copy(Case):
                 (("box:relative", self.path("x")), 2, "absolute"),
                 ((one, "nobody:/root"), 1, "nobody"),
                 (("-", "box:/root/one"), 1, "one"),
+                (("box:/root/new", "box:/root/new/copy"), 1, "into itself"),
+                (("box:/root/./new/.", "box:/root//new/"), 1, "into itself"),
                 (("box:/root/one",), 2, "missing")):
             self.refused(self.cp(*words), code, text)
         self.assertEqual(sorted(os.listdir(self.scratch)), before)
