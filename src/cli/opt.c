@@ -285,12 +285,13 @@ int opt_add_text(const struct opt *o, void *target, const char *value, struct er
 int opt_set_timeout(const struct opt *o, void *target, const char *value, struct err *err)
 {
 	uint64_t ns;
-	int r = str_to_duration(value, "timeout", &ns, err);
+	int r = str_to_duration(value, o->name, &ns, err);
 
 	if (r < 0)
 		return r;
 	if (ns == 0)
-		return err_set(err, ERR_USAGE, "a timeout of nothing leaves no time to run");
+		return err_set(err, ERR_USAGE, "--%s %s leaves no time for anything", o->name,
+			       value);
 	*(uint64_t *)((char *)target + o->offset) = ns;
 	return 0;
 }
