@@ -6,6 +6,7 @@
  * harm a file, or keep a processor busy for nothing.
  *
  *	test_villain [NAME[@TARGET]...]		only these, each in a machine of its own
+ *	test_villain PART/PARTS			one machine of so many, from this one on
  *
  * Stands in for machine.c: hence its own machine_ended().
  */
@@ -392,8 +393,9 @@ static void world_init(struct world *w, const struct instance *i)
 
 	*w = (struct world){.i = i};
 	snprintf(w->kernel, sizeof(w->kernel), "%s/tests/villain", build ? build : "build");
-	snprintf(w->cmdline, sizeof(w->cmdline), "villain=%s kind=%u on=%s",
-		 i->row ? i->row->name : "all", i->target, i->on);
+	snprintf(w->cmdline, sizeof(w->cmdline), "villain=%s kind=%u on=%s%s",
+		 i->row ? i->row->name : "all", i->target, i->on,
+		 getenv("MSB_BOX") ? " few=1" : "");
 	w->config = (struct vm_config){
 		.name = w->kernel, .kernel = w->kernel, .cpus = i->cpus, .memory = memory_for(i)};
 	if (wants_mem(i))
@@ -402,6 +404,8 @@ static void world_init(struct world *w, const struct instance *i)
 	w->m.cmdline = w->cmdline;
 	assert_int_equal(loop_new(&w->m.loop, &err), 0);
 	assert_int_equal(pipe2(p, O_CLOEXEC | O_NONBLOCK), 0);
+	if (i->target == MACHINE)
+		assert_in_range(fcntl(p[1], F_SETPIPE_SZ, VILLAIN_CONSOLE), 1, VILLAIN_CONSOLE);
 	w->out = (struct loop_source){.fn = on_console, .fd = p[0]};
 	assert_int_equal(loop_add(w->m.loop, &w->out, EPOLLIN), 0);
 	w->late.fn = on_late;
@@ -600,7 +604,16 @@ int main(int argc, char **argv)
 		{NET, ""},
 		{MACHINE, ""},
 	};
+	unsigned part = 1, parts = 1;
+	size_t n = 0;
 
+	if (argc == 2 && sscanf(argv[1], "%u/%u", &part, &parts) == 2) {
+		if (!part || part > parts) {
+			fprintf(stderr, "there is no part %s\n", argv[1]);
+			return 2;
+		}
+		argc = 1;
+	}
 	for (size_t t = 0; t < ARRAY_SIZE(targets); t++) {
 		if (argc < 2)
 			add_test(NULL, targets[t].target, targets[t].on, 4);
@@ -613,5 +626,7 @@ int main(int argc, char **argv)
 				add_test(r, r->target, targets[t].on, r->cpus);
 		}
 	}
-	return _cmocka_run_group_tests("villain", tests, ntests, NULL, NULL);
+	for (size_t i = part - 1; i < ntests; i += parts)
+		tests[n++] = tests[i];
+	return _cmocka_run_group_tests("villain", tests, n, NULL, NULL);
 }

@@ -325,7 +325,7 @@ void case_balloon_storm(void)
 void case_balloon_reset_in_flight(void)
 {
 	start_on_others(3, touch_for_ever);
-	for (unsigned i = 0; i < 60; i++) {
+	for (unsigned i = 0; i < turns(60); i++) {
 		bring_up(dev, F_INDIRECT);
 		fill_all();
 		for (unsigned k = i % 16; k; k--)
@@ -357,7 +357,7 @@ void case_balloon_toctou(void)
 	for (unsigned i = 0; i < SPARE; i++)
 		list()[i] = page_of(AT(spare(i)));
 	start_on_others(1, change_list);
-	for (unsigned i = 0; i < 200; i++) {
+	for (unsigned i = 0; i < turns(200); i++) {
 		struct desc d = named(SPARE);
 
 		if (is_broken(dev))

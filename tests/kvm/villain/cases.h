@@ -18,7 +18,8 @@ enum {
 	VILLAIN_SCRATCH = 4096, /* sectors from here on may be written */
 	MEM_BLOCKS = 64,	/* of the memory device's region, and so many may be had */
 	MEM_GIVEN = 16,
-	VILLAIN_PORT = 7, /* of the host: somebody says VILLAIN_GREETING, never listens */
+	VILLAIN_CONSOLE = 4096, /* what the console's pipe holds where it is to be flooded */
+	VILLAIN_PORT = 7,	/* of the host: somebody says VILLAIN_GREETING, never listens */
 };
 #define VILLAIN_GREETING "villain"
 

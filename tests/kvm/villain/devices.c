@@ -454,28 +454,30 @@ void mem_verify(struct dev *d)
 	}
 }
 
+void verify(struct dev *d)
+{
+	bring_up(d, F_INDIRECT);
+	if (d->id == 2)
+		blk_verify(d);
+	else if (d->id == 19)
+		vsock_verify(d);
+	else if (d->id == 4)
+		rng_verify(d);
+	else if (d->id == 5)
+		balloon_verify(d);
+	else if (d->id == 24)
+		mem_verify(d);
+	else if (d->id == 1)
+		net_verify(d);
+	check(!is_broken(d), "a device is broken in the end");
+	reset(d);
+}
+
 void verify_all(void)
 {
 	for (unsigned i = 0; i < DEVICES; i++) {
-		struct dev *d = &devs[i];
-
 		look(i);
-		if (!d->at)
-			continue;
-		bring_up(d, F_INDIRECT);
-		if (d->id == 2)
-			blk_verify(d);
-		else if (d->id == 19)
-			vsock_verify(d);
-		else if (d->id == 4)
-			rng_verify(d);
-		else if (d->id == 5)
-			balloon_verify(d);
-		else if (d->id == 24)
-			mem_verify(d);
-		else if (d->id == 1)
-			net_verify(d);
-		check(!is_broken(d), "a device is broken in the end");
-		reset(d);
+		if (devs[i].at)
+			verify(&devs[i]);
 	}
 }

@@ -353,7 +353,7 @@ static void change_header(unsigned cpu)
 void case_blk_toctou_header(void)
 {
 	start_on_others(1, change_header);
-	for (unsigned i = 0; i < 500; i++) {
+	for (unsigned i = 0; i < turns(500); i++) {
 		const struct desc d[] = {
 			{AT(buffer) + 4096, 16, NEXT, 1}, DATA(1024, WRITE), STATUS_BYTE(WRITE)};
 

@@ -78,7 +78,7 @@ void case_net_tiny_receive_buffer(void)
 void case_net_headers(void)
 {
 	net_fill(dev);
-	for (unsigned i = 0; i < 800; i++) {
+	for (unsigned i = 0; i < 256 + turns(544); i++) {
 		uint32_t len = net_question(buffer);
 
 		for (unsigned k = 0; k < HEADER; k++)
@@ -143,7 +143,7 @@ static void random_bytes(uint32_t n)
 void case_net_fragment_bomb(void)
 {
 	net_fill(dev);
-	for (unsigned i = 0; i < 800; i++) {
+	for (unsigned i = 0; i < turns(800); i++) {
 		uint32_t n = i % 5 ? 1480 : random32() % 1500;
 
 		packet(17, n, i % 3 ? i : i % 7,
@@ -155,7 +155,7 @@ void case_net_fragment_bomb(void)
 /* Every port of the gateway at once, and never an answer to what comes back. */
 void case_net_connection_flood(void)
 {
-	for (unsigned i = 0; i < 800; i++) {
+	for (unsigned i = 0; i < turns(800); i++) {
 		packet(6, 20, i, 0);
 		__builtin_memset(buffer + PAYLOAD, 0, 20);
 		put16(buffer + PAYLOAD, 1 + i % 60000);
@@ -169,7 +169,7 @@ void case_net_connection_flood(void)
 void case_net_datagram_flood(void)
 {
 	net_fill(dev);
-	for (unsigned i = 0; i < 800; i++) {
+	for (unsigned i = 0; i < turns(800); i++) {
 		packet(17, 8 + i % 64, i, 0);
 		random_bytes(8 + i % 64);
 		put16(buffer + PAYLOAD + 4, 8 + i % 64);
@@ -183,7 +183,7 @@ void case_net_names_in_circles(void)
 	uint8_t *dns = buffer + PAYLOAD + 8;
 
 	net_fill(dev);
-	for (unsigned i = 0; i < 800; i++) {
+	for (unsigned i = 0; i < turns(800); i++) {
 		uint32_t n = 12 + 4 + random32() % 64, at = 12;
 
 		packet(17, 8 + n, i, 0);
@@ -258,10 +258,10 @@ void case_net_above_its_limits(void)
 /* Questions of neighbours, with nobody who takes the answers, and with. */
 void case_net_neighbour_flood(void)
 {
-	for (unsigned i = 0; i < 800; i++)
+	for (unsigned i = 0; i < turns(800); i++)
 		net_ask(dev);
 	net_fill(dev);
-	for (unsigned i = 0; i < 800; i++)
+	for (unsigned i = 0; i < turns(800); i++)
 		net_ask(dev);
 	check(!is_broken(dev), "the device broke");
 }
@@ -271,7 +271,7 @@ void case_net_random_frames(void)
 	const uint8_t protos[] = {1, 6, 17, 58, 44, 2};
 
 	net_fill(dev);
-	for (unsigned i = 0; i < 800; i++) {
+	for (unsigned i = 0; i < turns(800); i++) {
 		uint32_t n = random32() % 120;
 
 		packet(protos[i % COUNT(protos)], n, i, 0);
@@ -294,7 +294,7 @@ void case_net_toctou_frame(void)
 {
 	net_fill(dev);
 	start_on_others(1, change_frame);
-	for (unsigned i = 0; i < 800; i++) {
+	for (unsigned i = 0; i < turns(800); i++) {
 		packet(i % 2 ? 6 : 17, 64, i, 0);
 		send(PAYLOAD + 64);
 	}
@@ -303,7 +303,7 @@ void case_net_toctou_frame(void)
 
 void case_net_reset_in_flight(void)
 {
-	for (unsigned i = 0; i < 100; i++) {
+	for (unsigned i = 0; i < turns(100); i++) {
 		struct ring *r = &dev->ring[TX];
 
 		bring_up(dev, F_INDIRECT);

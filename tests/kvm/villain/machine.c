@@ -4,7 +4,7 @@
 
 #define LAPIC  0xfee00000ull
 #define IOAPIC 0xfec00000ull
-enum { ICR_LOW = 0x300, COM1 = 0x3f8 };
+enum { ICR_LOW = 0x300, COM1 = 0x3f8, FLOOD = 4 * VILLAIN_CONSOLE };
 
 static void halt(void)
 {
@@ -105,17 +105,17 @@ void case_string_input(void)
 	calm_uart();
 }
 
-/* More than any pipe holds: without end of line, nothing but ends of lines, and binary. */
+/* More than the pipe holds: without end of line, nothing but ends of lines, and binary. */
 void case_console_flood(void)
 {
-	__builtin_memset(buffer, 'x', 65536);
-	outs(COM1, buffer, 65536, 1);
-	outs(COM1, buffer, 65536, 1);
-	__builtin_memset(buffer, '\n', 16384);
-	outs(COM1, buffer, 16384, 1);
-	for (unsigned i = 0; i < 65536; i++)
+	__builtin_memset(buffer, 'x', FLOOD);
+	outs(COM1, buffer, FLOOD, 1);
+	outs(COM1, buffer, FLOOD, 1);
+	__builtin_memset(buffer, '\n', FLOOD);
+	outs(COM1, buffer, FLOOD / 4, 1);
+	for (unsigned i = 0; i < FLOOD; i++)
 		buffer[i] = (uint8_t)(i * 13);
-	outs(COM1, buffer, 65536, 1);
+	outs(COM1, buffer, FLOOD, 1);
 	wait_for_host();
 }
 

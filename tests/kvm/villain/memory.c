@@ -142,7 +142,7 @@ static void change_request(unsigned cpu)
 void case_mem_toctou(void)
 {
 	start_on_others(1, change_request);
-	for (unsigned i = 0; i < 300; i++) {
+	for (unsigned i = 0; i < turns(300); i++) {
 		ring->desc[0] = (struct desc){AT(buffer), sizeof(struct mem_request), NEXT, 1};
 		ring->desc[1] = (struct desc){AT(buffer) + 4096, 64, WRITE, 0};
 		publish(ring, 0);

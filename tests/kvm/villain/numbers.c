@@ -100,7 +100,7 @@ static void ask_all(void)
 
 void case_rng_storm(void)
 {
-	for (unsigned i = 0; i < 200; i++) {
+	for (unsigned i = 0; i < turns(200); i++) {
 		ask_all();
 		check(!settle(dev, ring), "the device broke");
 	}
@@ -116,7 +116,7 @@ static void notify_for_ever(unsigned cpu)
 void case_rng_reset_in_flight(void)
 {
 	start_on_others(3, notify_for_ever);
-	for (unsigned i = 0; i < 200; i++) {
+	for (unsigned i = 0; i < turns(200); i++) {
 		bring_up(dev, i % 2 ? F_INDIRECT : 0);
 		ask_all();
 		for (unsigned k = i % 16; k; k--)

@@ -372,7 +372,7 @@ static struct desc random_desc(unsigned n)
 
 void case_random_rings(void)
 {
-	for (unsigned i = 0; i < 150; i++) {
+	for (unsigned i = 0; i < turns(150); i++) {
 		bring_up(dev, random32());
 		for (unsigned k = 0; k < 16; k++) {
 			ring->desc[k] = random_desc(16);
@@ -443,7 +443,7 @@ static void change_table(unsigned cpu)
 static void toctou(void (*job)(unsigned cpu))
 {
 	start_on_others(1, job);
-	for (unsigned i = 0; i < 200; i++) {
+	for (unsigned i = 0; i < turns(200); i++) {
 		bring_up(dev, F_INDIRECT);
 		*(struct blk_request *)buffer = (struct blk_request){BLK_IN, 0, 0};
 		table[0] = (struct desc){AT(buffer), 16, NEXT, 1};

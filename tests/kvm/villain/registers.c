@@ -231,7 +231,7 @@ void case_reset_storm(void)
 {
 	/* Leaves a good request behind. */
 	still_works();
-	for (unsigned i = 0; i < 100; i++) {
+	for (unsigned i = 0; i < turns(100); i++) {
 		bring_up(dev, i % 2 ? F_INDIRECT : F_EVENT_IDX);
 		publish(dev->ring, 0);
 		for (unsigned q = 0; q < dev->nqueues; q++)
@@ -256,7 +256,7 @@ void case_break_storm(void)
 
 static void notify_much(unsigned cpu)
 {
-	for (unsigned i = 0; i < 2000; i++)
+	for (unsigned i = 0; i < turns(2000); i++)
 		notify(dev, (cpu + i) % 4);
 }
 
@@ -271,7 +271,7 @@ void case_notify_storm(void)
 
 static void acknowledge_much(unsigned cpu)
 {
-	for (unsigned i = 0; i < 2000; i++) {
+	for (unsigned i = 0; i < turns(2000); i++) {
 		set(dev, INTERRUPT_ACK, cpu + i);
 		if (i % 8 == 0)
 			(void)get(dev, INTERRUPT_STATUS);
@@ -295,7 +295,7 @@ static void notify_for_ever(unsigned cpu)
 void case_reset_against_notify(void)
 {
 	start_on_others(3, notify_for_ever);
-	for (unsigned i = 0; i < 100; i++) {
+	for (unsigned i = 0; i < turns(100); i++) {
 		bring_up(dev, F_INDIRECT);
 		if (dev->id == 2)
 			blk_verify(dev);

@@ -270,7 +270,7 @@ void case_vsock_random_packets(void)
 	static const uint32_t lens[] = {0, 0, 1, 44, 512, 65536, 0x80000000, UINT32_MAX};
 
 	vsock_fill(dev);
-	for (uint32_t i = 0; i < 600; i++) {
+	for (uint32_t i = 0; i < turns(600); i++) {
 		struct packet p = packet_to_host((uint16_t)(random32() % 9), random32() % 5);
 
 		p.len = lens[random32() % COUNT(lens)];
@@ -310,7 +310,7 @@ void case_vsock_toctou_header(void)
 	vsock_fill(dev);
 	*(struct packet *)(buffer + 4096) = packet_to_host(RW, 1400);
 	start_on_others(1, change_packet);
-	for (unsigned i = 0; i < 500; i++) {
+	for (unsigned i = 0; i < turns(500); i++) {
 		if (i % 10 == 0) {
 			struct packet p = packet_to_host(REQUEST, 1400);
 

@@ -79,6 +79,9 @@ static inline void check(bool ok, const char *why)
 void last_words(void);
 void switch_off(void) __attribute__((noreturn));
 
+/* How often to try what needs luck: @n, or a quarter where the processor is itself emulated. */
+unsigned turns(unsigned n);
+
 /* Run @job on the CPUs 1 to @n as well; join waits for its return. Says so if they do not start. */
 void start_on_others(unsigned n, void (*job)(unsigned cpu));
 void join_others(void);
@@ -295,7 +298,8 @@ uint64_t mem_region(const struct dev *d);
 uint16_t mem_ask(struct dev *d, uint16_t type, uint64_t addr, uint16_t blocks);
 void mem_verify(struct dev *d);
 
-/* Every device is reset, brought up and put to work. */
+/* A device is reset, brought up and put to work; every one is. */
+void verify(struct dev *d);
 void verify_all(void);
 
 #define CASE(name, target, cpus, fate, words) void case_##name(void);
