@@ -106,15 +106,20 @@ def python_image():
 
 @contextlib.contextmanager
 def prepared():
-    """A store with the test images; yields the environment for the tests of this run."""
+    """A store with the test images; yields the environment for the tests of this run. All that is made
+    here may come from another run's MSB_TEST_TOP: MSB_TEST_READY names a copy."""
     if not os.access(MSB, os.X_OK):
         raise NotReady(f"{MSB} is not there; run make")
     with tempfile.TemporaryDirectory(prefix="msb-e2e-") as top:
-        home = os.path.join(top, "home")
-        env = {"MSB_TEST_TOP": top, "MSB_TEST_HOME": home,
-               "MSB_TEST_BUSYBOX": busybox_image(os.path.join(top, "busybox.tar")),
+        home, busybox = os.path.join(top, "home"), os.path.join(top, "busybox.tar")
+        ready = os.environ.get("MSB_TEST_READY")
+        if ready:
+            shutil.copytree(ready, top, dirs_exist_ok=True)
+        else:
+            busybox_image(busybox)
+        env = {"MSB_TEST_TOP": top, "MSB_TEST_HOME": home, "MSB_TEST_BUSYBOX": busybox,
                "MSB_TEST_PYTHON": python_image()}
-        for archive in (env["MSB_TEST_BUSYBOX"], env["MSB_TEST_PYTHON"]):
+        for archive in () if ready else (busybox, env["MSB_TEST_PYTHON"]):
             made = subprocess.run([MSB, "load", "-i", archive], env=environment(home), text=True,
                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             if made.returncode:
