@@ -87,6 +87,7 @@ static int start(const struct vm_config *c, const char *program, struct proc *re
 	const char *const argv[] = {"msb-vm", NULL};
 	cleanup_buf struct buf b = BUF_INIT;
 	cleanup_close int config = -1, agent = socket(AF_UNIX, SOCK_STREAM, 0);
+	cleanup_close int control = socket(AF_UNIX, SOCK_STREAM, 0);
 	int report[2], owner[2], log[2], r;
 	struct vm_config now = *c;
 	struct sockaddr_un any = {.sun_family = AF_UNIX}; /* a name that nobody else has */
@@ -94,13 +95,16 @@ static int start(const struct vm_config *c, const char *program, struct proc *re
 	now.spawned_ns = now_ns();
 	vm_config_encode(&now, &b);
 	config = io_memfd("vm-config", buf_ptr(&b), buf_size(&b), err);
-	if (config < 0 || agent < 0 ||
+	if (config < 0 || agent < 0 || control < 0 ||
 	    bind(agent, (struct sockaddr *)&any, sizeof(any.sun_family)) < 0 ||
-	    listen(agent, 1) < 0 || pipe(report) < 0 || pipe(owner) < 0 || pipe(log) < 0)
+	    bind(control, (struct sockaddr *)&any, sizeof(any.sun_family)) < 0 ||
+	    listen(agent, 1) < 0 || listen(control, 1) < 0 || pipe(report) < 0 || pipe(owner) < 0 ||
+	    pipe(log) < 0)
 		return err_errno(err, "cannot prepare");
 	const struct proc_fd fds[] = {
-		{config, VM_FD_CONFIG}, {report[1], VM_FD_STARTUP}, {owner[0], VM_FD_PARENT},
-		{agent, VM_FD_LOCK},	{agent, VM_FD_AGENT},	    {log[1], VM_FD_LOG},
+		{config, VM_FD_CONFIG},	  {report[1], VM_FD_STARTUP}, {owner[0], VM_FD_PARENT},
+		{agent, VM_FD_LOCK},	  {agent, VM_FD_AGENT},	      {log[1], VM_FD_LOG},
+		{control, VM_FD_CONTROL},
 	};
 	r = proc_spawn(ret,
 		       &(struct proc_spec){.path = program,
