@@ -109,7 +109,7 @@ static void i8042_write(void *arg, uint64_t off, const void *p, uint32_t len)
 		return;
 	memcpy(&flag, (uint8_t *)e->ram.host + X86_RESET_FLAG, sizeof(flag));
 	if (flag == X86_RESET_WARM)
-		vcpus_end(e->vcpus, VCPUS_PANIC, "the guest's kernel panicked");
+		vcpus_end(e->vcpus, VCPUS_PANIC, VM_END_PANIC);
 	else
 		vcpus_end(e->vcpus, VCPUS_RESET, "the guest switched itself off");
 }

@@ -763,6 +763,11 @@ static int judge(struct run *r, struct err *err)
 		console_drain(r->console);
 		words = console_last_words(r->console);
 	}
+	/* To QEMU the reset that a panic ends with is one like others. */
+	if (r->end == MACHINE_SHUTDOWN && words && strstr(words, "Kernel panic")) {
+		r->end = MACHINE_PANIC;
+		snprintf(r->why, sizeof(r->why), "%s", VM_END_PANIC);
+	}
 	switch (r->end) {
 	case MACHINE_SHUTDOWN:
 		if (!r->reason)
@@ -777,7 +782,7 @@ static int judge(struct run *r, struct err *err)
 		err_set(err, ECANCELED, "stopped before the guest was ready");
 		return -ECANCELED;
 	case MACHINE_PANIC:
-		err_set(err, ERR_GUEST, "the guest's kernel panicked");
+		err_set(err, ERR_GUEST, "%s", VM_END_PANIC);
 		break;
 	case MACHINE_HALTED:
 		if (r->stopping)

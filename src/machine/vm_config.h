@@ -122,6 +122,9 @@ static inline uint64_t vm_config_memory_max(const struct vm_config *c)
 	return c->memory_max > c->memory ? c->memory_max : c->memory;
 }
 
+/* How a report's message begins when that is why. */
+#define VM_END_PANIC "the guest's kernel panicked"
+
 #define VM_ROUTES_MAX 32
 /*
  * Of vsock and vsock_listen, "/HOST/PATH:PORT[/stream]": the path, which becomes the caller's (may

@@ -37,6 +37,12 @@
 /* The kernel's last words fit many times; the rest is in the file. */
 #define LOG_TAIL ((off_t)16 << 10)
 
+/* Some twenty lines for each life of a sandbox: this much is hundreds of them. */
+#define VM_LOG_MAX ((off_t)1 << 20)
+
+/* In the store's cache: what the kernel of one that went with its directory said. */
+#define PANIC_LOG "kernel-panic.log"
+
 enum { VANISH_WAIT_MS = 1000 };
 
 bool sandbox_reused(const struct sandbox *sb)
@@ -534,6 +540,7 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 	cleanup_close int startup_rd = -1, startup_wr = -1, owner_rd = -1, owner_wr = -1;
 	const char *const argv[] = {"msb-vm", sb->dir.path, NULL};
 	int startup[2], owner[2], r;
+	struct stat st;
 
 	if (config < 0)
 		return config;
@@ -556,6 +563,8 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 	log = openat(sb->dir.fd, VM_LOG, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (log < 0)
 		return err_errno(err, "cannot open %s/%s", sb->dir.path, VM_LOG);
+	if (fstat(log, &st) == 0 && st.st_size > VM_LOG_MAX)
+		(void)!ftruncate(log, 0);
 	if (pipe2(startup, O_CLOEXEC) < 0)
 		return err_errno(err, "cannot start a machine");
 	startup_rd = startup[0];
@@ -608,6 +617,19 @@ const char *sandbox_end_reason(const struct sandbox *sb)
 	return sb->machine.end;
 }
 
+static bool panicked(const struct sandbox *sb)
+{
+	return sb->machine.end && str_starts(sb->machine.end, VM_END_PANIC);
+}
+
+/* Rare ones do not come again when they are looked for: the last that was seen is kept. */
+static void keep_panic(const struct sandbox *sb)
+{
+	if (panicked(sb))
+		(void)renameat(sb->dir.fd, KERNEL_LOG, store_dirfd(sb->store, STORE_CACHE),
+			       PANIC_LOG);
+}
+
 static int take_report(struct sandbox *sb, struct err *err)
 {
 	struct vm_report report = {0};
@@ -643,8 +665,11 @@ static int take_report(struct sandbox *sb, struct err *err)
 		/* The files of one that goes are gone by the time that anybody could look. */
 		if (!sb->machine.end)
 			sb->machine.end = take_ptr(report.message);
-		if (report.hint && (sb->record.ephemeral || (sb->made && !sb->ready)) &&
-		    strstr(report.hint, sb->dir.path))
+		if (panicked(sb) && (sb->record.ephemeral || (sb->made && !sb->ready)))
+			err_hint(err, "what it said is in %s/cache/" PANIC_LOG,
+				 store_home(sb->store));
+		else if (report.hint && (sb->record.ephemeral || (sb->made && !sb->ready)) &&
+			 strstr(report.hint, sb->dir.path))
 			err_hint(err, "run it again with --debug to see what the machine said");
 		else if (report.hint && report.hint[0])
 			err_hint(err, "%s", report.hint);
@@ -873,7 +898,10 @@ int sandbox_end(struct sandbox *sb, struct err *err)
 	if (sb->dir.kept && sb->machine.engine)
 		note_end(sb, r, state);
 	if (!sb->dir.kept) {
-		int removed = sandbox_dir_remove(&sb->dir, r < 0 ? NULL : err);
+		int removed;
+
+		keep_panic(sb);
+		removed = sandbox_dir_remove(&sb->dir, r < 0 ? NULL : err);
 
 		return r < 0 ? r : removed;
 	}

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes wrong before or around a command: one message, the right code, nothing left."""
+import json
 import os
 import shutil
 import struct
@@ -18,6 +19,30 @@ def tiny_kernel(code):
         return struct.pack("<IIQQQQQQ", kind, 5, offset, 0x1000000, 0x1000000, size, room, 4)
     return (header + segment(1, load, len(code), 4096) + segment(4, load + len(code), len(note), len(note)) +
             code + note)
+
+
+class Panics(Case):
+    # All memory is asked for, and it is not to kill for that.
+    PANIC = "echo up; echo 2 >/proc/sys/vm/panic_on_oom; tail /dev/zero"
+
+    def test_it_is_said_and_kept(self):
+        self.own_home()
+        kept = self.home + "/cache/kernel-panic.log"
+        done = self.run_in("busybox", "sh", "-c", self.PANIC, options=("-m", "128M"))
+        self.refused(done, 125, "kernel panicked", "out of memory", kept)
+        with open(kept, errors="replace") as f:
+            self.assertIn("Kernel panic", f.read())
+        self.nothing_left()
+        os.unlink(kept)
+        # One that stays has its own, and has crashed.
+        self.refused(self.run_in("busybox", "sh", "-c", self.PANIC, options=("-n", "a", "-m", "128M")), 125, "kernel panicked", "logs/kernel.log")
+        self.assertFalse(os.path.exists(kept))
+        row, = json.loads(self.ok(self.msb("ls", "--format", "json")).text)
+        self.assertEqual(row["status"], "crashed")
+        self.assertIn("panicked", json.loads(self.ok(self.msb("inspect", "a", "--format", "json")).text)["reason"])
+        self.assertEqual(self.ok(self.msb("exec", "a", "--", "echo", "again")).text, "again\n")
+        self.ok(self.msb("rm", "-f", "a"))
+        self.nothing_left()
 
 
 class Words(Case):

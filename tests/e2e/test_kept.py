@@ -103,7 +103,12 @@ class Kept(Case):
             self.assertIsNone(self.shown()["machine"])
             for words in (("inspect", "a"), ("ls",), ("ps", "-a"), ("wait", "a"), ("modify", "-q", "--label", "k=v", "a"), ("logs", "a")):
                 self.ok(self.msb(*words))
+        # A log of many lives begins anew.
+        log = f"{self.home}/sandboxes/a/logs/vm.log"
+        with open(log, "a") as f:
+            f.write("a line\n" * 300000)
         self.ok(self.msb("start", "a"))
+        self.assertLess(os.path.getsize(log), 1 << 20)
         with open(f"{self.home}/sandboxes/a/machine.json", "w") as f:
             f.write("")
         self.assertEqual(self.ok(self.msb("exec", "a", "--", "cat", "/kept")).text, "kept\n")
