@@ -107,7 +107,8 @@ int cli_stop_all(struct store *store, const struct strv *names, bool force, uint
 		return cli_fail(&err, EXIT_FAILURE);
 	}
 	for (size_t i = 0; i < names->n; i++) {
-		begun[i] = sandbox_stop_begin(store, names->v[i], force, &st[i], &err);
+		begun[i] = sandbox_stop_begin(store, names->v[i], force, (int)timeout_ms, &st[i],
+					      &err);
 		if (begun[i] < 0)
 			failed = cli_fail(&err, EXIT_FAILURE);
 		err_clear(&err);
@@ -118,7 +119,7 @@ int cli_stop_all(struct store *store, const struct strv *names, bool force, uint
 		if (r < 0)
 			continue;
 		cli_busy(!shown, "stopping %s", names->v[i]);
-		r = sandbox_stop_finish(store, &st[i], (int)timeout_ms, &err);
+		r = sandbox_stop_finish(store, &st[i], &err);
 		cli_busy_end();
 		if (r == -ETIMEDOUT)
 			cli_warn("%s", err.msg);

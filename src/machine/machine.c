@@ -71,7 +71,7 @@ struct run {
 	int startup_fd;
 	struct jail jail;
 	atomic_uint breaches; /* of the devices' rules, by the guest */
-	bool reported, ready, stopping, asked, orphaned;
+	bool reported, ready, stopping, orphaned;
 	const char *reason; /* for the end, when it was one of manage.h; static */
 	enum machine_end end;
 	char why[512];
@@ -247,10 +247,8 @@ static void on_late(struct loop_timer *t)
 	expect(r, r->patience * 2);
 }
 
-static void stop(void *arg, const char *reason)
+static void stop_within(struct run *r, const char *reason, uint64_t grace)
 {
-	struct run *r = arg;
-
 	/* Owner and others may ask at once; who is in a hurry has SIGKILL. */
 	if (r->stopping)
 		return;
@@ -261,23 +259,29 @@ static void stop(void *arg, const char *reason)
 		return;
 	}
 	r->stopping = true;
-	loop_timer_in(r->m.loop, &r->deadline, STOP_GRACE);
+	loop_timer_in(r->m.loop, &r->deadline, grace);
 	expect(r, LATE);
+}
+
+static void stop(void *arg, const char *reason)
+{
+	stop_within(arg, reason, STOP_GRACE);
 }
 
 static void on_signal(struct loop_source *s, uint32_t events)
 {
 	struct run *r = container_of(s, struct run, signals);
 	struct signalfd_siginfo si;
+	uint64_t grace = STOP_GRACE;
 
 	(void)events;
 	if (read(s->fd, &si, sizeof(si)) != sizeof(si))
 		return;
 	log_info("signal %u from process %u", si.ssi_signo, si.ssi_pid);
-	/* A second one means at once; the first may find it stopping for another reason. */
-	if (r->asked || !r->stopping)
-		stop(r, END_ASKED);
-	r->asked = true;
+	/* Who asks may say for how long it waits, and uses force then. */
+	if (si.ssi_code == SI_QUEUE && si.ssi_int > 0)
+		grace = MAX(grace, (uint64_t)si.ssi_int * 1000000 + LATE);
+	stop_within(r, END_ASKED, grace);
 }
 
 static void on_parent(struct loop_source *s, uint32_t events)

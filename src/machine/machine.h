@@ -7,7 +7,7 @@
  *
  *	agent says ready ──► a report to the owner, clients are connected
  *	control.sock     ──► manage.h: pause, statistics, limits, ...
- *	SIGTERM          ──► core.shutdown, and force after STOP_GRACE
+ *	SIGTERM          ──► core.shutdown, and force after STOP_GRACE, or later if it says so
  *	owner gone       ──► the engine is ended at once (when the machine is owned)
  *	engine ended     ──► clients get what is left for them, a second report, return
  *	no ready, or no end after a shutdown, for LATE ──► the engine looks whether the CPUs

@@ -362,7 +362,12 @@ static const struct session_host_ops session_ops = {
 static void on_lost(struct loop_timer *t)
 {
 	struct keep *k = container_of(t, struct keep, lost);
+	cleanup_status struct sandbox_status now = {0};
 
+	/* Who stops it uses force when the time is over that was said, and the machine does so, too. */
+	if (sandbox_state_read(sandbox_store(k->sb), sandbox_name(k->sb), &now, NULL) == 0 &&
+	    now.state == SANDBOX_STOPPING && loop_timer_in(k->loop, t, LOST_GRACE_NS) == 0)
+		return;
 	sandbox_set_end(k->sb, "its command was lost", CODE_LOST);
 	over(k);
 }

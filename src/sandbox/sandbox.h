@@ -154,13 +154,12 @@ int sandbox_wait_end(struct store *s, const char *name, int timeout_ms, struct e
 struct sandbox_stopping {
 	const char *name;
 	bool force, done;
-	int vm;
+	int timeout_ms, vm;
 	uint64_t began; /* now_ns() */
 };
-int sandbox_stop_begin(struct store *s, const char *name, bool force, struct sandbox_stopping *ret,
-		       struct err *err);
-int sandbox_stop_finish(struct store *s, struct sandbox_stopping *st, int timeout_ms,
-			struct err *err);
+int sandbox_stop_begin(struct store *s, const char *name, bool force, int timeout_ms,
+		       struct sandbox_stopping *ret, struct err *err);
+int sandbox_stop_finish(struct store *s, struct sandbox_stopping *st, struct err *err);
 /* Delete a kept sandbox. -EBUSY while it runs, unless @force, which stops it first. */
 int sandbox_remove(struct store *s, const char *name, bool force, struct err *err);
 

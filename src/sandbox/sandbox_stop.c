@@ -48,18 +48,28 @@ static bool wait_end(int pidfd, int timeout_ms)
 	return poll(&pfd, 1, timeout_ms) > 0;
 }
 
-static void signal_vm(int vm, int sig)
+/* Ask the machine to end, with the time that we give it; it has one of its own for who says none. */
+static void signal_vm(const struct sandbox_stopping *st)
 {
-	(void)syscall(SYS_pidfd_send_signal, vm, sig, NULL, 0);
+	siginfo_t info = {.si_signo = SIGTERM, .si_code = SI_QUEUE};
+
+	info.si_pid = getpid();
+	info.si_uid = getuid();
+	info.si_value.sival_int = st->timeout_ms;
+	if (st->force)
+		(void)syscall(SYS_pidfd_send_signal, st->vm, SIGKILL, NULL, 0);
+	else
+		(void)syscall(SYS_pidfd_send_signal, st->vm, SIGTERM, &info, 0);
 }
 
-int sandbox_stop_begin(struct store *s, const char *name, bool force, struct sandbox_stopping *ret,
-		       struct err *err)
+int sandbox_stop_begin(struct store *s, const char *name, bool force, int timeout_ms,
+		       struct sandbox_stopping *ret, struct err *err)
 {
 	cleanup_sandbox_list struct sandbox_list l = {0};
 	int r = sandbox_dir_list(s, name, &l, err);
 
-	*ret = (struct sandbox_stopping){.name = name, .force = force, .vm = -1};
+	*ret = (struct sandbox_stopping){
+		.name = name, .force = force, .timeout_ms = timeout_ms, .vm = -1};
 	if (r < 0)
 		return r;
 	ret->done = !l.items[0].running;
@@ -70,26 +80,25 @@ int sandbox_stop_begin(struct store *s, const char *name, bool force, struct san
 	point("stop:row");
 	ret->vm = sandbox_dir_vm(s, name);
 	if (ret->vm >= 0)
-		signal_vm(ret->vm, force ? SIGKILL : SIGTERM);
+		signal_vm(ret);
 	ret->began = now_ns();
 	return 0;
 }
 
 /* The machine's end; true when it had to be killed although that was not asked for. */
-static bool end_vm(struct sandbox_stopping *st, int timeout_ms)
+static bool end_vm(struct sandbox_stopping *st)
 {
 	uint64_t gone = (now_ns() - st->began) / 1000000;
-	int left = gone < (uint64_t)timeout_ms ? timeout_ms - (int)gone : 0;
+	int left = gone < (uint64_t)st->timeout_ms ? st->timeout_ms - (int)gone : 0;
 
 	if (wait_end(st->vm, st->force ? OWNER_GRACE_MS : left))
 		return false;
-	signal_vm(st->vm, SIGKILL);
+	(void)syscall(SYS_pidfd_send_signal, st->vm, SIGKILL, NULL, 0);
 	(void)wait_end(st->vm, OWNER_GRACE_MS);
 	return true;
 }
 
-int sandbox_stop_finish(struct store *s, struct sandbox_stopping *st, int timeout_ms,
-			struct err *err)
+int sandbox_stop_finish(struct store *s, struct sandbox_stopping *st, struct err *err)
 {
 	cleanup_sandbox_dir struct sandbox_dir d = SANDBOX_DIR_INIT;
 	cleanup_record struct sandbox_record record = {0};
@@ -103,7 +112,7 @@ int sandbox_stop_finish(struct store *s, struct sandbox_stopping *st, int timeou
 		bool had = st->vm >= 0;
 
 		if (had)
-			killed = end_vm(st, timeout_ms);
+			killed = end_vm(st);
 		st->vm = close_fd(st->vm);
 		/* Its owner sees the end, too, and lets go; without a machine, it may yet start
 		 * one. */
@@ -115,7 +124,7 @@ int sandbox_stop_finish(struct store *s, struct sandbox_stopping *st, int timeou
 					   st->force ? "killed" : "asked", NULL);
 		st->vm = sandbox_dir_vm(s, st->name);
 		if (st->vm >= 0)
-			signal_vm(st->vm, st->force ? SIGKILL : SIGTERM);
+			signal_vm(st);
 		st->began = now_ns();
 	}
 	if (r == -EBUSY) {
@@ -136,7 +145,7 @@ int sandbox_stop_finish(struct store *s, struct sandbox_stopping *st, int timeou
 	if (killed)
 		return err_set(err, ETIMEDOUT,
 			       "sandbox \"%s\" did not stop in %d ms and was killed", st->name,
-			       timeout_ms);
+			       st->timeout_ms);
 	return 0;
 }
 
@@ -172,9 +181,9 @@ int sandbox_wait_end(struct store *s, const char *name, int timeout_ms, struct e
 int sandbox_stop(struct store *s, const char *name, bool force, int timeout_ms, struct err *err)
 {
 	struct sandbox_stopping st;
-	int r = sandbox_stop_begin(s, name, force, &st, err);
+	int r = sandbox_stop_begin(s, name, force, timeout_ms, &st, err);
 
-	return r < 0 ? r : sandbox_stop_finish(s, &st, timeout_ms, err);
+	return r < 0 ? r : sandbox_stop_finish(s, &st, err);
 }
 
 int sandbox_remove(struct store *s, const char *name, bool force, struct err *err)
