@@ -568,17 +568,3 @@ int image_list(struct store *s, struct image_list *ret, struct err *err)
 	l = (struct image_list){0};
 	return 0;
 }
-
-int image_tag(struct store *s, const char *ref, const char *new_ref, struct err *err)
-{
-	cleanup_image_info struct image_info i = IMAGE_INFO_INIT;
-	char full[IMAGE_REFERENCE_MAX];
-	struct digest id;
-	int r = reference_normalise(new_ref, full, err);
-
-	if (r >= 0)
-		r = image_find(s, ref, &i, err);
-	if (r >= 0)
-		r = digest_parse(i.id, "the image id", &id, err);
-	return r < 0 ? r : catalog_set_ref(s, full, &id, err);
-}

@@ -229,9 +229,6 @@ int image_inspect(struct store *s, const char *ref, struct image_info *ret, stru
 /* All images, newest first. Extents are left empty. */
 int image_list(struct store *s, struct image_list *ret, struct err *err);
 
-/* Add a reference to an image; it leaves whichever image had it. */
-int image_tag(struct store *s, const char *ref, const char *new_ref, struct err *err);
-
 struct image_removed {
 	char **untagged; /* references taken away */
 	char *id;	 /* "sha256:HEX" if the image itself went, else NULL */

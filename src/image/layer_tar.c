@@ -58,11 +58,6 @@ struct layer_tar *layer_tar_close(struct layer_tar *t)
 	return NULL;
 }
 
-uint64_t layer_tar_bytes(const struct layer_tar *t)
-{
-	return t->bytes;
-}
-
 /* Move on to regular file number @n. */
 static int seek_file(struct layer_tar *t, uint32_t n, struct err *err)
 {

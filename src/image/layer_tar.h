@@ -66,8 +66,6 @@ static inline void layer_tar_close_fn(struct layer_tar **t)
 }
 #define cleanup_layer_tar __attribute__((cleanup(layer_tar_close_fn)))
 
-/* Length of the stream. */
-uint64_t layer_tar_bytes(const struct layer_tar *t);
 /* A tar_read_fn: the next bytes, 0 when all have come and the frame was whole. */
 int layer_tar_next(void *t, const uint8_t **ret, size_t *ret_len, struct err *err);
 

@@ -180,10 +180,3 @@ bool names_has(struct names *n, const struct net_addr *a, const struct dns_name 
 	}
 	return false;
 }
-
-const struct dns_name *names_last(struct names *n, const struct net_addr *a, uint64_t now)
-{
-	struct pin *p = next(n, a, now, NULL);
-
-	return p ? &p->name : NULL;
-}

@@ -38,7 +38,5 @@ void names_rules(struct names *n, const struct net_addr *a, uint64_t now, struct
 /* The rules for @name, if that is one of them. */
 bool names_has(struct names *n, const struct net_addr *a, const struct dns_name *name, uint64_t now,
 	       struct net_rules *ret);
-/* The name that an address was told under last; NULL when there is none. */
-const struct dns_name *names_last(struct names *n, const struct net_addr *a, uint64_t now);
 
 #endif

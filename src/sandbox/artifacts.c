@@ -27,11 +27,6 @@ static const struct {
 	[ARTIFACT_KERNEL] = {"vmlinux", R_OK, "run `make kernel`, or name one with --kernel PATH"},
 };
 
-const char *artifact_name(enum artifact what)
-{
-	return artifacts[what].name;
-}
-
 int artifact_find(enum artifact what, char **ret, struct err *err)
 {
 	return install_find(artifacts[what].name, artifacts[what].mode, artifacts[what].hint, ret,

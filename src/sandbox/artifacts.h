@@ -23,8 +23,6 @@ enum artifact {
 
 /* The absolute path, the caller's to free. ERR_NOT_FOUND says where it should be from. */
 int artifact_find(enum artifact what, char **ret, struct err *err);
-/* Its name for people: "msb-vm", "guest/agentd", "vmlinux". */
-const char *artifact_name(enum artifact what);
 
 /* A program in $PATH or one of the system's directories; NULL when there is none. */
 char *artifact_program(const char *name);

@@ -50,11 +50,6 @@ bool sandbox_reused(const struct sandbox *sb)
 	return sb->reused;
 }
 
-bool sandbox_ephemeral(const struct sandbox *sb)
-{
-	return sb->record.ephemeral;
-}
-
 const char *sandbox_name(const struct sandbox *sb)
 {
 	return sb->record.name;

@@ -77,7 +77,6 @@ int sandbox_adopt(struct sandbox **ret, struct store *s, const char *name, int l
 		  struct err *err);
 
 bool sandbox_reused(const struct sandbox *sb);
-bool sandbox_ephemeral(const struct sandbox *sb);
 const char *sandbox_name(const struct sandbox *sb);
 struct store *sandbox_store(const struct sandbox *sb);
 /* What image it has, in the words it was asked for with. */

@@ -806,15 +806,6 @@ struct vhost_user *vhost_user_free(struct vhost_user *vu)
 	return NULL;
 }
 
-bool vhost_user_running(const struct vhost_user *vu)
-{
-	for (unsigned i = 0; i < vu->dev->nqueues; i++) {
-		if (virtio_queue_running(vu->dev, i))
-			return true;
-	}
-	return false;
-}
-
 uint64_t vhost_user_resident(const struct vhost_user *vu)
 {
 	struct stat st[REGIONS_MAX];

@@ -30,9 +30,6 @@ int vhost_user_new(struct virtio_device *dev, struct loop *loop, int fd, vhost_u
 /* Ends the connection without calling on_end. NULL is fine. Returns NULL. */
 struct vhost_user *vhost_user_free(struct vhost_user *vu);
 
-/* Has the front-end set up memory and started a queue? */
-bool vhost_user_running(const struct vhost_user *vu);
-
 /* How much of the memory it shares is there, swapped out or not; 0 before it shares any. */
 uint64_t vhost_user_resident(const struct vhost_user *vu);
 
