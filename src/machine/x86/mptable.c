@@ -94,8 +94,9 @@ static void add_interrupts(struct writer *w, uint8_t ioapic, unsigned lines)
 	 * All lines are called ISA ones, those above 15 as well: that is what makes them edges and
 	 * gives each the number that virtio_mmio.device= states. Number 0 would be the PC's timer.
 	 */
-	for (uint8_t i = 1; i < lines; i++) {
-		const struct interrupt e = {ENTRY_INTERRUPT, INT_VECTORED, 0, 0, i, ioapic, i};
+	for (unsigned i = 1; i < lines; i++) {
+		const struct interrupt e = {ENTRY_INTERRUPT, INT_VECTORED, 0,	      0,
+					    (uint8_t)i,	     ioapic,	   (uint8_t)i};
 
 		add(w, &e, sizeof(e));
 	}
