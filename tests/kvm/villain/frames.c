@@ -210,7 +210,7 @@ void case_net_question_flood(void)
 	uint8_t *dns = buffer + PAYLOAD + 8;
 
 	net_fill(dev);
-	for (unsigned i = 0; i < 800; i++) {
+	for (unsigned i = 0; i < turns(800); i++) {
 		uint32_t at = 12;
 
 		for (unsigned k = 0; k < 1 + i % 4; k++) {
