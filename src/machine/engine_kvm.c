@@ -219,7 +219,7 @@ static char *cmdline(const struct engine *e)
 	 * Through the keyboard controller, so that a triple fault is never meant, and with a mark
 	 * (X86_RESET_FLAG) after a panic.
 	 */
-	buf_addf(&b, "%s reboot=k,panic_warm", e->m->cmdline);
+	buf_addf(&b, "%s reboot=k,panic_warm swiotlb=noforce", e->m->cmdline);
 	for (unsigned i = 0; i < e->m->ndevices; i++)
 		buf_addf(&b, " virtio_mmio.device=%d@%#llx:%u", MMIO_SIZE,
 			 (unsigned long long)device_window(i), device_line(i));

@@ -17,6 +17,12 @@
  * the region is ordinary memory of the machine, made of "NUMA nodes" of which the guest hears
  * nothing; "mem=" keeps the kernel from using it, or the filler in front of it, at the boot. The
  * same file is mapped a second time for the device, which thereby gives back the right pages.
+ *
+ * What a disk writes. QEMU keeps what it has translated of a page until the guest's CPU writes to
+ * that page; what our devices write it does not see. A page of the guest's page cache that held a
+ * program and gets another one from a disk would be run as the first. So disks do not write to
+ * where it is wanted: with "iommu_platform" the kernel of the guest gives them pages of a pool
+ * (swiotlb), from where its CPU copies. What other devices write is data, which it copies anyway.
  */
 #include "machine/engine.h"
 
@@ -54,6 +60,11 @@ enum {
 	FD_MEMORY,
 	FD_DEVICE, /* and on, one a device */
 };
+
+/* The pool for disks. A request, of at most 256 KiB, that finds no room in it waits. */
+#define POOL_MIN  (4ull << 20)
+#define POOL_MAX  (8ull << 20)
+#define POOL_SLAB 2048 /* the kernel's unit */
 
 struct engine {
 	struct machine *m;
@@ -271,11 +282,13 @@ static char *cmdline(const struct machine *m, uint32_t tsc_khz)
 
 	const struct vm_config *c = m->config;
 	const struct memory_plan plan = memory_plan(c->memory, vm_config_memory_max(c));
+	const uint64_t pool = MIN(MAX(c->memory / 128, POOL_MIN), POOL_MAX);
 	char mem[40] = "";
 
 	if (plan.more_size)
 		snprintf(mem, sizeof(mem), " mem=%llu", (unsigned long long)plan.end);
-	return tsc ? str_fmt("%s no_timer_check lapic_timer_khz=1000000%s%s", m->cmdline, tsc, mem)
+	return tsc ? str_fmt("%s no_timer_check lapic_timer_khz=1000000 swiotlb=%d,force%s%s",
+			     m->cmdline, (int)(pool / POOL_SLAB), tsc, mem)
 		   : NULL;
 }
 
@@ -382,7 +395,8 @@ static int add_arguments(struct strv *v, const struct engine *e)
 		ARG("-chardev"), ARG("socket,id=d%u,fd=%d", i, FD_DEVICE + (int)i);
 		ARG("-device");
 		if (str_eq(d->ops->name, "blk"))
-			ARG("vhost-user-blk,chardev=d%u,num-queues=%u", i, d->nqueues);
+			ARG("vhost-user-blk,chardev=d%u,num-queues=%u,iommu_platform=on", i,
+			    d->nqueues);
 		else if (str_eq(d->ops->name, "rng"))
 			ARG("vhost-user-rng,chardev=d%u", i);
 		else

@@ -531,7 +531,7 @@ static char *kernel_cmdline(const struct vm_config *c)
 		snprintf(some, sizeof(some), " maxcpus=%u", c->cpus_on);
 	/* As much of what comes as can be had for things that move goes to those: it can go again.
 	 */
-	return str_fmt("console=ttyS0 %s panic=-1 reboot=t noreplace-smp swiotlb=noforce%s%s%s%s",
+	return str_fmt("console=ttyS0 %s panic=-1 reboot=t noreplace-smp%s%s%s%s",
 		       c->verbose_kernel ? "ignore_loglevel" : "quiet", some,
 		       grows ? " memory_hotplug.online_policy=auto-movable" : "",
 		       c->cmdline[0] ? " " : "", c->cmdline);

@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory between host and guest: what the guest frees goes back; the host's random numbers."""
+import io
 import os
+import random
 import re
+import struct
+import tarfile
 
 from harness import PATIENCE, Case, machines_of, until
 
 MIB = 1 << 20
 SIZE = 300 * MIB
+
+
+def program(code):
+    """An executable of one page that exits with @code."""
+    text = b"\xbf" + struct.pack("<I", code) + b"\xb8\x3c\0\0\0\x0f\x05"  # mov edi; mov eax, SYS_exit; syscall
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    load = struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, 4096, 4096, 4096)
+    return (header + load + text).ljust(4096, b"\x90")
 
 
 class Memory(Case):
@@ -49,6 +61,24 @@ class Memory(Case):
         self.assertIn(b"2c2ceccb5ec5574f791d45b63c940cff20550f9a", child.stdout.readline())
         child.stdin.close()
         self.assertEqual(child.wait(PATIENCE), 0)
+
+    def test_code_is_what_was_read_last(self):
+        """A page that comes from a disk holds a program, and then another: an emulator remembers code."""
+        codes, orders, archive = list(range(1, 121)), b"", io.BytesIO()
+        for seed in range(8):
+            random.Random(seed).shuffle(codes)
+            orders += " ".join(map(str, codes)).encode() + b"\n"
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for name, content in [("orders", orders)] + [(str(code), program(code)) for code in codes]:
+                member = tarfile.TarInfo(name)
+                member.size, member.mode = len(content), 0o755
+                tar.addfile(member, io.BytesIO(content))
+        script = ("mkdir /root/all; cd /root/all; tar x; sync; n=0; while read -r order; do"
+                  " echo 3 >/proc/sys/vm/drop_caches;"
+                  " for i in $order; do ./$i; ended=$?; [ $ended = $i ] || echo $i ended with $ended; n=$((n+1)); done;"
+                  " done <orders; echo $n")
+        r = self.ok(self.run_in("busybox", "sh", "-c", script, input=archive.getvalue(), options=["-m", "256M"]))
+        self.assertEqual(r.text, "960\n")
 
     def test_huge_pages(self):
         pool = "/proc/sys/vm/nr_hugepages"
