@@ -239,10 +239,10 @@ enum villain_fate {
 	CASE(console_flood, MACHINE, 1, WORKS, "")                                                 \
 	CASE(serial_port_registers, MACHINE, 1, WORKS, "")                                         \
 	CASE(interrupt_controllers, MACHINE, 1, WORKS, "")                                         \
-	CASE(interrupt_routes, MACHINE, 2, WORKS, "")                                              \
 	CASE(keyboard_controller, MACHINE, 1, WORKS, "")                                           \
 	CASE(cpu_never_started, MACHINE, 4, WORKS, "")                                             \
 	CASE(panic_flag, MACHINE, 1, WORKS, "")                                                    \
+	CASE(interrupt_routes, MACHINE, 2, WORKS, "")                                              \
 	CASE(execute_nothing, MACHINE, 1, ENDS, "KVM")                                             \
 	CASE(triple_fault, MACHINE, 1, ENDS, "triple fault")                                       \
 	CASE(triple_fault_second_cpu, MACHINE, 2, ENDS, "vCPU 1: triple fault")                    \

@@ -184,27 +184,6 @@ static void route_at_random(unsigned cpu)
 		route(random32() % 64, random32(), random32() & 0xfffff8ff);
 }
 
-/* Lines to every kind of event there is, and to other ones all the time while they are raised. */
-void case_interrupt_routes(void)
-{
-	struct dev *d = find_dev(2, 0);
-
-	bring_up(d, F_INDIRECT);
-	/* An NMI, an INIT or a shutdown would be the end of this. */
-	for (uint32_t mode = 0; mode < 8; mode++) {
-		for (uint32_t line = 0; line < 64; line++)
-			route(line, 0, mode << 8 | (mode > 1 ? 0x41 : 3));
-		raise(d);
-	}
-	start_on_others(1, route_at_random);
-	for (unsigned i = 0; i < 200; i++)
-		raise(d);
-	stop_others();
-	for (uint32_t line = 0; line < 64; line++)
-		route(line, 0, 1 << 16);
-	calm_uart();
-}
-
 void case_keyboard_controller(void)
 {
 	for (unsigned v = 0; v < 256; v++) {
@@ -232,6 +211,30 @@ void case_panic_flag(void)
 {
 	write16(0x472, 0x1234);
 	write16(0x472, 0x4321);
+}
+
+/*
+ * Lines to every kind of event there is, and to other ones all the time while they are raised. It
+ * comes last: from here on the machine has a second CPU, which the NMI of others would end.
+ */
+void case_interrupt_routes(void)
+{
+	struct dev *d = find_dev(2, 0);
+
+	bring_up(d, F_INDIRECT);
+	/* An NMI, an INIT or a shutdown would be the end of this. */
+	for (uint32_t mode = 0; mode < 8; mode++) {
+		for (uint32_t line = 0; line < 64; line++)
+			route(line, 0, mode << 8 | (mode > 1 ? 0x41 : 3));
+		raise(d);
+	}
+	start_on_others(1, route_at_random);
+	for (unsigned i = 0; i < 200; i++)
+		raise(d);
+	stop_others();
+	for (uint32_t line = 0; line < 64; line++)
+		route(line, 0, 1 << 16);
+	calm_uart();
 }
 
 void case_execute_nothing(void)
