@@ -62,7 +62,7 @@ int restrict_guest(struct err *err);
  * whose @own_name (argv[0]) it changes; later that one has the init end the machine.
  */
 int init_handoff(const struct msg_bootstrap *b, char *own_name, struct err *err);
-void init_shutdown(void) __attribute__((noreturn));
+void init_shutdown(uint32_t grace_ms) __attribute__((noreturn));
 
 /* One line to the kernel log (or the console while there is none). */
 void boot_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

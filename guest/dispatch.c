@@ -24,15 +24,25 @@ union any_msg {
 	struct msg_data data;
 	struct msg_host_cpus host_cpus;
 	struct msg_host_defaults host_defaults;
+	struct msg_shutdown shutdown;
 	struct msg_empty empty;
 };
 
 static void do_shutdown(struct conn *c, uint32_t id, void *msg)
 {
+	const struct msg_shutdown *m = msg;
+
 	(void)id;
-	(void)msg;
+	for (struct conn *each = c->sv->conns; each && m->grace_ms; each = each->next) {
+		for (unsigned i = 0; i < STREAM_BUCKETS; i++) {
+			for (struct stream *s = each->buckets[i]; s; s = s->next) {
+				if (exec_is(s))
+					exec_hang_up(s);
+			}
+		}
+	}
 	if (c->sv->on_shutdown)
-		c->sv->on_shutdown(c->sv);
+		c->sv->on_shutdown(c->sv, m->grace_ms);
 }
 
 static void do_clock_sync(struct conn *c, uint32_t id, void *msg)

@@ -236,6 +236,14 @@ static void exec_abandon(struct stream *s)
 	exec_free(x);
 }
 
+void exec_hang_up(struct stream *s)
+{
+	const struct exec *x = of(s);
+
+	if (x->tty && !x->exited)
+		kill(-x->pid, SIGHUP);
+}
+
 /* Input */
 
 static void report_stdin(struct exec *x, int error)

@@ -24,6 +24,9 @@ void exec_stdin(struct stream *s, const uint8_t *p, size_t n);
 void exec_resize(struct stream *s, const struct msg_exec_resize *m);
 void exec_signal(struct stream *s, const struct msg_exec_signal *m);
 
+/* A shell on a terminal does not listen to SIGTERM. */
+void exec_hang_up(struct stream *s);
+
 /* Is it a command session? */
 bool exec_is(const struct stream *s);
 

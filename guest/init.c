@@ -26,7 +26,7 @@
 enum {
 	/* SIGRTMIN+4 of glibc, whose first real-time signal is 34: systemd powers off. */
 	SIG_POWEROFF = 34 + 4,
-	POWEROFF_MS = 7000,
+	POWEROFF_MS = 7000, /* at least */
 	TERMINATE_MS = 1500,
 };
 
@@ -175,11 +175,11 @@ static void wait_reaping(unsigned ms)
 	}
 }
 
-void init_shutdown(void)
+void init_shutdown(uint32_t grace_ms)
 {
 	sync();
 	(void)kill(1, SIG_POWEROFF);
-	wait_reaping(POWEROFF_MS);
+	wait_reaping(MAX(grace_ms, (uint32_t)POWEROFF_MS + TERMINATE_MS) - TERMINATE_MS);
 	(void)kill(1, SIGTERM);
 	wait_reaping(TERMINATE_MS);
 	/* It does not listen. Nobody of us is PID 1, whom no signal stops: only this can end it. */

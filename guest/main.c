@@ -39,6 +39,7 @@ struct agent {
 	struct loop_source signals;
 	struct work reap;
 	bool beside_init; /* PID 1 is somebody else */
+	uint32_t grace_ms;
 };
 
 static struct agent agent;
@@ -51,8 +52,9 @@ static uint64_t boot_time_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-static void on_shutdown(struct server *sv)
+static void on_shutdown(struct server *sv, uint32_t grace_ms)
 {
+	agent.grace_ms = grace_ms;
 	sv->quit = true;
 }
 
@@ -233,6 +235,6 @@ int main(int argc, char **argv)
 	boot_late(&boot);
 	server_run(&agent.sv);
 	if (agent.beside_init)
-		init_shutdown();
-	shutdown_machine(agent.signals.fd);
+		init_shutdown(agent.grace_ms);
+	shutdown_machine(agent.signals.fd, agent.grace_ms);
 }

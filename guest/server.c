@@ -229,7 +229,7 @@ void conn_close(struct conn *c)
 	loop_del(&c->src);
 	c->src.fd = close_fd(c->src.fd);
 	if (c->control && c->sv->on_shutdown)
-		c->sv->on_shutdown(c->sv);
+		c->sv->on_shutdown(c->sv, 0);
 }
 
 /* Handle the complete frames there are, up to the turn's share. */

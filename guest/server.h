@@ -99,7 +99,7 @@ struct server {
 	bool draining; /* no new sessions */
 	bool quit;
 	/* core.shutdown came, or the control connection is gone. */
-	void (*on_shutdown)(struct server *sv);
+	void (*on_shutdown)(struct server *sv, uint32_t grace_ms);
 };
 
 int server_init(struct server *sv, const struct msg_bootstrap *boot, struct err *err);

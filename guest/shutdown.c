@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/loop.h"
 #include "boot.h"
 #include "reaper.h"
@@ -46,15 +47,15 @@ void shutdown_now(void)
 		pause();
 }
 
-void shutdown_machine(int sigfd)
+void shutdown_machine(int sigfd, uint32_t grace_ms)
 {
-	uint64_t grace = SHUTDOWN_GRACE_MS * 1000000ull;
+	const uint64_t least = SHUTDOWN_GRACE_MS * 1000000ull;
 
 	if (kill(-1, SIGTERM) == 0 || errno != ESRCH) {
 		kill(-1, SIGCONT);
-		if (!wait_for_all(sigfd, now_ns() + grace)) {
+		if (!wait_for_all(sigfd, now_ns() + MAX(grace_ms * 1000000ull, least))) {
 			kill(-1, SIGKILL);
-			wait_for_all(sigfd, now_ns() + grace);
+			wait_for_all(sigfd, now_ns() + least);
 		}
 	}
 	sync();

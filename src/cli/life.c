@@ -286,6 +286,8 @@ const struct verb verb_stop = {
 	.args = "[OPTIONS] NAME…",
 	.entries = true,
 	.summary = "Stop sandboxes that run",
+	.details = "What runs in them gets SIGTERM (a terminal is hung up), and has most of the "
+		   "timeout to end.",
 	.examples = "msb stop box web\n"
 		    "msb stop -t 60 db  # it may take its time\n"
 		    "msb stop --all",

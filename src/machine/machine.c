@@ -40,6 +40,8 @@
 #define LATE ((uint64_t)1 * 1000000000u)
 /* The agent needs well under a second; after this the machine is ended by force. */
 #define STOP_GRACE ((uint64_t)10 * 1000000000u)
+/* Of the time that somebody waits for a machine to stop, what it needs itself, at most a quarter. */
+#define STOP_OWN_MS 1500u
 /* How long clients may take to fetch what a machine that ended left for them. */
 #define DRAIN_MS 2000
 /* What a file may grow to beyond the largest that is planned: logs have their own, lower ceilings.
@@ -247,14 +249,15 @@ static void on_late(struct loop_timer *t)
 	expect(r, r->patience * 2);
 }
 
-static void stop_within(struct run *r, const char *reason, uint64_t grace)
+/* What runs in the guest has @guest_ms of the grace to end. */
+static void stop_within(struct run *r, const char *reason, uint64_t grace, uint32_t guest_ms)
 {
 	/* Owner and others may ask at once; who is in a hurry has SIGKILL. */
 	if (r->stopping)
 		return;
 	r->reason = reason;
 	manage_stopping(r->manager);
-	if (relay_shutdown_guest(r->m.relay) < 0) {
+	if (relay_shutdown_guest(r->m.relay, guest_ms) < 0) {
 		machine_ended(&r->m, MACHINE_KILLED, "stopped by request");
 		return;
 	}
@@ -265,7 +268,7 @@ static void stop_within(struct run *r, const char *reason, uint64_t grace)
 
 static void stop(void *arg, const char *reason)
 {
-	stop_within(arg, reason, STOP_GRACE);
+	stop_within(arg, reason, STOP_GRACE, 0);
 }
 
 static void on_signal(struct loop_source *s, uint32_t events)
@@ -273,15 +276,19 @@ static void on_signal(struct loop_source *s, uint32_t events)
 	struct run *r = container_of(s, struct run, signals);
 	struct signalfd_siginfo si;
 	uint64_t grace = STOP_GRACE;
+	uint32_t waits, guest_ms = 0;
 
 	(void)events;
 	if (read(s->fd, &si, sizeof(si)) != sizeof(si))
 		return;
 	log_info("signal %u from process %u", si.ssi_signo, si.ssi_pid);
 	/* Who asks may say for how long it waits, and uses force then. */
-	if (si.ssi_code == SI_QUEUE && si.ssi_int > 0)
-		grace = MAX(grace, (uint64_t)si.ssi_int * 1000000 + LATE);
-	stop_within(r, END_ASKED, grace);
+	if (si.ssi_code == SI_QUEUE && si.ssi_int > 0) {
+		waits = (uint32_t)si.ssi_int;
+		grace = MAX(grace, (uint64_t)waits * 1000000 + LATE);
+		guest_ms = waits - MIN(waits / 4, STOP_OWN_MS);
+	}
+	stop_within(r, END_ASKED, grace, guest_ms);
 }
 
 static void on_parent(struct loop_source *s, uint32_t events)

@@ -557,9 +557,9 @@ void relay_set_log(struct relay *r, struct exec_log *log)
 	r->log = log;
 }
 
-int relay_shutdown_guest(struct relay *r)
+int relay_shutdown_guest(struct relay *r, uint32_t grace_ms)
 {
-	return relay_tell(r, MSG_SHUTDOWN, &(struct msg_empty){0});
+	return relay_tell(r, MSG_SHUTDOWN, &(struct msg_shutdown){grace_ms});
 }
 
 int relay_new(struct relay **ret, struct loop *loop, int listenfd, int control,

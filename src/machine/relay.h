@@ -60,8 +60,11 @@ int relay_new(struct relay **ret, struct loop *loop, int listenfd, int control,
 /* Show what passes to @log, which outlives the relay. Before the first client. */
 struct exec_log;
 void relay_set_log(struct relay *r, struct exec_log *log);
-/* Ask the guest to shut down: 0, or -ENOTCONN when it never became ready. */
-int relay_shutdown_guest(struct relay *r);
+/*
+ * Ask the guest to shut down: 0, or -ENOTCONN when it never became ready. What runs in it has
+ * @grace_ms to end; 0: not long.
+ */
+int relay_shutdown_guest(struct relay *r, uint32_t grace_ms);
 /* Send the agent a message without an id: 0, -ENOTCONN before it is ready or after its end. */
 int relay_tell(struct relay *r, enum msg_kind kind, const void *msg);
 /* Tell it what time it is. */

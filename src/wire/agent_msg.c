@@ -85,6 +85,17 @@
 
 static const struct wire_table empty = {.name = "empty", .size = sizeof(struct msg_empty)};
 
+static const struct wire_field shutdown_fields[] = {
+	FD(struct msg_shutdown, grace_ms, WIRE_U32, 0),
+};
+static const struct wire_table shutdown = {
+	.name = "shutdown",
+	.size = sizeof(struct msg_shutdown),
+	.fields = shutdown_fields,
+	.nfields = ARRAY_SIZE(shutdown_fields),
+	.may_be_nothing = true,
+};
+
 static const struct wire_field ready_fields[] = {
 	F(struct msg_ready, boot_time_ns, WIRE_U64),
 	F(struct msg_ready, init_time_ns, WIRE_U64),
@@ -598,7 +609,7 @@ const struct msg_type msg_types[MSG_KINDS] = {
 	[MSG_READY] = {"core.ready", 0, 1, &ready},
 	[MSG_INIT_RESOLVED] = {"core.init.resolved", 0, 1, &init_resolved},
 	[MSG_INIT_ACK] = {"core.init.ack", 0, 1, &empty},
-	[MSG_SHUTDOWN] = {"core.shutdown", FRAME_SHUTDOWN, 1, &empty},
+	[MSG_SHUTDOWN] = {"core.shutdown", FRAME_SHUTDOWN, 1, &shutdown},
 	[MSG_RELAY_CLIENT_DISCONNECTED] = {"core.relay.client.disconnected", 0, 1, &disconnected},
 	[MSG_CLOCK_SYNC] = {"core.clock.sync", 0, 1, &clock_sync},
 	[MSG_EXEC_REQUEST] = {"core.exec.request", FRAME_SESSION_START, 1, &exec_request},

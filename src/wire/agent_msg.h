@@ -90,11 +90,15 @@ static inline void msg_free(enum msg_kind kind, void *msg)
 }
 
 /*
- * Payloads without fields: init.ack, shutdown, ping, pong, touch, tcp.{connected,eof,close,closed},
+ * Payloads without fields: init.ack, ping, pong, touch, tcp.{connected,eof,close,closed},
  * host.{drain,usage}.
  */
 struct msg_empty {
 	char unused;
+};
+
+struct msg_shutdown {
+	uint32_t grace_ms; /* what runs has so long to end; 0: not long */
 };
 
 struct msg_ready {

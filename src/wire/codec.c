@@ -664,7 +664,9 @@ int wire_decode(const struct wire_table *t, const void *p, size_t n, void *obj, 
 	made = calloc(1, t->size);
 	if (!made)
 		return err_set(err, ENOMEM, "%s: out of memory", t->name);
-	if (n || t->nfields || t->variants)
+	if (t->may_be_nothing && (!n || at_null(&d)))
+		;
+	else if (n || t->nfields || t->variants)
 		r = decode_struct(&d, t, made);
 	if (!r && cur_left(&d.c))
 		r = err_set(err, ERR_PROTOCOL, "%s: bytes after the end", t->name);

@@ -5,7 +5,7 @@ import socket
 import struct
 import time
 
-from harness import ENGINE, PATIENCE, Case, deadline, until
+from harness import ENGINE, PATIENCE, Case, Terminal, deadline, until
 
 
 class Control(Case):
@@ -60,6 +60,25 @@ class Control(Case):
         self.assertEqual(child.returncode, 0, child.stderr.read())
         self.ok(self.msb("rm", "-f", "box"))
         self.nothing_left()
+
+    def test_what_runs_has_the_time_to_end(self):
+        self.own_home()
+        self.ok(self.msb("create", "-n", "box", "busybox"))
+        slow = "trap 'sleep 3; echo done >/root/done; exit' TERM; echo ready; while :; do sleep 1; done"
+
+        def stopped_with(timeout):
+            self.ok(self.msb("exec", "-d", "--session", "slow", "box", "--", "sh", "-c", slow))
+            until(lambda: "ready" in self.msb("logs", "--tail", "1", "box").text, "it does not start")
+            # Who sits in front of a terminal is no reason to wait.
+            shell = Terminal(self, "exec", "-t", "box", "--", "sh")
+            shell.expect(b"# ")
+            self.ok(self.msb("stop", "-t", timeout, "box"))
+            shell.wait()
+            self.ok(self.msb("start", "box"))
+            return self.msb("exec", "box", "--", "cat", "/root/done").text
+
+        self.assertEqual(stopped_with("2"), "")
+        self.assertEqual(stopped_with("500"), "done\n")
 
     def test_drain(self):
         self.own_home()

@@ -434,9 +434,9 @@ static void test_shutdown_request(void **state)
 	struct frame f;
 	struct envelope e;
 
-	assert_int_equal(relay_shutdown_guest(w->relay), -ENOTCONN);
+	assert_int_equal(relay_shutdown_guest(w->relay, 0), -ENOTCONN);
 	say_ready(w);
-	assert_int_equal(relay_shutdown_guest(w->relay), 0);
+	assert_int_equal(relay_shutdown_guest(w->relay, 8500), 0);
 	turn(w);
 	buf_commit(&b, (size_t)read(w->agent, buf_reserve(&b, 4096), 4096));
 	assert_int_equal(frame_peek(&b, &f, NULL), 1);

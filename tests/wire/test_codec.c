@@ -157,6 +157,7 @@ static void test_leniency(void **state)
 	struct msg_exec_request req;
 	struct msg_exec_resize resize;
 	struct msg_data data;
+	struct msg_shutdown end;
 	struct msg_empty none;
 
 	(void)state;
@@ -188,9 +189,18 @@ static void test_leniency(void **state)
 	assert_int_equal(data.data.n, 2);
 	msg_free(MSG_EXEC_STDIN, &data);
 	/* No payload, null and maps with strangers are all "empty". */
-	assert_int_equal(decode_hex(MSG_SHUTDOWN, "", &none, &err), 0);
-	assert_int_equal(decode_hex(MSG_SHUTDOWN, "f6", &none, &err), 0);
-	assert_int_equal(decode_hex(MSG_SHUTDOWN, "a1 6161 01", &none, &err), 0);
+	assert_int_equal(decode_hex(MSG_TOUCH, "", &none, &err), 0);
+	assert_int_equal(decode_hex(MSG_TOUCH, "f6", &none, &err), 0);
+	assert_int_equal(decode_hex(MSG_TOUCH, "a1 6161 01", &none, &err), 0);
+	/* So they are where all may be left out. */
+	assert_int_equal(decode_hex(MSG_SHUTDOWN, "", &end, &err), 0);
+	assert_int_equal(decode_hex(MSG_SHUTDOWN, "f6", &end, &err), 0);
+	assert_int_equal(decode_hex(MSG_SHUTDOWN, "a1 6161 01", &end, &err), 0);
+	assert_int_equal(end.grace_ms, 0);
+	assert_int_equal(decode_hex(MSG_SHUTDOWN, "a1 68 67726163655f6d73 19 2134", &end, &err), 0);
+	assert_int_equal(end.grace_ms, 8500);
+	assert_int_not_equal(decode_hex(MSG_SHUTDOWN, "f6 00", &end, &err), 0);
+	assert_int_not_equal(decode_hex(MSG_SHUTDOWN, "01", &end, &err), 0);
 }
 
 static void refuse(enum msg_kind kind, const char *hex, const char *word)
