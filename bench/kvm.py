@@ -11,7 +11,6 @@ many of a real machine's: only ratios of what ran in turn mean something.
 import base64
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import sys

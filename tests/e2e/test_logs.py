@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import time
 
 from harness import PATIENCE, Case, machines_of, until
 
