@@ -220,7 +220,9 @@ class Inspect(Walls):
         self.assertTrue(after["machine"]["end"])
         with open(told["directory"] + "/machine.json", "w") as f:
             f.write("{")
-        self.refused(self.msb("inspect", "box"), 1, "machine.json")
+        shown = self.ok(self.msb("inspect", "--format", "json", "box"))
+        self.assertIn("machine.json", shown.messages)
+        self.assertIsNone(json.loads(shown.text)["machine"])
         self.ok(self.msb("rm", "box"))
         self.nothing_left()
 
