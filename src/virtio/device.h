@@ -15,8 +15,8 @@
  *	virtio_device_reset()      stops what runs and forgets everything the driver set
  *
  * Kicks arrive on an eventfd in the worker's loop; interrupts leave through another, or through a
- * function of a transport that has one for all queues. Neither passes the transport's thread. A queue is served in slices, so that a stop is never kept waiting by a
- * driver that refills the ring.
+ * function of a transport that has one for all queues. Neither passes the transport's thread. A queue
+ * is served in slices, so that a stop is never kept waiting by a driver that refills the ring.
  *
  * When the driver breaks the rules the device is "broken" (virtio 1.2, 2.1.2: DEVICE_NEEDS_RESET):
  * its queues are served no more, on_broken is called once, and only virtio_device_activate() or

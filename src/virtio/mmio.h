@@ -8,7 +8,8 @@
  * write of queue number N to MMIO_QUEUE_NOTIFY signal virtio_mmio_kick_fd(N) without leaving the
  * kernel (KVM_IOEVENTFD). The function it is made with makes an interrupt, an edge.
  *
- * InterruptStatus always shows "used buffer": that interrupt is the worker's alone, and a driver that looks at a ring in vain loses nothing. Acknowledging it (MMIO_INTERRUPT_ACK with
+ * InterruptStatus always shows "used buffer": that interrupt is the worker's alone, and a driver
+ * that looks at a ring in vain loses nothing. Acknowledging it (MMIO_INTERRUPT_ACK with
  * MMIO_ACK_USED) is therefore a no-op that need not arrive here. "Configuration changed" is shown
  * until it is acknowledged.
  *

@@ -568,8 +568,8 @@ static int decode_fields(struct decoder *d, const struct wire_table *t, struct f
 
 	if (!cbor_read_head(&d->c, &h))
 		return fail_malformed(d, t);
-	/* A message without fields may come as a map, null, or (see wire_decode) nothing. */
-	if (!fs.n && h.major == CBOR_SIMPLE)
+	/* A message that needs no fields may come as a map, null, or (see wire_decode) nothing. */
+	if ((!fs.n || t->may_be_nothing) && h.major == CBOR_SIMPLE)
 		return 0;
 	if (h.major != CBOR_MAP)
 		return err_set(d->err, ERR_PROTOCOL, "%s: is not a map", t->name);
@@ -664,9 +664,7 @@ int wire_decode(const struct wire_table *t, const void *p, size_t n, void *obj, 
 	made = calloc(1, t->size);
 	if (!made)
 		return err_set(err, ENOMEM, "%s: out of memory", t->name);
-	if (t->may_be_nothing && (!n || at_null(&d)))
-		;
-	else if (n || t->nfields || t->variants)
+	if (n || (t->nfields && !t->may_be_nothing) || t->variants)
 		r = decode_struct(&d, t, made);
 	if (!r && cur_left(&d.c))
 		r = err_set(err, ERR_PROTOCOL, "%s: bytes after the end", t->name);

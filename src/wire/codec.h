@@ -92,7 +92,7 @@ struct wire_table {
 	size_t size;
 	const struct wire_field *fields;
 	size_t nfields;
-	bool may_be_nothing; /* null or no bytes at all are zeroes */
+	bool may_be_nothing; /* as without fields: null or no bytes at all are zeroes */
 	/* unions */
 	const char *tag_key;
 	const struct wire_variant *variants;
